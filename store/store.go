@@ -1,0 +1,106 @@
+// Package store keeps what was learned about policy domains: facts by domain
+// and by the time they are due for a refresh. It decides nothing about policy
+// and never uses the network. store/bolt is the embedded default.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Record is all that is known about one policy domain. It holds facts, never
+// rendered replies: they are parsed again on load, because bytes on disk
+// outlive the code that wrote them.
+type Record struct {
+	Domain   string    // A-labels, lower case, no final dot; the key
+	STS      *STS      // nil: nothing known
+	DANE     []DANE    // one for each way the domain was asked for
+	LastUsed time.Time // last lookup, to about an hour
+	Due      time.Time // next refresh; zero: none, the record is left to expire
+	Class    Class     // what may be evicted first
+}
+
+// STS are the MTA-STS facts.
+type STS struct {
+	Policy    []byte    // raw policy file of the last successful fetch; nil: none
+	PolicyID  string    // TXT id under which it was fetched
+	FetchedAt time.Time // of the last successful fetch: its lifetime counts from here (8461 §3.3)
+
+	TXTID     string    // id of the last TXT answer; empty: no valid record
+	CheckedAt time.Time // when TXT was last looked up
+	TXTTTL    time.Duration
+	TXTError  string // why there was no valid record
+
+	FailedID string    // id whose fetch failed last
+	FailedAt time.Time // when
+	Failures int       // in a row
+	Error    string    // reason of the last failure
+}
+
+// DANE are the DANE facts for one way of asking for the domain.
+type DANE struct {
+	Literal   bool // "[host]": no MX lookup
+	Port      uint16
+	State     uint8     // dane.State of the last evaluation that knew
+	Detail    string    // one line for the operator
+	KnownAt   time.Time // when State was learned
+	ExpiresAt time.Time
+}
+
+// Class orders eviction: a lower class goes first, within a class the one not
+// asked for longest.
+type Class uint8
+
+const (
+	Negative Class = iota // nothing but negative answers
+	Positive              // holds a policy
+)
+
+var (
+	// ErrNotFound: there is no record of the domain.
+	ErrNotFound = errors.New("no record")
+	// ErrNewerSchema: the database was written by a newer version; it is left
+	// untouched. The operator must upgrade or name another file.
+	ErrNewerSchema = errors.New("database schema is newer than this version understands")
+	// ErrLocked: another process has the database open.
+	ErrLocked = errors.New("database is in use by another process")
+)
+
+// Store keeps records. It is safe for concurrent use.
+type Store interface {
+	// Get returns the record of a domain, or ErrNotFound.
+	Get(domain string) (Record, error)
+
+	// Put writes records and returns when they are durable: after it returned
+	// nil they survive SIGKILL and power loss. Concurrent calls share one disk
+	// write (group commit). An error means that nothing of this call is on
+	// disk; the caller goes on from memory and may try again later.
+	Put(ctx context.Context, recs ...Record) error
+
+	// PutLater writes a record with the next disk write, or within about a
+	// second. It never blocks; when too much is waiting the record is dropped.
+	PutLater(rec Record)
+
+	// Delete removes records durably. Domains without record are no error.
+	Delete(ctx context.Context, domains ...string) error
+
+	// Due returns records whose Due is not after t, earliest first, at most limit.
+	Due(t time.Time, limit int) ([]Record, error)
+
+	// NextDue returns the earliest Due of all records, or the zero time.
+	NextDue() (time.Time, error)
+
+	// Each calls fn for every record in order of domain until fn returns false.
+	// It does not hold back writers for long.
+	Each(fn func(Record) bool) error
+
+	// Len returns the number of records.
+	Len() int
+
+	// Size returns the bytes the store occupies on disk.
+	Size() int64
+
+	// Close writes what waits and closes the store.
+	Close() error
+}
