@@ -1,0 +1,123 @@
+package lab
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"sync"
+	"time"
+)
+
+// Cert is what is wrong, or special, with a host's certificate.
+type Cert uint8
+
+const (
+	GoodCert    Cert = iota // the CA's, for the host's names
+	WrongName               // the CA's, for another name
+	Expired                 // the CA's, ended an hour before the world began
+	NotYetValid             // the CA's, begins 20 years after the world
+	SelfSigned              // for the host's names, by its own key
+	Wildcard                // the CA's, for "*." and the parent of the host's name: good (8461 §3.3)
+	NoSAN                   // the CA's, with the name in the subject alone: not good (6125 §6.4.4)
+)
+
+// lifetime is how long certificates are valid after the world began: longer
+// than any test's clock goes.
+const lifetime = 10 * 365 * 24 * time.Hour
+
+// authority is the world's certification authority.
+type authority struct {
+	born time.Time
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+
+	mu     sync.Mutex
+	serial int64
+}
+
+func newAuthority(now time.Time) *authority {
+	a := &authority{born: now, key: newKey(), serial: 1}
+	tmpl := a.template("lab root")
+	tmpl.IsCA, tmpl.BasicConstraintsValid, tmpl.KeyUsage = true, true, x509.KeyUsageCertSign
+	tmpl.ExtKeyUsage = nil
+	der := mustSign(tmpl, tmpl, &a.key.PublicKey, a.key)
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic("lab: root certificate: " + err.Error())
+	}
+	a.cert = cert
+	return a
+}
+
+// Roots returns a pool with the world's CA.
+func (w *World) Roots() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(w.ca.cert)
+	return pool
+}
+
+// WriteCA writes the CA's certificate to a file in PEM form.
+func (w *World) WriteCA(path string) error {
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.ca.cert.Raw}), 0o644)
+}
+
+// issue makes a certificate for names, the first of which is the subject.
+func (a *authority) issue(key *ecdsa.PrivateKey, kind Cert, names ...string) tls.Certificate {
+	tmpl := a.template(names[0])
+	tmpl.DNSNames = names
+	parent, signer := a.cert, a.key
+	switch kind {
+	case WrongName:
+		tmpl.Subject.CommonName = "wrong-name.invalid"
+		tmpl.DNSNames = []string{"wrong-name.invalid"}
+	case Expired:
+		tmpl.NotAfter = a.born.Add(-time.Hour)
+	case NotYetValid:
+		tmpl.NotBefore = a.born.Add(2 * lifetime)
+		tmpl.NotAfter = a.born.Add(3 * lifetime)
+	case SelfSigned:
+		parent, signer = tmpl, key
+	case Wildcard:
+		tmpl.DNSNames = []string{"*." + parentName(names[0])}
+	case NoSAN:
+		tmpl.DNSNames = nil
+	}
+	chain := [][]byte{mustSign(tmpl, parent, &key.PublicKey, signer)}
+	return tls.Certificate{Certificate: chain, PrivateKey: key}
+}
+
+func (a *authority) template(name string) *x509.Certificate {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.serial++
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(a.serial),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    a.born.Add(-lifetime),
+		NotAfter:     a.born.Add(lifetime),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+}
+
+func mustSign(tmpl, parent *x509.Certificate, pub *ecdsa.PublicKey, key *ecdsa.PrivateKey) []byte {
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, key)
+	if err != nil {
+		panic("lab: certificate: " + err.Error())
+	}
+	return der
+}
+
+func newKey() *ecdsa.PrivateKey {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic("lab: key: " + err.Error())
+	}
+	return key
+}

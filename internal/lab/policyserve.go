@@ -1,0 +1,217 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// policyPath is where a policy file is (8461 §3.3).
+const policyPath = "/.well-known/mta-sts.txt"
+
+// gate is called with w.mu held.
+func (h *PolicyHost) gate() gate {
+	switch {
+	case h.fault.Refuse:
+		return refused
+	case h.fault.Stall == AtConnect:
+		return silent
+	}
+	return open
+}
+
+// serve handles one connection: TLS, then requests one after the other.
+// net/http's server is not used because most faults are things it never does.
+func (h *PolicyHost) serve(c net.Conn, _ string) {
+	h.w.mu.Lock()
+	h.conns++
+	fault := h.fault
+	h.w.mu.Unlock()
+	if fault.Stall == AtHandshake {
+		stall(c)
+		return
+	}
+	tc := tls.Server(c, h.tlsConfig(fault.TLSMax))
+	if tc.Handshake() != nil {
+		return
+	}
+	br := bufio.NewReader(tc)
+	for {
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		if !h.respond(tc, req) || req.Close {
+			tc.Close() // with close_notify, which a cut-off body must not have
+			return
+		}
+	}
+}
+
+// stall reads until the client has gone and answers nothing.
+func stall(c net.Conn) { io.Copy(io.Discard, c) }
+
+func (h *PolicyHost) tlsConfig(highest uint16) *tls.Config {
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS10, // to show that a client refuses it
+		MaxVersion: highest,
+		NextProtos: []string{"http/1.1"},
+		// Tickets would be written after the handshake, to a client that
+		// perhaps never reads.
+		SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return h.certificate(), nil
+		},
+	}
+	if highest != 0 && highest < tls.VersionTLS12 {
+		cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+	}
+	return cfg
+}
+
+func (h *PolicyHost) certificate() *tls.Certificate {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.cert == nil {
+		cert := h.w.ca.issue(h.key, h.fault.Cert, h.names...)
+		h.cert = &cert
+	}
+	return h.cert
+}
+
+// respond answers one request and reports whether the connection goes on.
+func (h *PolicyHost) respond(c *tls.Conn, req *http.Request) bool {
+	state := c.ConnectionState()
+	h.w.mu.Lock()
+	h.seen = append(h.seen, Request{
+		At: time.Now(), Method: req.Method, Path: req.RequestURI, Host: req.Host,
+		Header: req.Header, SNI: state.ServerName, TLS: state.Version,
+	})
+	fault, policy := h.fault, h.policy
+	delay := h.w.delayHTTP + fault.Delay
+	h.w.mu.Unlock()
+
+	if !h.w.sleep(delay) {
+		return false
+	}
+	if fault.Stall == AtHeaders {
+		stall(c)
+		return false
+	}
+	header, body := response(fault, policy, req)
+	if fault.EndlessHeader {
+		return endlessHeader(c, header)
+	}
+	if _, err := io.WriteString(c, header+"\r\n"); err != nil {
+		return false
+	}
+	switch {
+	case req.Method == http.MethodHead:
+		return true
+	case fault.Drip > 0:
+		return h.drip(c, body, fault.Drip)
+	case fault.CloseEarly || fault.Stall == AtBody:
+		c.Write(body[:len(body)/2])
+		if fault.Stall == AtBody {
+			stall(c)
+		}
+		c.NetConn().Close() // no close_notify
+		return false
+	}
+	_, err := c.Write(body)
+	return err == nil
+}
+
+// response returns the header, without the empty line, and the body.
+func response(f HostFault, policy string, req *http.Request) (string, []byte) {
+	status, body := http.StatusOK, []byte(policy)
+	media := f.MediaType
+	if media == "" {
+		media = "text/plain"
+	}
+	switch {
+	case req.RequestURI != policyPath:
+		status, body = http.StatusNotFound, []byte("no such file\n")
+	case req.Method != http.MethodGet && req.Method != http.MethodHead:
+		status, body = http.StatusMethodNotAllowed, nil
+	case f.Redirect != "" && f.Status == 0:
+		status = http.StatusMovedPermanently
+	case f.Status != 0:
+		status = f.Status
+	}
+	if f.Size > 0 {
+		body = padded(body, f.Size)
+	}
+	header := http.Header{}
+	if media != "-" {
+		header.Set("Content-Type", media)
+	}
+	if f.Redirect != "" {
+		header.Set("Location", f.Redirect)
+	}
+	if f.Gzip {
+		header.Set("Content-Encoding", "gzip")
+		body = gzipped(body)
+	}
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	for k, v := range f.Header {
+		header[http.CanonicalHeaderKey(k)] = v
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
+	header.Write(&b)
+	return b.String(), body
+}
+
+// padded brings a policy to a size with lines of an unknown key, which are no
+// error by themselves (8461 §3.2).
+func padded(policy []byte, size int64) []byte {
+	const line = "padding: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n"
+	b := bytes.NewBuffer(policy)
+	for int64(b.Len()) < size {
+		b.WriteString(line)
+	}
+	return b.Bytes()[:size]
+}
+
+func gzipped(body []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(body)
+	z.Close()
+	return b.Bytes()
+}
+
+// endlessHeader writes header fields until the client has had enough.
+func endlessHeader(c io.Writer, header string) bool {
+	if _, err := io.WriteString(c, header); err != nil {
+		return false
+	}
+	fields := strings.Repeat("X-Endless: "+strings.Repeat("x", 100)+"\r\n", 100)
+	for {
+		if _, err := io.WriteString(c, fields); err != nil {
+			return false
+		}
+	}
+}
+
+// drip writes the body a byte at a time.
+func (h *PolicyHost) drip(c io.Writer, body []byte, apart time.Duration) bool {
+	for i := range body {
+		if !h.w.sleep(apart) {
+			return false
+		}
+		if _, err := c.Write(body[i : i+1]); err != nil {
+			return false
+		}
+	}
+	return true
+}
