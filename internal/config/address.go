@@ -1,0 +1,123 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// What can be wrong with a value. The text stands between the value and what
+// would be right.
+var (
+	errNotAbsolute = errors.New("no absolute path")
+	errUnknown     = errors.New("unknown")
+	errNotProxy    = errors.New("no http URL")
+	errProxyPath   = errors.New("a proxy has no path")
+	errPort        = errors.New("no port number up to 65535")
+	errNoPort      = errors.New("no host with a port")
+	errNoAddress   = errors.New("no address")
+	errScheme      = errors.New("neither a unix: nor a tcp: address")
+	errAdminTCP    = errors.New("no Unix socket")
+	errUnixPath    = errors.New("no absolute path of at most 107 bytes")
+	errMode        = errors.New("no octal number up to 0777")
+	errGroup       = errors.New("no group name")
+	errHostBits    = errors.New("bits are set behind the prefix")
+	errNoNetwork   = errors.New("no network")
+)
+
+// maxUnixPath is what fits into sun_path with its final NUL (unix(7)).
+const maxUnixPath = 107
+
+func parseAddress(s string) (string, error) {
+	scheme, _, _ := strings.Cut(s, ":")
+	switch scheme {
+	case "unix":
+		return parseUnixAddress(s)
+	case "tcp":
+		hostPort, err := parseHostPort(strings.TrimPrefix(s, "tcp:"))
+		return "tcp:" + hostPort, err
+	}
+	return "", errScheme
+}
+
+func parseUnixAddress(s string) (string, error) {
+	path, ok := strings.CutPrefix(s, "unix:")
+	if !ok {
+		return "", errAdminTCP
+	}
+	if !filepath.IsAbs(path) || len(path) > maxUnixPath || strings.ContainsRune(path, 0) {
+		return "", errUnixPath
+	}
+	return "unix:" + filepath.Clean(path), nil
+}
+
+// parseHostPort wants a port number. Without a host it is every address of
+// this machine.
+func parseHostPort(s string) (string, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || printable(host) != host || strings.ContainsAny(host, " /") {
+		return "", errNoPort
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", errPort
+	}
+	return s, nil
+}
+
+// parseServer reads the address of a resolver; its port is 53 unless given.
+func parseServer(s string) (netip.AddrPort, error) {
+	bare := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		bare = s[1 : len(s)-1]
+	}
+	if a, err := netip.ParseAddr(bare); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return netip.AddrPort{}, errNoAddress
+	}
+	return ap, nil
+}
+
+func formatServer(ap netip.AddrPort) string {
+	if ap.Port() == 53 {
+		return ap.Addr().String()
+	}
+	return ap.String()
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, errNoNetwork
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, errHostBits
+	}
+	return p, nil
+}
+
+func parseMode(s string) (fs.FileMode, error) {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n > 0o777 {
+		return 0, errMode
+	}
+	return fs.FileMode(n), nil
+}
+
+func formatMode(m fs.FileMode) string { return "0" + strconv.FormatUint(uint64(m), 8) }
+
+// parseGroup keeps to what useradd(8) allows for names, and numbers. Whether
+// there is such a group is seen when the socket is made.
+func parseGroup(s string) (string, error) {
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-$"
+	if strings.Trim(s, allowed) != "" || len(s) > 32 {
+		return "", errGroup
+	}
+	return s, nil
+}

@@ -1,0 +1,193 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// The two words that may stand for a policy in an override.
+const (
+	OverrideSkip   = "skip"   // always NOTFOUND: exempt a broken domain
+	OverrideLookup = "lookup" // exempt a child from its parent's line
+)
+
+// maxPolicy bounds a literal policy, in bytes. Postfix reads replies up to
+// 100,000, but no line in an operator's file has reason to come near.
+const maxPolicy = 4096
+
+const wantOverride = `want "skip", "lookup" or a Postfix policy, e.g. "secure match=.example.com servername=hostname"`
+
+// overrides collects the lines of [override].
+type overrides struct {
+	policies map[string]string
+	written  map[string]string // the key as it stands in the file
+}
+
+func newOverrides(policies map[string]string) overrides {
+	return overrides{policies, make(map[string]string)}
+}
+
+func (o overrides) add(key string, v any) error {
+	name, err := overrideName(key)
+	if err != nil {
+		return keyError{err}
+	}
+	if before, ok := o.written[name]; ok {
+		return keyError{fmt.Errorf("the same name as %s: want one line for it", quote(before))}
+	}
+	policy, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("%s: %s", show(v), wantOverride)
+	}
+	if err := checkPolicy(policy); err != nil {
+		return err
+	}
+	o.policies[name] = policy
+	o.written[name] = key
+	return nil
+}
+
+// overrideName returns the key in the form in which next hops are held against
+// it: A-labels, lower case, no final dot; a leading dot stays.
+func overrideName(key string) (string, error) {
+	name, child := strings.CutPrefix(key, ".")
+	dot := key[:len(key)-len(name)]
+	if rest, ok := strings.CutPrefix(name, "*."); ok && !child {
+		return "", fmt.Errorf("a wildcard: want %s", quote("."+rest))
+	}
+	if strings.ContainsAny(name, "[]:/") {
+		return "", errors.New("brackets, ports and paths do not count here: want the domain alone")
+	}
+	name = strings.TrimSuffix(name, ".")
+	if strings.Trim(name, ldh+".") != "" {
+		// IDNA2008, non-transitional, as for next hops (docs/behaviour.md §2).
+		profile := idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(true))
+		a, err := profile.ToASCII(name)
+		if err != nil || !utf8.ValidString(name) {
+			return "", errNoHostName
+		}
+		name = a
+	}
+	name = strings.ToLower(name)
+	if !isHostName(name) {
+		return "", errNoHostName
+	}
+	return dot + name, nil
+}
+
+var errNoHostName = errors.New(`no host name: want a domain or "." and a domain, in quotes`)
+
+// ldh are the bytes of a label: letters, digits and the hyphen (RFC 1123 §2.1).
+const ldh = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
+
+// isHostName wants RFC 1123 §2.1: labels of letters, digits and hyphens, and a
+// last label that is no number, or it would be an address.
+func isHostName(s string) bool {
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || strings.Trim(l, ldh) != "" || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+	}
+	return len(s) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
+// checkPolicy holds a literal policy against what Postfix accepts (postconf(5),
+// smtp_tls_policy_maps; TLS_README). Postfix defers all mail for a domain
+// whose policy it cannot read, so a slip is better found here.
+func checkPolicy(policy string) error {
+	if policy == OverrideSkip || policy == OverrideLookup {
+		return nil
+	}
+	if len(policy) > maxPolicy {
+		return fmt.Errorf("%s: longer than %d bytes: %s", show(policy), maxPolicy, wantOverride)
+	}
+	if strings.ContainsFunc(policy, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fmt.Errorf("%s: want printable ASCII on one line", show(policy))
+	}
+	words, err := policyWords(policy)
+	if err != nil {
+		return fmt.Errorf("%s: %w", show(policy), err)
+	}
+	if len(words) == 0 {
+		return fmt.Errorf("%s: %s", show(policy), wantOverride)
+	}
+	level := strings.ToLower(words[0])
+	if !slices.Contains(levels(), level) {
+		return fmt.Errorf("%s: no security level of Postfix: want \"skip\", \"lookup\", or one of %s",
+			quote(words[0]), strings.Join(levels(), ", "))
+	}
+	if level == "none" && len(words) > 1 {
+		return fmt.Errorf("%s: %q means no TLS at all: want no attribute behind it", show(policy), "none")
+	}
+	seen := make(map[string]bool)
+	for _, w := range words[1:] {
+		if err := checkAttribute(level, w, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// policyWords splits a policy as Postfix does: at blanks and commas outside of
+// braces. A word in braces keeps its blanks and loses the braces.
+func policyWords(policy string) ([]string, error) {
+	var words []string
+	for {
+		policy = strings.TrimLeft(policy, " ,")
+		if policy == "" {
+			return words, nil
+		}
+		var word string
+		if policy[0] == '{' {
+			end := strings.IndexByte(policy, '}')
+			if end < 0 || strings.Contains(policy[1:end], "{") {
+				return nil, errors.New("braces do not match: want { name = value }")
+			}
+			word, policy = strings.TrimSpace(policy[1:end]), policy[end+1:]
+			if policy != "" && policy[0] != ' ' && policy[0] != ',' {
+				return nil, errors.New("text behind a closing brace: want a blank there")
+			}
+		} else {
+			end := strings.IndexAny(policy+" ", " ,")
+			word, policy = policy[:end], policy[end:]
+			if strings.ContainsAny(word, "{}") {
+				return nil, errors.New("a brace inside a word: want { name = value }")
+			}
+		}
+		words = append(words, word)
+	}
+}
+
+// checkAttribute checks one name=value of a policy.
+func checkAttribute(level, word string, seen map[string]bool) error {
+	name, val, ok := strings.Cut(word, "=")
+	if !ok {
+		return fmt.Errorf("%s: no attribute: want name=value", quote(word))
+	}
+	name, val = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(val)
+	a, ok := attribute(name)
+	switch {
+	case !ok && slices.Contains(tlsrptAttributes(), name):
+		return fmt.Errorf("%s: for TLSRPT: want it left out, it belongs to MTA-STS policies only", quote(word))
+	case !ok:
+		return fmt.Errorf("%s: no attribute of a Postfix policy: want one of %s", quote(word), attributeNames())
+	case a.levels != nil && !slices.Contains(a.levels, level):
+		return fmt.Errorf("%s: Postfix refuses it with %s: want it with %s", quote(word), level, strings.Join(a.levels, ", "))
+	case val == "" && !a.empty:
+		return fmt.Errorf("%s: empty: want a value", quote(word))
+	case a.once && seen[name]:
+		return fmt.Errorf("%s: given twice: want it once", quote(word))
+	case a.values != nil && !slices.Contains(a.values, strings.ToLower(val)):
+		return fmt.Errorf("%s: want %s", quote(word), strings.Join(a.values, " or "))
+	case name == "servername" && !isHostName(strings.ToLower(val)):
+		return fmt.Errorf("%s: want a host name, or hostname or nexthop", quote(word))
+	}
+	seen[name] = true
+	return nil
+}

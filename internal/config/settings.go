@@ -1,0 +1,319 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// overrideSection is the one section whose keys are free.
+const overrideSection = "override"
+
+// setting ties one key of the file to its field in a Config.
+type setting struct {
+	key string // "section.name"
+	doc string // what WriteTOML says about it, lines joined by \n
+	value
+}
+
+func (s setting) section() string {
+	section, _, _ := strings.Cut(s.key, ".")
+	return section
+}
+
+func (s setting) name() string {
+	_, name, _ := strings.Cut(s.key, ".")
+	return name
+}
+
+// settings is the list of all keys but the overrides, in the order in which
+// they are shown, tied to the fields of c.
+func (c *Config) settings() []setting {
+	return []setting{
+		{"listen.socketmap", "Where Postfix asks: \"unix:/path\" or \"tcp:host:port\".\nIgnored under systemd socket activation.", atLeastOne(list(&c.Listen.Socketmap, "unix:/path or tcp:host:port", parseAddress, asIs))},
+		{"listen.socket_mode", "Mode of these Unix sockets. Whoever may write may ask.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
+		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
+		{"listen.admin", "Unix socket of the operator, mode 0600: purge, refresh and dump the cache.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
+		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
+		{"listen.max_connections", "When so many are open the longest idle one is closed for a new one.", number(&c.Listen.MaxConnections, 1, 65536)},
+
+		{"dns.servers", "Resolvers, e.g. \"127.0.0.1\", \"127.0.0.1:5353\", \"[::1]:53\".\nEmpty: those of /etc/resolv.conf, followed when it changes.", list(&c.DNS.Servers, "an address with or without port, e.g. 127.0.0.1, 127.0.0.1:5353 or [::1]:53", parseServer, formatServer)},
+		{"dns.trust_ad", "Believe the AD bit of resolvers that are not on loopback. Only if nobody can\nforge packets on the way to them: DANE rests on it.", boolean(&c.DNS.TrustAD)},
+		{"dns.timeout", "How long one try may take.", duration(&c.DNS.Timeout, 100*time.Millisecond, 15*time.Second)},
+
+		{"fetch.wait", "How long a first lookup waits for a policy host.", duration(&c.Fetch.Wait, 100*time.Millisecond, 15*time.Second)},
+		{"fetch.timeout", "How long the fetch itself may take.", duration(&c.Fetch.Timeout, time.Second, time.Minute)},
+		{"fetch.ca_file", "Certificate authorities (PEM) instead of the system's.", scalar(&c.Fetch.CAFile, `an absolute path or ""`, optional(parsePath), asIs)},
+		{"fetch.allow_networks", "Addresses that policy hosts may have although they are not public,\ne.g. \"10.0.0.0/8\".", list(&c.Fetch.AllowNetworks, "a network, e.g. 10.0.0.0/8", parsePrefix, netip.Prefix.String)},
+		{"fetch.proxy", "HTTP proxy for hosts without direct HTTPS, e.g. \"http://proxy.example:3128\".", scalar(&c.Fetch.Proxy, `http://host:port or ""`, parseProxy, formatProxy)},
+		{"fetch.concurrency", "Fetches at a time.", number(&c.Fetch.Concurrency, 1, 1024)},
+
+		{"cache.path", "The database.", scalar(&c.Cache.Path, "an absolute path", parsePath, asIs)},
+		{"cache.max_entries", "Domains kept at most.", number(&c.Cache.MaxEntries, 1000, 100_000_000)},
+
+		{"refresh.interval", "How often every MTA-STS policy is fetched again.", duration(&c.Refresh.Interval, time.Minute, 720*time.Hour)},
+		{"refresh.unused_for", "A domain that nobody asked for so long is left to expire.", duration(&c.Refresh.UnusedFor, time.Hour, 8784*time.Hour)},
+
+		{"policy.insecure_mx", "Which standard binds when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
+		{"policy.partial", "Which standard binds when only some MX hosts have TLSA records and an MTA-STS\npolicy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
+		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
+
+		{"log.level", "\"debug\", \"info\", \"warn\" or \"error\".", scalar(&c.Log.Level, `"debug", "info", "warn" or "error"`, parseLevel, formatLevel)},
+		{"log.format", "\"auto\" (journal fields under systemd, text elsewhere), \"text\" or \"json\".", choice(&c.Log.Format, LogAuto, LogText, LogJSON)},
+	}
+}
+
+// value reads and shows one field. set takes what the TOML library decoded;
+// its error says what is wrong and what would be right.
+type value struct {
+	set func(v any) error
+	get func() any // string, int, bool or []string
+}
+
+// scalar is a field that the file gives as a string.
+func scalar[T any](p *T, want string, parse func(string) (T, error), format func(T) string) value {
+	return value{
+		set: func(v any) error {
+			x, err := parseString(v, want, parse)
+			if err == nil {
+				*p = x
+			}
+			return err
+		},
+		get: func() any { return format(*p) },
+	}
+}
+
+// list is a field that the file gives as an array of strings, all different.
+func list[T any](p *[]T, want string, parse func(string) (T, error), format func(T) string) value {
+	return value{
+		set: func(v any) error {
+			array, ok := v.([]any)
+			if !ok {
+				return fmt.Errorf("%s: want an array of strings, each %s", show(v), want)
+			}
+			all := make([]T, 0, len(array))
+			seen := make(map[string]bool)
+			for i, elem := range array {
+				x, err := parseString(elem, want, parse)
+				if err == nil && seen[format(x)] {
+					err = fmt.Errorf("%s: listed twice: want it once", show(elem))
+				}
+				if err != nil {
+					return elementError{i, err}
+				}
+				seen[format(x)] = true
+				all = append(all, x)
+			}
+			*p = all
+			return nil
+		},
+		get: func() any {
+			all := make([]string, 0, len(*p))
+			for _, x := range *p {
+				all = append(all, format(x))
+			}
+			return all
+		},
+	}
+}
+
+// atLeastOne refuses the empty array.
+func atLeastOne(v value) value {
+	set := v.set
+	v.set = func(x any) error {
+		if array, ok := x.([]any); ok && len(array) == 0 {
+			return errors.New("empty: want at least one")
+		}
+		return set(x)
+	}
+	return v
+}
+
+func parseString[T any](v any, want string, parse func(string) (T, error)) (T, error) {
+	var zero T
+	s, ok := v.(string)
+	if !ok {
+		return zero, fmt.Errorf("%s: want a string: %s", show(v), want)
+	}
+	x, err := parse(s)
+	if err != nil {
+		return zero, fmt.Errorf("%s: %w: want %s", show(v), err, want)
+	}
+	return x, nil
+}
+
+func number(p *int, low, high int) value {
+	return value{
+		set: func(v any) error {
+			n, ok := v.(int64)
+			if !ok || n < int64(low) || n > int64(high) {
+				return fmt.Errorf("%s: want a number from %d to %d", show(v), low, high)
+			}
+			*p = int(n)
+			return nil
+		},
+		get: func() any { return *p },
+	}
+}
+
+func boolean(p *bool) value {
+	return value{
+		set: func(v any) error {
+			b, ok := v.(bool)
+			if !ok {
+				return fmt.Errorf("%s: want true or false", show(v))
+			}
+			*p = b
+			return nil
+		},
+		get: func() any { return *p },
+	}
+}
+
+func choice[T ~string](p *T, choices ...T) value {
+	quoted := make([]string, len(choices))
+	for i, c := range choices {
+		quoted[i] = strconv.Quote(string(c))
+	}
+	last := len(quoted) - 1
+	want := strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+	return value{
+		set: func(v any) error {
+			for _, c := range choices {
+				if v == any(string(c)) {
+					*p = c
+					return nil
+				}
+			}
+			return fmt.Errorf("%s: want %s", show(v), want)
+		},
+		get: func() any { return string(*p) },
+	}
+}
+
+func duration(p *time.Duration, low, high time.Duration) value {
+	want := fmt.Sprintf("a duration from %s to %s, e.g. %q", formatDuration(low), formatDuration(high), formatDuration(*p))
+	return value{
+		set: func(v any) error {
+			s, _ := v.(string)
+			d, err := time.ParseDuration(s)
+			if err != nil || d < low || d > high {
+				return fmt.Errorf("%s: want %s", show(v), want)
+			}
+			*p = d
+			return nil
+		},
+		get: func() any { return formatDuration(*p) },
+	}
+}
+
+// formatDuration is Duration.String without the zero parts at its end.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// show describes a value of the file in an error: quoted, on one line and of
+// bounded length.
+func show(v any) string {
+	switch v := v.(type) {
+	case string:
+		return quote(v)
+	case int64, float64, bool:
+		return fmt.Sprint(v)
+	case []any:
+		return "an array"
+	case map[string]any:
+		return "a table"
+	}
+	return "a date or time"
+}
+
+// maxShown bounds a string of the file in an error, in bytes.
+const maxShown = 80
+
+func quote(s string) string {
+	if len(s) > maxShown {
+		return strconv.QuoteToASCII(s[:maxShown]) + "..."
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+// printable takes what is no printable ASCII out of a text and bounds it.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 200)]
+}
+
+func asIs(s string) string { return s }
+
+// optional also allows the empty string.
+func optional(parse func(string) (string, error)) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		return parse(s)
+	}
+}
+
+func parsePath(s string) (string, error) {
+	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
+		return "", errNotAbsolute
+	}
+	return filepath.Clean(s), nil
+}
+
+func parseLevel(s string) (slog.Level, error) {
+	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+		if s == formatLevel(l) {
+			return l, nil
+		}
+	}
+	return 0, errUnknown
+}
+
+func formatLevel(l slog.Level) string { return strings.ToLower(l.String()) }
+
+func parseProxy(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" {
+		return nil, errNotProxy
+	}
+	if cmp.Or(u.Path, "/") != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errProxyPath
+	}
+	if _, err := parseHostPort(u.Host); u.Port() != "" && err != nil {
+		return nil, errPort
+	}
+	return u, nil
+}
+
+func formatProxy(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return u.String()
+}
