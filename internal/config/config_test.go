@@ -221,19 +221,23 @@ func TestDefaultDirectories(t *testing.T) {
 		"several directories":         {998, map[string]string{"RUNTIME_DIRECTORY": "/run/x:/run/y", "STATE_DIRECTORY": "/a/:/b"}, Dirs{Runtime: "/run/x", State: "/a"}},
 		"service without a state dir": {998, map[string]string{"RUNTIME_DIRECTORY": "/run/x"}, Dirs{Runtime: "/run/x", State: "/var/lib/tlspolicyd"}},
 		"user in a login session": {
-			1000, map[string]string{"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/u"},
+			1000,
+			map[string]string{"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/u"},
 			Dirs{Runtime: "/run/user/1000/tlspolicyd", State: "/home/u/.local/state/tlspolicyd"},
 		},
 		"user with a state home": {
-			1000, map[string]string{"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/u", "XDG_STATE_HOME": "/s"},
+			1000,
+			map[string]string{"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/u", "XDG_STATE_HOME": "/s"},
 			Dirs{Runtime: "/run/user/1000/tlspolicyd", State: "/s/tlspolicyd"},
 		},
 		"relative values count for nothing": {
-			1000, map[string]string{"RUNTIME_DIRECTORY": "x", "XDG_RUNTIME_DIR": "run", "XDG_STATE_HOME": "s", "HOME": "/home/u"},
+			1000,
+			map[string]string{"RUNTIME_DIRECTORY": "x", "XDG_RUNTIME_DIR": "run", "XDG_STATE_HOME": "s", "HOME": "/home/u"},
 			Dirs{Runtime: "/tmp/tlspolicyd-1000", State: "/home/u/.local/state/tlspolicyd", Shared: true},
 		},
 		"user without a session": {
-			1000, map[string]string{"HOME": "/home/u"},
+			1000,
+			map[string]string{"HOME": "/home/u"},
 			Dirs{Runtime: "/tmp/tlspolicyd-1000", State: "/home/u/.local/state/tlspolicyd", Shared: true},
 		},
 		"user without a home": {1000, nil, Dirs{Runtime: "/tmp/tlspolicyd-1000", State: "/tmp/tlspolicyd-1000", Shared: true}},
@@ -263,8 +267,10 @@ func TestOverrideNames(t *testing.T) {
 			t.Errorf("%s: got %q, %v; want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", ".", "..test", "a..test", "-a.test", "a-.test", "a b.test", "a_b.test", "192.0.2.1", "2001:db8::1",
-		"[mx.test]", "mx.test:587", "/path", "*.test", strings.Repeat("a", 64) + ".test", strings.Repeat("a.", 127) + "test", "\xff.test", "ü\u200d.test"} {
+	for _, in := range []string{
+		"", ".", "..test", "a..test", "-a.test", "a-.test", "a b.test", "a_b.test", "192.0.2.1", "2001:db8::1",
+		"[mx.test]", "mx.test:587", "/path", "*.test", strings.Repeat("a", 64) + ".test", strings.Repeat("a.", 127) + "test", "\xff.test", "ü\u200d.test",
+	} {
 		if got, err := overrideName(in); err == nil {
 			t.Errorf("%q: accepted as %q", in, got)
 		}

@@ -118,7 +118,7 @@ func (e entry) apply(doc map[string]any, settings []setting, overrides overrides
 	case e.array && len(e.path) == 1:
 		return keyError{fmt.Errorf("this is an array of tables: want [%s]", e.key())}
 	case section == overrideSection && len(e.path) > 2:
-		return keyError{fmt.Errorf("a name with dots needs quotes: want %q = ...", strings.Join(e.path[1:], "."))}
+		return keyError{fmt.Errorf("a name with dots needs quotes: want %q", strings.Join(e.path[1:], "."))}
 	case len(e.path) == 1 && e.value < 0:
 		return nil // a table's header
 	case len(e.path) == 1:
@@ -187,7 +187,7 @@ func unknown(key string, settings []setting) error {
 	if best == "" {
 		return errors.New("unknown key: 'tlspolicyd config show' lists all keys")
 	}
-	return fmt.Errorf("unknown key: did you mean %s?", best)
+	return fmt.Errorf("unknown key: the nearest known one is %s", best)
 }
 
 // distance is the Levenshtein distance: how many bytes must be inserted,
