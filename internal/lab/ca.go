@@ -68,7 +68,7 @@ func (w *World) WriteCA(path string) error {
 }
 
 // issue makes a certificate for names, the first of which is the subject.
-func (a *authority) issue(key *ecdsa.PrivateKey, kind Cert, names ...string) tls.Certificate {
+func (a *authority) issue(key *ecdsa.PrivateKey, kind Cert, names ...string) *tls.Certificate {
 	tmpl := a.template(names[0])
 	tmpl.DNSNames = names
 	parent, signer := a.cert, a.key
@@ -89,7 +89,26 @@ func (a *authority) issue(key *ecdsa.PrivateKey, kind Cert, names ...string) tls
 		tmpl.DNSNames = nil
 	}
 	chain := [][]byte{mustSign(tmpl, parent, &key.PublicKey, signer)}
-	return tls.Certificate{Certificate: chain, PrivateKey: key}
+	return &tls.Certificate{Certificate: chain, PrivateKey: key}
+}
+
+// serverConfig returns what a host of the world needs for TLS; cert is called
+// in each handshake. highest is the highest version, 0 for the best there is.
+func serverConfig(highest uint16, cert func() *tls.Certificate) *tls.Config {
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS10, // to show that a client refuses it
+		MaxVersion: highest,
+		// Tickets would be written after the handshake, to a client that
+		// perhaps never reads.
+		SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return cert(), nil
+		},
+	}
+	if highest != 0 && highest < tls.VersionTLS12 {
+		cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
+	}
+	return cfg
 }
 
 func (a *authority) template(name string) *x509.Certificate {

@@ -166,25 +166,31 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 		return m
 	case CNAMELoop:
 		m.Answer = []dns.RR{alias(name, "loop."+name), alias("loop."+name, name)}
-		return m
 	case EndlessCNAMEs:
 		m.Answer = []dns.RR{alias(name, nextAlias(name))}
-		return m
-	case Huge:
-		m.Answer = hugeRecords(name, q.Qtype)
 	case NXDomain:
 		m.Rcode = dns.RcodeNameError
 		m.Ns = []dns.RR{w.zone.soa(name)}
 	default:
-		if strings.HasSuffix(name, endless) {
+		if fault == Huge {
+			m.Answer = hugeRecords(name, q.Qtype)
+		} else if strings.HasSuffix(name, endless) {
 			m.Answer = []dns.RR{alias(name, nextAlias(name))}
-			return m
 		}
-		w.resolve(m, name, q.Qtype)
+		if len(m.Answer) == 0 {
+			w.resolve(m, name, q.Qtype)
+		}
 	}
 	if fault == NoSOA {
 		m.Ns = nil
 	}
+	w.finish(m, req, name, do)
+	return m
+}
+
+// finish sets the AD bit, adds signatures where they are asked for and puts the
+// name into the spelling of the question. w.mu is held.
+func (w *World) finish(m, req *dns.Msg, name string, do bool) {
 	secure := m.Rcode != dns.RcodeServerFailure && w.zone.isSecure(name)
 	for _, rr := range m.Answer {
 		secure = secure && w.zone.isSecure(canonical(rr.Header().Name))
@@ -199,10 +205,9 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 	}
 	for _, rr := range m.Answer {
 		if canonical(rr.Header().Name) == name {
-			rr.Header().Name = q.Name // in the spelling of the question
+			rr.Header().Name = req.Question[0].Name
 		}
 	}
-	return m
 }
 
 // maxAliases is where the resolver gives up on a chain of aliases, with

@@ -15,6 +15,7 @@
 package lab
 
 import (
+	"crypto/ecdsa"
 	"net"
 	"net/netip"
 	"sync"
@@ -38,6 +39,7 @@ type World struct {
 	silent   map[netip.Addr]bool // connection attempts are never answered
 	lastAddr netip.Addr
 	lastPort uint16
+	keys     map[string]*ecdsa.PrivateKey // of SMTP hosts
 
 	zone       zone
 	faults     map[question]Fault
@@ -63,6 +65,7 @@ func New() *World {
 		silent:   map[netip.Addr]bool{},
 		lastAddr: netip.MustParsePrefix(Network).Addr(),
 		lastPort: 32767,
+		keys:     map[string]*ecdsa.PrivateKey{},
 		zone:     newZone(),
 		faults:   map[question]Fault{},
 		delays:   map[string]time.Duration{},

@@ -39,7 +39,7 @@ func (h *PolicyHost) serve(c net.Conn, _ string) {
 		stall(c)
 		return
 	}
-	tc := tls.Server(c, h.tlsConfig(fault.TLSMax))
+	tc := tls.Server(c, serverConfig(fault.TLSMax, h.certificate))
 	if tc.Handshake() != nil {
 		return
 	}
@@ -59,30 +59,11 @@ func (h *PolicyHost) serve(c net.Conn, _ string) {
 // stall reads until the client has gone and answers nothing.
 func stall(c net.Conn) { io.Copy(io.Discard, c) }
 
-func (h *PolicyHost) tlsConfig(highest uint16) *tls.Config {
-	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS10, // to show that a client refuses it
-		MaxVersion: highest,
-		NextProtos: []string{"http/1.1"},
-		// Tickets would be written after the handshake, to a client that
-		// perhaps never reads.
-		SessionTicketsDisabled: true,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return h.certificate(), nil
-		},
-	}
-	if highest != 0 && highest < tls.VersionTLS12 {
-		cfg.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
-	}
-	return cfg
-}
-
 func (h *PolicyHost) certificate() *tls.Certificate {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
 	if h.cert == nil {
-		cert := h.w.ca.issue(h.key, h.fault.Cert, h.names...)
-		h.cert = &cert
+		h.cert = h.w.ca.issue(h.key, h.fault.Cert, h.names...)
 	}
 	return h.cert
 }
