@@ -48,26 +48,3 @@ func (a Answer) Negative() bool { return len(a.Records) == 0 }
 type CNAME struct {
 	From, To string // lower case, with the final dot
 }
-
-// Kind says how a lookup failed.
-type Kind uint8
-
-const (
-	Timeout   Kind = iota + 1 // no usable answer in time
-	ServFail                  // SERVFAIL; also how a validating resolver says bogus
-	Refused                   // REFUSED or another rcode that is no answer
-	Malformed                 // an answer that cannot be right: loops, wrong question, unparsable
-	Network                   // the server could not be reached at all
-	Canceled                  // the caller gave up
-)
-
-// Error says which lookup failed and how. It is temporary by nature: nothing
-// is known about the name, neither presence nor absence (RFC 7672 §2.1.2).
-type Error struct {
-	Name   string // as asked, without the final dot
-	Type   uint16
-	Kind   Kind
-	Rcode  int // for ServFail and Refused
-	Server netip.AddrPort
-	Err    error // what lies beneath, may be nil
-}

@@ -1,0 +1,145 @@
+package dnsclient
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// Kind says how a lookup failed.
+type Kind uint8
+
+const (
+	Timeout   Kind = iota + 1 // no usable answer in time
+	ServFail                  // SERVFAIL; also how a validating resolver says bogus
+	Refused                   // REFUSED or another rcode that is no answer
+	Malformed                 // an answer that cannot be right: loops, wrong question, unparsable
+	Network                   // the server could not be reached at all
+	Canceled                  // the caller gave up
+)
+
+// Error says which lookup failed and how. It is temporary by nature: nothing
+// is known about the name, neither presence nor absence (RFC 7672 §2.1.2).
+type Error struct {
+	Name   string // as asked, without the final dot
+	Type   uint16
+	Kind   Kind
+	Rcode  int // for ServFail and Refused
+	Server netip.AddrPort
+	Err    error // what lies beneath, may be nil
+
+	// Wait is how long the last try was given, for Timeout; 0 when the caller's
+	// deadline ended it earlier.
+	Wait time.Duration
+	// Extended is the registered name of the server's extended error (RFC
+	// 8914), such as "DNSSEC Bogus"; empty when there was none.
+	Extended string
+}
+
+// Error names the lookup, the failure and the server in one printable line.
+func (e *Error) Error() string {
+	s := e.Reason()
+	if e.Kind == Timeout && e.Wait > 0 {
+		s += " within " + e.Wait.String()
+	}
+	if e.Server.IsValid() {
+		s += " from " + e.Server.String()
+	}
+	if e.Err != nil {
+		s += ": " + printable(e.Err.Error(), 200)
+	}
+	return s
+}
+
+// Reason is the short form for a reply to Postfix, such as "MX lookup of
+// example.com: SERVFAIL": one printable line of at most 200 bytes.
+func (e *Error) Reason() string {
+	return fmt.Sprintf("%s lookup of %s: %s", typeName(e.Type), printable(e.Name, 120), e.cause())
+}
+
+func (e *Error) cause() string {
+	var s string
+	switch e.Kind {
+	case Timeout:
+		return "no answer"
+	case ServFail, Refused:
+		s = rcodeName(e.Rcode)
+	case Malformed:
+		s = "malformed answer"
+	case Network:
+		s = "server unreachable"
+	case Canceled:
+		s = "canceled"
+	default:
+		s = "failed"
+	}
+	if e.Extended != "" {
+		s += " (" + e.Extended + ")"
+	}
+	return s
+}
+
+// Unwrap returns what lies beneath.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Timeout reports whether the lookup failed because no answer came in time.
+func (e *Error) Timeout() bool { return e.Kind == Timeout }
+
+// rank orders failures by what they tell: a server that said SERVFAIL knows
+// more than a server that said nothing.
+func (e *Error) rank() int {
+	switch e.Kind {
+	case ServFail:
+		return 5
+	case Refused:
+		return 4
+	case Malformed:
+		return 3
+	case Network:
+		return 2
+	case Timeout:
+		return 1
+	}
+	return 0
+}
+
+func typeName(t uint16) string {
+	if s, ok := dns.TypeToString[t]; ok {
+		return s
+	}
+	return fmt.Sprintf("TYPE%d", t) // RFC 3597 §5
+}
+
+func rcodeName(rc int) string {
+	if s, ok := dns.RcodeToString[rc]; ok {
+		return s
+	}
+	return fmt.Sprintf("RCODE%d", rc)
+}
+
+// printable returns s in printable ASCII and at most limit bytes long. Names
+// and errors may carry bytes that a stranger has chosen, and the line goes to
+// logs and to Postfix.
+func printable(s string, limit int) string {
+	const more = "..."
+	var b strings.Builder
+	for i := range len(s) {
+		part := s[i : i+1]
+		if c := s[i]; c < ' ' || c > '~' {
+			part = fmt.Sprintf(`\%03d`, c) // as in a zone file, RFC 1035 §5.1
+		}
+		room := limit
+		if i < len(s)-1 {
+			room -= len(more)
+		}
+		if b.Len()+len(part) > room {
+			b.WriteString(more)
+			break
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
