@@ -1,0 +1,65 @@
+# make run     the daemon, without root and without a configuration file
+# make test    all tests; the end-to-end part needs root and Debian (it installs what it lacks)
+# make demo    a small internet in one process, the real daemon, a table of its answers
+# make check   formatting, vet, staticcheck, known vulnerabilities, race tests
+# make e2e     real DNS servers, a real web server, real Postfix
+# make bench   the figures of docs/figures.md
+# make fuzz    every parser of outside bytes, FUZZTIME each
+
+GO       ?= go
+FUZZTIME ?= 10s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   = -X main.version=$(VERSION)
+
+.PHONY: all build run test unit demo check lint vuln race e2e bench fuzz clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tlspolicyd ./cmd/tlspolicyd
+
+run: build
+	bin/tlspolicyd serve
+
+test: unit e2e
+
+unit:
+	$(GO) test ./...
+
+demo: build
+	$(GO) run ./internal/lab/demo -daemon bin/tlspolicyd
+
+check: lint vuln race
+
+lint:
+	@files=$$($(GO) tool gofumpt -l $$(git ls-files '*.go')); \
+	if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./internal/e2e/
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+
+# The database of known vulnerabilities is on the network. Where that cannot be
+# reached the check says so and does not count as failed.
+vuln:
+	@out=$$($(GO) tool govulncheck ./... 2>&1); status=$$?; echo "$$out"; \
+	if [ $$status -eq 1 ] && echo "$$out" | grep -q 'vuln.*\(dial\|lookup\|proxyconnect\|no such host\|refused\)'; then \
+	echo "govulncheck: NOT CHECKED, its database cannot be reached from here"; exit 0; fi; exit $$status
+
+race:
+	$(GO) test -race ./...
+
+e2e: build
+	internal/e2e/run.sh
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./socketmap ./policymap ./store/... ./internal/dane
+
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+	for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	done; done
+
+clean:
+	rm -rf bin

@@ -1,0 +1,139 @@
+package policymap
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlspolicyd/store"
+)
+
+// entry is an answer in memory. Everything but lastUsed is fixed once the
+// entry is in the cache, so that readers need no lock.
+type entry struct {
+	hop      NextHop
+	replies  replies
+	decision Decision
+	sts      STSState
+	rec      store.Record // the facts behind the answer
+
+	until   time.Time // the answer is good before this
+	recheck time.Time // from then on a hit starts a look in the background; zero: never
+
+	lastUsed atomic.Int64 // Unix seconds, to within usedGrain
+	checking atomic.Bool  // a background look has been started by this entry
+}
+
+// usedGrain is how exactly the last use is kept, in seconds. Coarse, so that
+// a busy entry's cache line is read by all cores and seldom written.
+const usedGrain = 15
+
+func (e *entry) touch(now time.Time) {
+	if t := now.Unix(); t-e.lastUsed.Load() >= usedGrain {
+		e.lastUsed.Store(t)
+	}
+}
+
+func (e *entry) used() time.Time { return time.Unix(e.lastUsed.Load(), 0) }
+
+const cacheShards = 1024 // a power of two
+
+// cache holds the answers in memory by canonical key. A reader loads a pointer
+// and looks into a map that nobody changes any more; a writer replaces the
+// small map of one shard by a changed copy. Writers are cold lookups, which
+// cost a thousand times more than the copy.
+type cache struct {
+	seed     maphash.Seed
+	perShard int
+	shards   [cacheShards]shard
+}
+
+type shard struct {
+	entries atomic.Pointer[map[string]*entry]
+	mu      sync.Mutex // writers
+}
+
+// newCache makes a cache for about size answers.
+func newCache(size int) *cache {
+	return &cache{seed: maphash.MakeSeed(), perShard: max(size/cacheShards, 4)}
+}
+
+// get returns the entry of a canonical key, or nil. It does not allocate.
+func (c *cache) get(key []byte) *entry {
+	m := c.shards[maphash.Bytes(c.seed, key)%cacheShards].entries.Load()
+	if m == nil {
+		return nil
+	}
+	return (*m)[string(key)]
+}
+
+func (c *cache) getString(key string) *entry {
+	m := c.shard(key).entries.Load()
+	if m == nil {
+		return nil
+	}
+	return (*m)[key]
+}
+
+func (c *cache) shard(key string) *shard {
+	return &c.shards[maphash.String(c.seed, key)%cacheShards]
+}
+
+// put stores an entry in place of any other of its key. A full shard loses
+// the entry that was not asked for longest; its facts are in the store.
+func (c *cache) put(key string, e *entry) {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.entries.Load()
+	if old == nil {
+		s.entries.Store(&map[string]*entry{key: e})
+		return
+	}
+	next := make(map[string]*entry, len(*old)+1)
+	var idle string
+	idleSince := int64(1<<63 - 1)
+	for k, v := range *old {
+		next[k] = v
+		if used := v.lastUsed.Load(); k != key && used < idleSince {
+			idle, idleSince = k, used
+		}
+	}
+	if prev := next[key]; prev != nil && prev.lastUsed.Load() > e.lastUsed.Load() {
+		e.lastUsed.Store(prev.lastUsed.Load())
+	}
+	next[key] = e
+	if len(next) > c.perShard && idleSince < 1<<63-1 {
+		delete(next, idle)
+	}
+	s.entries.Store(&next)
+}
+
+func (c *cache) remove(key string) {
+	s := c.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.entries.Load()
+	if old == nil || (*old)[key] == nil {
+		return
+	}
+	next := make(map[string]*entry, len(*old))
+	for k, v := range *old {
+		if k != key {
+			next[k] = v
+		}
+	}
+	s.entries.Store(&next)
+}
+
+// each calls fn for every entry, in no order.
+func (c *cache) each(fn func(*entry)) {
+	for i := range c.shards {
+		if m := c.shards[i].entries.Load(); m != nil {
+			for _, e := range *m {
+				fn(e)
+			}
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package policymap
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tlspolicyd/store"
+)
+
+// clockStep is the step of the wall clock that is followed; a smaller one is
+// left alone.
+const clockStep = time.Minute
+
+// clock is the time by which facts age. It starts at the wall clock and then
+// runs with the monotonic one, so that setting the wall clock ends no policy
+// and prolongs none.
+type clock struct {
+	start  time.Time
+	wall   func() time.Time
+	offset atomic.Int64 // sum of the steps followed, nanoseconds
+}
+
+func newClock(wall func() time.Time) *clock {
+	if wall == nil {
+		wall = time.Now
+	}
+	c := &clock{start: time.Now(), wall: wall}
+	c.offset.Store(int64(wall().Round(0).Sub(c.start.Round(0))))
+	return c
+}
+
+// now neither allocates nor makes a system call.
+func (c *clock) now() time.Time {
+	return c.start.Add(time.Since(c.start) + time.Duration(c.offset.Load()))
+}
+
+// step returns how far the wall clock is ahead of the facts' time.
+func (c *clock) step() time.Duration {
+	return c.wall().Round(0).Sub(c.now().Round(0))
+}
+
+// followClock takes over a step of the wall clock and moves the stored times
+// along, so that every fact keeps its age.
+func (m *Map) followClock() {
+	step := m.clock.step()
+	switch {
+	case step > clockStep:
+		// Moved first and followed then: in between, stored times lie in the
+		// future and count as now. What is learned meanwhile is moved after.
+		from := m.clock.now()
+		m.shiftTimes(step, time.Time{}, from)
+		until := m.clock.now()
+		m.clock.offset.Add(int64(step))
+		m.shiftTimes(step, from, until)
+	case step < -clockStep:
+		m.clock.offset.Add(int64(step))
+		m.clampFuture()
+	default:
+		return
+	}
+	m.observer.ClockStepped(step)
+}
+
+// shiftTimes moves the stored times in (after, until] by step.
+func (m *Map) shiftTimes(step time.Duration, after, until time.Time) {
+	m.rewriteTimes(func(t time.Time) time.Time {
+		if t.IsZero() || !t.After(after) || t.After(until) {
+			return t
+		}
+		return t.Add(step)
+	})
+}
+
+// clampFuture makes stored times that lie in the future the present, for good:
+// what merely counts as now would do so for ever.
+func (m *Map) clampFuture() {
+	now := m.clock.now()
+	m.rewriteTimes(func(t time.Time) time.Time {
+		if t.After(now.Add(clockStep)) {
+			return now
+		}
+		return t
+	})
+}
+
+// rewriteTimes applies move to the times of every record at which something
+// was learned, and writes those that change.
+func (m *Map) rewriteTimes(move func(time.Time) time.Time) {
+	var g errgroup.Group
+	g.SetLimit(64) // they share disk writes
+	err := m.ledger.store.Each(func(rec store.Record) bool {
+		moved := cloneRecord(rec)
+		if !moveTimes(&moved, move) {
+			return m.ctx.Err() == nil
+		}
+		domain := rec.Domain
+		g.Go(func() error {
+			m.learn(domain, update{change: func(rec *store.Record) { moveTimes(rec, move) }})
+			return nil
+		})
+		return m.ctx.Err() == nil
+	})
+	_ = g.Wait() // never fails: learn reports for itself
+	if err != nil {
+		m.observer.StoreFailed("", err)
+	}
+}
+
+// moveTimes reports whether anything moved. Lifetimes stay as long as they were.
+func moveTimes(rec *store.Record, move func(time.Time) time.Time) (moved bool) {
+	shift := func(t *time.Time) {
+		if to := move(*t); !to.Equal(*t) {
+			*t, moved = to, true
+		}
+	}
+	shift(&rec.LastUsed)
+	if rec.STS != nil {
+		sts := *rec.STS
+		shift(&sts.FetchedAt)
+		shift(&sts.CheckedAt)
+		shift(&sts.FailedAt)
+		rec.STS = &sts
+	}
+	for i := range rec.DANE {
+		d := &rec.DANE[i]
+		ttl := d.ExpiresAt.Sub(d.KnownAt)
+		shift(&d.KnownAt)
+		d.ExpiresAt = d.KnownAt.Add(ttl)
+	}
+	return moved
+}
+
+func cloneRecord(rec store.Record) store.Record {
+	rec.DANE = append([]store.DANE(nil), rec.DANE...)
+	return rec
+}

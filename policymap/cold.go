@@ -1,0 +1,354 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/store"
+)
+
+const (
+	lookupTimeout = 15 * time.Second // no lookup takes longer, whatever is silent
+	daneTimeout   = 14 * time.Second // leaves a second to decide, write and reply
+	knownWait     = 2 * time.Second  // how long a lookup waits where a last known state can stand in
+	stsTimeout    = 90 * time.Second // TXT lookup and fetch; the fetch has its own 60 s
+	pendingFor    = time.Minute      // how long an answer stands that a running fetch may still change
+)
+
+var errStopping = errors.New("tlspolicyd is stopping")
+
+// flight runs fn once for all who want the same at the same time. It counts as
+// work that Close waits for, and a defect in it ends one lookup, not the
+// service of all others.
+func (m *Map) flight(g *singleflight.Group, key string, fn func() any) <-chan singleflight.Result {
+	return g.DoChan(key, func() (any, error) {
+		done := make(chan any, 1)
+		if !m.start(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					done <- fmt.Errorf("internal error: %v", r)
+				}
+			}()
+			done <- fn()
+		}) {
+			return nil, errStopping
+		}
+		v := <-done
+		if err, ok := v.(error); ok {
+			return nil, err
+		}
+		return v, nil
+	})
+}
+
+// resolve looks a next hop up: DANE and MTA-STS side by side, as far as the
+// store does not know them already.
+func (m *Map) resolve(hop NextHop) *entry {
+	began := m.clock.now()
+	cfg := m.config.Load()
+	rec := m.ledger.get(hop.Domain)
+	facts, fresh := daneFacts(endpoint(&rec, hop), began)
+
+	var policy *policyFlight
+	if !readSTS(rec.STS, began).known {
+		policy = m.startSTS(hop.Domain, began, false)
+	}
+	var nullMX bool
+	if !fresh {
+		facts, nullMX = m.awaitDANE(hop, facts, began)
+	}
+	found := stsOutcome{pending: policy != nil}
+	switch {
+	case policy == nil:
+	case nullMX:
+		policy.abandon() // 7505: no mail will go there
+		found = stsOutcome{abandoned: true}
+	case !daneAlone(facts, cfg.Settings):
+		found = policy.wait(m.ctx, min(cfg.FetchWait, lookupTimeout)-m.clock.now().Sub(began))
+	}
+
+	now := m.clock.now()
+	rec = m.ledger.get(hop.Domain)
+	e := m.assemble(hop, &rec, facts, found, now)
+	e.lastUsed.Store(now.Unix())
+	if e.until.After(now) {
+		m.cache.put(hop.String(), e)
+	}
+	m.observer.Resolved(Resolution{
+		Key: hop.String(), Decision: e.decision, STS: e.sts,
+		Reply: string(e.replies.postfix), Took: now.Sub(began),
+	})
+	return e
+}
+
+// awaitDANE evaluates DANE and waits for it; where a last known state can stand
+// in, not for long.
+func (m *Map) awaitDANE(hop NextHop, last DANEFacts, began time.Time) (facts DANEFacts, nullMX bool) {
+	wait := lookupTimeout - 500*time.Millisecond
+	if last.Last != dane.Unknown && last.LastAge <= lastKnownFor {
+		wait = knownWait
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case r := <-m.startDANE(hop, began):
+		res, ok := r.Val.(dane.Result)
+		if !ok {
+			last.Reason = reasonOf(r.Err)
+			return last, false
+		}
+		return withResult(last, res), res.NullMX
+	case <-timer.C:
+		last.Reason = fmt.Sprintf("DNS lookups for %s: no answer within %s", hop.Domain, wait)
+	case <-m.ctx.Done():
+		last.Reason = errStopping.Error()
+	}
+	return last, false
+}
+
+// withResult adds a fresh evaluation to what was last known.
+func withResult(f DANEFacts, res dane.Result) DANEFacts {
+	f.State = res.State
+	f.MXInsecure = !res.MXSecure && !res.MXUnknown
+	f.SomeTLSA = f.SomeTLSA || res.SomeTLSA
+	f.SomeNone = res.SomeNone
+	if res.State == dane.Unknown {
+		f.Reason = reasonOf(res.Err)
+	}
+	return f
+}
+
+// reasonOf puts a failure into the one line that Postfix logs.
+func reasonOf(err error) string {
+	if err == nil {
+		return "DANE lookup failed"
+	}
+	return printable(err.Error(), maxReason)
+}
+
+// startDANE evaluates a next hop, once however many ask, and keeps the result.
+func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result {
+	return m.flight(&m.dane, hop.String(), func() any {
+		ctx, cancel := context.WithTimeout(m.ctx, daneTimeout)
+		defer cancel()
+		res := dane.Lookup(ctx, m.resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		if m.ctx.Err() == nil {
+			m.learnDANE(hop, res, used)
+		}
+		return res
+	})
+}
+
+// stsOutcome is what a lookup got from a policy flight.
+type stsOutcome struct {
+	pending   bool           // not done yet: the answer is given without it
+	abandoned bool           // not wanted
+	once      *mtasts.Policy // max_age 0: for this answer only (8461 §3.2)
+}
+
+type policyFlight struct {
+	result <-chan singleflight.Result
+	giveUp chan struct{}
+}
+
+// abandon ends the flight; one that somebody else started goes on.
+func (p *policyFlight) abandon() { close(p.giveUp) }
+
+func (p *policyFlight) wait(ctx context.Context, d time.Duration) stsOutcome {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case r := <-p.result:
+		once, _ := r.Val.(*mtasts.Policy)
+		return stsOutcome{once: once}
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return stsOutcome{pending: true}
+}
+
+// startSTS looks at a domain's TXT record and fetches its policy where that is
+// called for, once however many ask, and keeps what it finds. again asks for a
+// fetch even though a policy of the same id is in force.
+func (m *Map) startSTS(domain string, used time.Time, again bool) *policyFlight {
+	p := &policyFlight{giveUp: make(chan struct{})}
+	p.result = m.flight(&m.sts, domain, func() any {
+		ctx, cancel := context.WithTimeout(m.ctx, stsTimeout)
+		defer cancel()
+		go func() {
+			select {
+			case <-p.giveUp:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		return m.discover(ctx, domain, used, again)
+	})
+	return p
+}
+
+// discover is 8461 §3 for one domain: TXT record, then the policy file. It
+// returns a policy only if that is for the waiting lookups alone.
+func (m *Map) discover(ctx context.Context, domain string, used time.Time, again bool) (once *mtasts.Policy) {
+	found := mtasts.LookupRecord(ctx, m.resolver, domain)
+	if ctx.Err() != nil && found.Failed {
+		return nil // abandoned or stopping: nothing was learned
+	}
+	now := m.clock.now()
+	var before store.STS
+	if rec := m.ledger.get(domain); rec.STS != nil {
+		before = *rec.STS
+	}
+	after := before
+	after.CheckedAt = now
+	after.TXTTTL = clampTTL(found.Answer.TTL)
+	switch {
+	case found.Failed:
+		after.TXTTTL, after.TXTError = txtRetry, reasonOf(found.Err)
+	case !found.Found:
+		after.TXTID, after.TXTError = "", reasonOf(found.Err)
+	default:
+		after.TXTID, after.TXTError = found.Record.ID, ""
+		if m.wantsFetch(&after, now, again) {
+			once = m.fetch(ctx, domain, &after, !again)
+			if ctx.Err() != nil && after.FetchedAt.Equal(before.FetchedAt) && once == nil {
+				return nil
+			}
+		}
+	}
+	m.learn(domain, update{used: used, change: func(rec *store.Record) {
+		rec.STS = &after
+		at := m.clock.now()
+		if change, ok := changeOfSTS(domain, readSTS(&before, at), readSTS(&after, at)); ok {
+			m.observer.Changed(change)
+		}
+	}})
+	return once
+}
+
+// wantsFetch says whether the policy file is to be fetched now.
+func (m *Map) wantsFetch(s *store.STS, now time.Time, again bool) bool {
+	if s.FailedID == s.TXTID && now.Sub(notFuture(s.FailedAt, now)) < fetchRetry {
+		return false
+	}
+	return again || s.TXTID != s.PolicyID || readSTS(s, now).policy == nil
+}
+
+// fetch gets the policy file and notes the outcome in s.
+func (m *Map) fetch(ctx context.Context, domain string, s *store.STS, cold bool) (once *mtasts.Policy) {
+	began := m.clock.now()
+	got, err := m.fetcher.Fetch(ctx, domain)
+	now := m.clock.now()
+	m.observer.Fetched(domain, !cold, now.Sub(began), err)
+	if err != nil {
+		// A failure never ends or shortens a policy (8461 §5.1).
+		s.FailedID, s.FailedAt, s.Error = s.TXTID, now, reasonOf(err)
+		s.Failures++
+		return nil
+	}
+	s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
+	s.Policy, s.PolicyID, s.FetchedAt = got.Body, s.TXTID, now
+	if got.Policy.MaxAge == 0 {
+		s.Policy, s.PolicyID = nil, ""
+		return &got.Policy
+	}
+	return nil
+}
+
+// fromFacts makes an answer of what is stored, or nil where that is not enough.
+func (m *Map) fromFacts(hop NextHop, rec *store.Record, now time.Time) *entry {
+	facts, fresh := daneFacts(endpoint(rec, hop), now)
+	if !fresh {
+		return nil
+	}
+	set := m.config.Load().Settings
+	known := readSTS(rec.STS, now).known
+	if !known && !daneAlone(facts, set) {
+		return nil
+	}
+	return m.assemble(hop, rec, facts, stsOutcome{pending: !known}, now)
+}
+
+// assemble decides, renders, and says how long the answer is good.
+func (m *Map) assemble(hop NextHop, rec *store.Record, facts DANEFacts, found stsOutcome, now time.Time) *entry {
+	set := m.config.Load().Settings
+	sts := readSTS(rec.STS, now)
+	if found.once != nil {
+		sts = stsFacts{state: stateOf(found.once.Mode), policy: found.once}
+	}
+	d := Decide(facts, sts.state, set)
+	e := &entry{
+		hop: hop, decision: d, sts: sts.state, rec: *rec,
+		replies: render(d, hop.Domain, sts.policy, ""),
+		recheck: sts.recheck,
+	}
+
+	switch dn := endpoint(rec, hop); {
+	case d.Stale:
+		// Served until the state is too old to stand in, looked at again soon.
+		e.until = now.Add(lastKnownFor - facts.LastAge)
+		e.recheck = now.Add(keepFailure)
+	case dn == nil, facts.State == dane.Unknown && !now.Before(daneExpiry(dn, now)):
+		e.until = now.Add(keepFailure)
+		if d.KeepAtMost > 0 {
+			e.until = now.Add(d.KeepAtMost)
+		}
+	default:
+		e.until = daneExpiry(dn, now)
+	}
+	switch {
+	case d.Stale && sts.policy == nil, found.abandoned:
+	case found.once != nil:
+		e.until = now
+	case sts.known:
+		e.until = earliest(e.until, sts.until)
+	case daneAlone(facts, set):
+		e.recheck = time.Time{}
+	default:
+		e.until = earliest(e.until, now.Add(pendingFor))
+		e.recheck = time.Time{}
+	}
+	// Times read from disk have no monotonic reading: hold the answer by how
+	// much is left, not by the wall clock.
+	e.until = now.Add(e.until.Sub(now))
+	return e
+}
+
+func stateOf(m mtasts.Mode) STSState {
+	switch m {
+	case mtasts.Enforce:
+		return STSEnforce
+	case mtasts.Testing:
+		return STSTesting
+	case mtasts.None:
+		return STSNone
+	}
+	return STSAbsent
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// lookAgain starts what a hit on an ageing answer calls for: the TXT record,
+// and for a stale answer the DANE evaluation that failed. The hit does not wait.
+func (m *Map) lookAgain(e *entry) {
+	m.start(func() {
+		now := m.clock.now()
+		policy := m.startSTS(e.hop.Domain, now, false)
+		if !e.decision.Stale {
+			<-policy.result
+			return
+		}
+		<-m.flight(&m.cold, e.hop.String(), func() any { return m.resolve(e.hop) })
+	})
+}

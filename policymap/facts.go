@@ -1,0 +1,251 @@
+package policymap
+
+import (
+	"hash/crc32"
+	"time"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/store"
+)
+
+// This file reads stored facts: what they mean now, and when they want to be
+// refreshed. All of it is pure.
+
+const (
+	minTTL       = time.Minute      // docs/behaviour.md §6
+	maxTTL       = 24 * time.Hour   // docs/behaviour.md §6
+	txtRetry     = time.Minute      // how long a failed TXT lookup counts as "no record"
+	fetchRetry   = 5 * time.Minute  // a failed fetch is not repeated for the same id within this
+	fetchBackoff = 6 * time.Hour    // longest pause between failing fetches
+	attended     = 10 * time.Minute // policies that live shorter are refreshed only while they are asked for
+)
+
+func clampTTL(d time.Duration) time.Duration { return min(max(d, minTTL), maxTTL) }
+
+// notFuture makes a stored time that lies in the future count as now, so that
+// a clock set back makes no policy immortal.
+func notFuture(t, now time.Time) time.Time {
+	if t.After(now) {
+		return now
+	}
+	return t
+}
+
+// stsFacts is what stored MTA-STS facts mean now.
+type stsFacts struct {
+	state   STSState
+	policy  *mtasts.Policy // in force; nil for STSAbsent
+	known   bool           // an answer can be given without asking the network
+	until   time.Time      // known: until then
+	recheck time.Time      // from then on a hit looks at the TXT record again
+	reason  string         // STSAbsent: why
+}
+
+func readSTS(s *store.STS, now time.Time) stsFacts {
+	if s == nil {
+		return stsFacts{reason: "not looked up"}
+	}
+	checked := notFuture(s.CheckedAt, now)
+	f := stsFacts{recheck: checked.Add(clampTTL(s.TXTTTL))}
+	if s.Policy != nil {
+		p, err := mtasts.ParsePolicy(s.Policy)
+		expires := notFuture(s.FetchedAt, now).Add(p.MaxAge)
+		if err == nil && now.Before(expires) {
+			f.policy, f.known, f.until = &p, true, expires
+			f.state = map[mtasts.Mode]STSState{
+				mtasts.Enforce: STSEnforce, mtasts.Testing: STSTesting, mtasts.None: STSNone,
+			}[p.Mode]
+			return f
+		}
+	}
+	switch {
+	case s.TXTError != "":
+		f.known, f.until, f.reason = now.Before(f.recheck), f.recheck, s.TXTError
+	case s.FailedID != "" && s.FailedID == s.TXTID:
+		f.until = notFuture(s.FailedAt, now).Add(fetchRetry)
+		f.known, f.reason = now.Before(f.until), s.Error
+	default:
+		f.reason = "no policy fetched"
+	}
+	return f
+}
+
+// endpoint returns the DANE facts for a way of asking, or nil.
+func endpoint(rec *store.Record, hop NextHop) *store.DANE {
+	for i := range rec.DANE {
+		if d := &rec.DANE[i]; d.Port == hop.Port && d.Literal == hop.Literal {
+			return d
+		}
+	}
+	return nil
+}
+
+func hopOf(domain string, d *store.DANE) NextHop {
+	return NextHop{Domain: domain, Literal: d.Literal, Port: d.Port}
+}
+
+// daneExpiry is the end of the DANE facts' TTL, whatever the clock did.
+func daneExpiry(d *store.DANE, now time.Time) time.Time {
+	return notFuture(d.KnownAt, now).Add(daneTTL(d))
+}
+
+func daneTTL(d *store.DANE) time.Duration { return clampTTL(d.ExpiresAt.Sub(d.KnownAt)) }
+
+// daneFacts turns stored DANE facts into the table's input: the state itself
+// within its TTL, later only the last known one.
+func daneFacts(d *store.DANE, now time.Time) (f DANEFacts, fresh bool) {
+	if d == nil {
+		return DANEFacts{}, false
+	}
+	known := notFuture(d.KnownAt, now)
+	f = DANEFacts{Last: dane.State(d.State), LastAge: now.Sub(known)}
+	f.SomeTLSA = d.SomeTLSA && f.LastAge <= lastKnownFor
+	if now.Before(daneExpiry(d, now)) {
+		f.State = f.Last
+		return f, true
+	}
+	return f, false
+}
+
+// classOf says what may make room: records that hold nothing but absences go first.
+func classOf(rec *store.Record) store.Class {
+	if rec.STS != nil && rec.STS.Policy != nil {
+		return store.Positive
+	}
+	for i := range rec.DANE {
+		if d := &rec.DANE[i]; d.SomeTLSA || dane.State(d.State) != dane.None && dane.State(d.State) != dane.Unknown {
+			return store.Positive
+		}
+	}
+	return store.Negative
+}
+
+// schedule says when things are refreshed.
+type schedule struct {
+	interval  time.Duration // refresh.interval
+	unusedFor time.Duration // refresh.unused_for
+}
+
+// stsDue returns when the MTA-STS facts want to be refreshed, or the zero time
+// for never. used is the last lookup of the domain.
+func (c schedule) stsDue(s *store.STS, now, used time.Time) time.Time {
+	if s == nil || now.Sub(used) > c.unusedFor {
+		return time.Time{}
+	}
+	f := readSTS(s, now)
+	if f.policy == nil {
+		// Absent: ahead of expiry, for those asked for within the last TTL.
+		if f.until.IsZero() {
+			return time.Time{}
+		}
+		from := notFuture(s.CheckedAt, now)
+		if s.FailedID != "" && s.FailedID == s.TXTID {
+			from = notFuture(s.FailedAt, now)
+			return atLeast(dueIfUsed(from, f.until, used), s.FailedAt.Add(backoff(s.Failures)))
+		}
+		return dueIfUsed(from, f.until, used)
+	}
+	fetched := notFuture(s.FetchedAt, now)
+	life := f.policy.MaxAge
+	if life < attended && now.Sub(used) > time.Hour {
+		return time.Time{}
+	}
+	due := fetched.Add(min(c.interval, max(life/2, time.Second)))
+	if s.Failures > 0 {
+		due = atLeast(due, notFuture(s.FailedAt, now).Add(backoff(s.Failures)))
+	}
+	if s.TXTError != "" {
+		// A record that is gone, or fails, ends the fetching but not the policy.
+		due = atLeast(due, notFuture(s.CheckedAt, now).Add(min(c.interval, max(clampTTL(s.TXTTTL), fetchRetry))))
+	}
+	return due
+}
+
+// daneDue returns when the DANE facts want to be refreshed: ahead of expiry if
+// they were asked for within their last TTL, else never.
+func (c schedule) daneDue(d *store.DANE, now, used time.Time) time.Time {
+	if now.Sub(used) > c.unusedFor {
+		return time.Time{}
+	}
+	return dueIfUsed(notFuture(d.KnownAt, now), daneExpiry(d, now), used)
+}
+
+// dueIfUsed returns a moment shortly before until, if the facts learned at
+// from were asked for since.
+func dueIfUsed(from, until, used time.Time) time.Time {
+	if used.Before(from.Add(-usedGrain * time.Second)) {
+		return time.Time{}
+	}
+	lead := min(max(until.Sub(from)/10, 5*time.Second), time.Minute)
+	return until.Add(-lead)
+}
+
+// next returns when the record wants attention: the earliest refresh, or else
+// the time at which nothing in it can serve any more.
+func (c schedule) next(rec *store.Record, now, used time.Time) time.Time {
+	var due time.Time
+	for _, t := range append(c.daneDues(rec, now, used), c.stsDue(rec.STS, now, used)) {
+		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
+			due = t
+		}
+	}
+	if due.IsZero() {
+		due = keepUntil(rec, now)
+	}
+	return atLeast(due, now.Add(time.Second))
+}
+
+func (c schedule) daneDues(rec *store.Record, now, used time.Time) []time.Time {
+	dues := make([]time.Time, 0, len(rec.DANE)+1)
+	for i := range rec.DANE {
+		if now.Before(daneExpiry(&rec.DANE[i], now)) {
+			dues = append(dues, c.daneDue(&rec.DANE[i], now, used))
+		}
+	}
+	return dues
+}
+
+// keepUntil is when a record that nobody asks for can be deleted. An expired
+// policy stays a day longer: an operator whose clock ran ahead gets it back.
+func keepUntil(rec *store.Record, now time.Time) time.Time {
+	keep := now
+	if s := rec.STS; s != nil {
+		if f := readSTS(s, now); f.until.After(keep) {
+			keep = f.until
+		}
+		if p, err := mtasts.ParsePolicy(s.Policy); s.Policy != nil && err == nil {
+			keep = atLeast(keep, notFuture(s.FetchedAt, now).Add(p.MaxAge+lastKnownFor))
+		}
+	}
+	for i := range rec.DANE {
+		d := &rec.DANE[i]
+		keep = atLeast(keep, daneExpiry(d, now))
+		if dane.State(d.State) != dane.None {
+			keep = atLeast(keep, notFuture(d.KnownAt, now).Add(lastKnownFor))
+		}
+	}
+	return keep
+}
+
+func atLeast(t, floor time.Time) time.Time {
+	if t.Before(floor) && !t.IsZero() {
+		return floor
+	}
+	return t
+}
+
+// backoff is the pause after n failures in a row: 5 minutes, doubled up to 6 hours.
+func backoff(n int) time.Duration {
+	if n < 1 {
+		return 0
+	}
+	return min(fetchRetry<<min(n-1, 10), fetchBackoff)
+}
+
+// jitter shortens a pause by up to a tenth, by the domain's name: what was
+// learned together is not refreshed together, and the time stays the same
+// however often it is computed.
+func jitter(domain string, d time.Duration) time.Duration {
+	return d - time.Duration(crc32.ChecksumIEEE([]byte(domain))%1000)*(d/10_000)
+}

@@ -1,0 +1,90 @@
+package policymap
+
+import (
+	"strings"
+	"testing"
+)
+
+// §2: the forms of keys.
+func TestNextHopForms(t *testing.T) {
+	hop := func(domain string, literal bool, port uint16) NextHop { return NextHop{domain, literal, port} }
+	for key, want := range map[string]NextHop{
+		"example.test":                      hop("example.test", false, 25),
+		"EXAMPLE.Test.":                     hop("example.test", false, 25),
+		"example.test:25":                   hop("example.test", false, 25),
+		"example.test:587":                  hop("example.test", false, 587),
+		"example.test:submission":           hop("example.test", false, 587),
+		"example.test:smtp":                 hop("example.test", false, 25),
+		"[mail.example.test]":               hop("mail.example.test", true, 25),
+		"[Mail.Example.TEST.]:587":          hop("mail.example.test", true, 587),
+		"bücher.test":                       hop("xn--bcher-kva.test", false, 25),
+		"BÜCHER.test:587":                   hop("xn--bcher-kva.test", false, 587),
+		"straße.test":                       hop("xn--strae-oqa.test", false, 25), // non-transitional: not "strasse"
+		"[bücher.test]":                     hop("xn--bcher-kva.test", true, 25),
+		"xn--bcher-kva.test":                hop("xn--bcher-kva.test", false, 25),
+		"mailhost":                          hop("mailhost", false, 25),
+		"3com.test":                         hop("3com.test", false, 25),
+		"1.2.3.test":                        hop("1.2.3.test", false, 25),
+		strings.Repeat("a.", 124) + "test1": hop(strings.Repeat("a.", 124)+"test1", false, 25),
+	} {
+		if got, ok := ParseNextHop(key); !ok || got != want {
+			t.Errorf("%q: got %+v %v, want %+v", key, got, ok, want)
+		}
+		if again, ok := ParseNextHop(want.String()); !ok || again != want {
+			t.Errorf("%q: canonical form %q parses to %+v %v", key, want.String(), again, ok)
+		}
+	}
+}
+
+// §2: keys about which nothing can be known.
+func TestNextHopNothingToKnow(t *testing.T) {
+	for _, key := range []string{
+		"", ".", ".example.test", "192.0.2.1", "192.0.2.1:25", "[192.0.2.1]", "[192.0.2.1]:587",
+		"[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]:25", "[2001:db8::1]", "2001:db8::1", "::1", "[::ffff:192.0.2.1]",
+		"/var/spool/lmtp", "unix:/var/run/lmtp", "example.test:nosuchservice", "example.test:", "example.test:0",
+		"example.test:65536", "example.test:+25", "example.test:25:26", "[example.test", "example.test]", "[]", "[]:25", "[example.test]25",
+		"exa mple.test", "example..test", "-example.test", "example-.test", "exa_mple.test", "exam\x00ple.test",
+		"example.test\n", "256.1.1.1", "1.2.3.4.5", "0x7f.1", "example.0x10", "example.123", "\xff\xfe.test", "a\u0300\u200d.test",
+		strings.Repeat("a", 64) + ".test", strings.Repeat("a.", 125) + "test1", strings.Repeat("ü", 2000),
+	} {
+		if got, ok := ParseNextHop(key); ok {
+			t.Errorf("%.40q: got %+v, want nothing", key, got)
+		}
+	}
+}
+
+func FuzzParseNextHop(f *testing.F) {
+	for _, s := range []string{"example.test", "[a.test]:587", "bücher.test:smtp", ".x", "[IPv6:::1]", "1.2.3.4", "a:b:c", "\x00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		hop, ok := ParseNextHop(key)
+		if !ok {
+			return
+		}
+		if hop.Port == 0 || !validHostName(hop.Domain) || hop.Domain != strings.ToLower(hop.Domain) {
+			t.Errorf("%q: got %+v", key, hop)
+		}
+		if again, ok := ParseNextHop(hop.String()); !ok || again != hop {
+			t.Errorf("%q: %q does not parse back to %+v", key, hop.String(), hop)
+		}
+	})
+}
+
+// §5: overrides are matched against the host without brackets and port; the
+// longest match wins; ".parent" covers children only.
+func TestOverrideMatch(t *testing.T) {
+	o := Overrides{
+		"broken.test": "skip", ".partner.test": "secure", "ok.partner.test": "lookup",
+		".deep.partner.test": "encrypt", "partner.test": "may",
+	}
+	for host, want := range map[string]string{
+		"broken.test": "skip", "x.broken.test": "", "partner.test": "may", "a.partner.test": "secure",
+		"ok.partner.test": "lookup", "x.ok.partner.test": "secure", "x.deep.partner.test": "encrypt",
+		"deep.partner.test": "secure", "test": "", "notpartner.test": "",
+	} {
+		if got, _ := o.Find(host); got != want {
+			t.Errorf("%s: got %q, want %q", host, got, want)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package policymap
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"tlspolicyd/store"
+)
+
+const (
+	refreshBatch = 256
+	spreadOver   = 10 * time.Minute // overdue work after a start
+	maxSleep     = time.Minute      // between looks at the schedule, the clock and the store
+	refreshRetry = 30 * time.Second // pause after a refresh that taught nothing
+	noteUseEvery = 10 * time.Minute
+	noteUseGrain = time.Hour // a last use on disk is exact to this
+)
+
+// alarm wakes the refresher when something is due before it meant to get up.
+type alarm struct {
+	ring  chan struct{}
+	until atomic.Int64 // Unix nanoseconds of the facts' time
+}
+
+func (a *alarm) due(t time.Time) {
+	if t.UnixNano() < a.until.Load() {
+		select {
+		case a.ring <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// refresher repeats lookups when they are due. The schedule is in the store:
+// a restart neither forgets it nor does anything twice.
+func (m *Map) refresher() {
+	r := &refresher{m: m, jobs: make(chan store.Record), busy: make(map[string]bool)}
+	var workers sync.WaitGroup
+	for range m.concurrency {
+		workers.Go(r.worker)
+	}
+	defer workers.Wait()
+	defer close(r.jobs)
+
+	m.clampFuture()
+	r.backlog = newBacklog(m.clock.now(), m.ledger.store)
+	noted := m.clock.now()
+	for m.ctx.Err() == nil {
+		m.followClock()
+		m.ledger.flush()
+		if now := m.clock.now(); now.Sub(noted) >= noteUseEvery {
+			m.noteUse(noteUseGrain)
+			noted = now
+		}
+		next := r.handOut()
+		m.alarm.until.Store(next.UnixNano())
+		timer := time.NewTimer(next.Sub(m.clock.now()))
+		select {
+		case <-timer.C:
+		case <-m.alarm.ring:
+		case <-m.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+type refresher struct {
+	m       *Map
+	jobs    chan store.Record
+	backlog backlog
+
+	mu   sync.Mutex
+	busy map[string]bool // domains that are being refreshed; still due in the store
+}
+
+// handOut gives what is due to the workers and returns when to look again.
+func (r *refresher) handOut() (next time.Time) {
+	now := r.m.clock.now()
+	next = now.Add(maxSleep)
+	soon, err := r.m.ledger.store.Due(next, refreshBatch)
+	if err != nil {
+		r.m.observer.StoreFailed("", err)
+		return next
+	}
+	for _, rec := range soon {
+		if !r.idle(rec.Domain) {
+			continue
+		}
+		if rec.Due.After(now) {
+			return rec.Due // sorted: nothing before this one
+		}
+		if at := r.backlog.turn(rec.Due, now); at.After(now) {
+			return earliest(next, at)
+		}
+		r.setBusy(rec.Domain, true)
+		select {
+		case r.jobs <- rec:
+		case <-r.m.ctx.Done():
+			return next
+		}
+	}
+	if len(soon) == refreshBatch {
+		return now
+	}
+	return next
+}
+
+func (r *refresher) worker() {
+	for rec := range r.jobs {
+		r.m.refresh(rec)
+		r.setBusy(rec.Domain, false)
+		r.m.alarm.due(r.m.clock.now())
+	}
+}
+
+func (r *refresher) idle(domain string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.busy[domain]
+}
+
+func (r *refresher) setBusy(domain string, busy bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if busy {
+		r.busy[domain] = true
+	} else {
+		delete(r.busy, domain)
+	}
+}
+
+// backlog spreads what was overdue at the start over spreadOver.
+type backlog struct {
+	began time.Time
+	gap   time.Duration
+	done  int
+}
+
+func newBacklog(now time.Time, s store.Store) backlog {
+	n, err := s.CountDue(now)
+	if err != nil || n == 0 {
+		return backlog{began: now}
+	}
+	return backlog{began: now, gap: spreadOver / time.Duration(n)}
+}
+
+// turn returns when a record that was due at the given time may be refreshed,
+// and counts it if that is now.
+func (b *backlog) turn(due, now time.Time) time.Time {
+	if b.gap == 0 || due.After(b.began) {
+		return now
+	}
+	at := b.began.Add(time.Duration(b.done) * b.gap)
+	if !at.After(now) {
+		b.done++
+	}
+	return at
+}
+
+// refresh does what is due for a record, or lets it go.
+func (m *Map) refresh(rec store.Record) {
+	now := m.clock.now()
+	used := latest(notFuture(rec.LastUsed, now), m.usedInMemory(&rec))
+	plan := m.schedule(rec.Domain)
+	isDue := func(t time.Time) bool { return !t.IsZero() && !t.After(now.Add(time.Second)) }
+
+	var flights []<-chan singleflight.Result
+	if isDue(plan.stsDue(rec.STS, now, used)) {
+		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).result)
+	}
+	for i := range rec.DANE {
+		if d := &rec.DANE[i]; now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) {
+			flights = append(flights, m.startDANE(hopOf(rec.Domain, d), time.Time{}))
+		}
+	}
+	if len(flights) == 0 && !now.Before(keepUntil(&rec, now)) {
+		m.forget(&rec)
+		return
+	}
+	for _, f := range flights {
+		<-f
+	}
+	if m.ctx.Err() == nil {
+		// Whatever happened, the record must not stay due.
+		m.learn(rec.Domain, update{notBefore: m.clock.now().Add(refreshRetry), minor: true, onlyIfDue: true})
+	}
+}
+
+// forget removes a record in which nothing can serve any more.
+func (m *Map) forget(rec *store.Record) {
+	mu := m.ledger.lock(rec.Domain)
+	mu.Lock()
+	defer mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+	defer cancel()
+	if err := m.ledger.remove(ctx, rec.Domain); err != nil {
+		m.observer.StoreFailed(rec.Domain, err)
+	}
+}
+
+// noteUse writes down when domains were last asked for, where the store is
+// behind by more than grain.
+func (m *Map) noteUse(grain time.Duration) {
+	m.cache.each(func(e *entry) {
+		if e.decision.Row == RowOverride || e.used().Sub(e.rec.LastUsed) <= grain {
+			return
+		}
+		m.learn(e.hop.Domain, update{used: e.used(), minor: true})
+	})
+}
