@@ -16,7 +16,7 @@ type Record struct {
 	Domain   string    // A-labels, lower case, no final dot; the key
 	STS      *STS      // nil: nothing known
 	DANE     []DANE    // one for each way the domain was asked for
-	LastUsed time.Time // last lookup, to about an hour
+	LastUsed time.Time // last lookup, to about an hour; zero counts as longest ago
 	Due      time.Time // next refresh; zero: none, the record is left to expire
 	Class    Class     // what may be evicted first
 }
@@ -42,7 +42,8 @@ type STS struct {
 type DANE struct {
 	Literal   bool // "[host]": no MX lookup
 	Port      uint16
-	State     uint8     // dane.State of the last evaluation that knew
+	State     uint8     // dane.State of the last evaluation
+	SomeTLSA  bool      // State 0 (unknown): a host had a secure TLSA record, the lookup of another failed
 	Detail    string    // one line for the operator
 	KnownAt   time.Time // when State was learned
 	ExpiresAt time.Time
@@ -63,36 +64,58 @@ var (
 	// ErrNewerSchema: the database was written by a newer version; it is left
 	// untouched. The operator must upgrade or name another file.
 	ErrNewerSchema = errors.New("database schema is newer than this version understands")
-	// ErrLocked: another process has the database open.
+	// ErrLocked: another process has the database open. The operator must stop
+	// that process or name another file.
 	ErrLocked = errors.New("database is in use by another process")
+	// ErrDamaged: what is stored cannot be trusted and was not returned. The
+	// caller goes on as though there were no record; the next Put mends it.
+	ErrDamaged = errors.New("database is damaged")
+	// ErrClosed: the store was closed; the caller has outlived it.
+	ErrClosed = errors.New("store is closed")
 )
 
 // Store keeps records. It is safe for concurrent use.
 type Store interface {
-	// Get returns the record of a domain, or ErrNotFound.
+	// Get returns the record of a domain, or ErrNotFound. A record handed to
+	// PutLater is seen at once. The caller owns what it gets.
 	Get(domain string) (Record, error)
 
 	// Put writes records and returns when they are durable: after it returned
 	// nil they survive SIGKILL and power loss. Concurrent calls share one disk
-	// write (group commit). An error means that nothing of this call is on
-	// disk; the caller goes on from memory and may try again later.
+	// write (group commit). An error means that nothing of this call is known
+	// to be on disk; the caller goes on from memory and may try again later.
+	//
+	// ctx bounds the waiting only: a write given up after it was queued may
+	// still happen. One call is one transaction, so an import is cut into
+	// calls of some hundred records. Nothing of recs is kept after the return.
+	//
+	// A full store makes room in the same write (Class, then LastUsed); when
+	// nothing stored ranks lower, what makes room is the record just put.
 	Put(ctx context.Context, recs ...Record) error
 
 	// PutLater writes a record with the next disk write, or within about a
-	// second. It never blocks; when too much is waiting the record is dropped.
+	// second. It never waits for the disk; when too much is waiting the record
+	// is dropped. Of several writes of one domain the last call wins, whichever
+	// method it went through.
 	PutLater(rec Record)
 
 	// Delete removes records durably. Domains without record are no error.
 	Delete(ctx context.Context, domains ...string) error
 
-	// Due returns records whose Due is not after t, earliest first, at most limit.
+	// Due returns records whose Due is not after t, earliest first, at most
+	// limit. Due, CountDue and NextDue take what PutLater was handed into
+	// account.
 	Due(t time.Time, limit int) ([]Record, error)
+
+	// CountDue returns how many records have a Due that is not after t.
+	CountDue(t time.Time) (int, error)
 
 	// NextDue returns the earliest Due of all records, or the zero time.
 	NextDue() (time.Time, error)
 
 	// Each calls fn for every record in order of domain until fn returns false.
-	// It does not hold back writers for long.
+	// It does not hold back writers for long, and fn may call the store. A
+	// record that changes meanwhile is seen in one state or the other.
 	Each(fn func(Record) bool) error
 
 	// Len returns the number of records.
@@ -101,6 +124,7 @@ type Store interface {
 	// Size returns the bytes the store occupies on disk.
 	Size() int64
 
-	// Close writes what waits and closes the store.
+	// Close writes what waits and closes the store. Later calls return
+	// ErrClosed; closing again returns what the first Close did.
 	Close() error
 }

@@ -1,0 +1,297 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"tlspolicyd/store"
+)
+
+// request is what a call to Put or Delete hands to the writer goroutine. One
+// without ops asks for the records that wait to be written.
+type request struct {
+	ops  []*op
+	done chan error // has room for the answer
+}
+
+// Put writes records durably. See store.Store.
+func (s *Store) Put(ctx context.Context, recs ...store.Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	seq := s.seq.Add(1)
+	ops := make([]*op, len(recs))
+	for i := range recs {
+		o, err := newOp(seq, &recs[i])
+		if err != nil {
+			return err // ours alone: it must not fail what others write
+		}
+		ops[i] = o
+	}
+	return s.write(ctx, ops)
+}
+
+// Delete removes records durably. See store.Store.
+func (s *Store) Delete(ctx context.Context, domains ...string) error {
+	if len(domains) == 0 {
+		return nil
+	}
+	seq := s.seq.Add(1)
+	ops := make([]*op, len(domains))
+	for i, domain := range domains {
+		ops[i] = &op{seq: seq, domain: domain}
+	}
+	return s.write(ctx, ops)
+}
+
+// flush has what waits written, as far as the disk lets it.
+func (s *Store) flush() {
+	if s.later.len() > 0 {
+		_ = s.write(context.Background(), nil)
+	}
+}
+
+func (s *Store) write(ctx context.Context, ops []*op) error {
+	if s.closed() {
+		return store.ErrClosed
+	}
+	r := &request{ops: ops, done: make(chan error, 1)}
+	select {
+	case s.requests <- r:
+	case <-ctx.Done():
+		return fmt.Errorf("gave up waiting to write: %w", context.Cause(ctx))
+	case <-s.stop:
+		return store.ErrClosed
+	}
+	select {
+	case err := <-r.done:
+		if err != nil {
+			return fmt.Errorf("write database %s: %w", s.path, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("gave up waiting for the write, which may still happen: %w", context.Cause(ctx))
+	}
+}
+
+// Bounds of one transaction. It may be exceeded by the last call that goes
+// in, which is never split.
+const (
+	batchOps   = 4096
+	batchBytes = 8 << 20
+)
+
+// run is the writer goroutine. The first request that comes is written at
+// once, together with whatever waits besides; those that come meanwhile share
+// the next transaction. So a single Put waits for its own fsync only, and a
+// hundred at the same time for two.
+func (s *Store) run() {
+	defer close(s.finished)
+	w := writer{Store: s, timer: time.NewTimer(0)}
+	w.timer.Stop()
+	for {
+		select {
+		case r := <-s.requests:
+			w.commit(w.drain(r))
+		case <-s.wake:
+			w.lookAround()
+		case <-w.timer.C:
+			w.armed = false
+			w.commit(nil)
+		case <-s.stop:
+			w.timer.Stop()
+			s.closeErr = w.finish()
+			return
+		}
+	}
+}
+
+// writer is the state of the writer goroutine.
+type writer struct {
+	*Store
+	replacer
+	timer  *time.Timer
+	armed  bool
+	failed bool // the last transaction failed
+}
+
+// arm has the timer fire after d, or sooner if it was to do so anyway.
+func (w *writer) arm(d time.Duration) {
+	if !w.armed || d == 0 {
+		w.armed = true
+		w.timer.Reset(d)
+	}
+}
+
+// lookAround sees to what came without a request.
+func (w *writer) lookAround() {
+	if err := w.replace(w.Store); err != nil {
+		w.tell(err)
+	}
+	if w.failed {
+		w.arm(retryAfter)
+	} else {
+		w.arm(flushAfter)
+	}
+}
+
+// drain adds to r the requests that wait already.
+func (w *writer) drain(r *request) []*request {
+	var reqs []*request
+	ops, size := 0, 0
+	for {
+		if r != nil {
+			reqs = append(reqs, r)
+			ops += len(r.ops)
+			for _, o := range r.ops {
+				size += len(o.value)
+			}
+			if ops >= batchOps || size >= batchBytes {
+				return reqs
+			}
+		}
+		select {
+		case r = <-w.requests:
+		default:
+			return reqs
+		}
+	}
+}
+
+// commit writes the requests and some of what waits in one transaction,
+// answers the requests, and sees to what is left.
+func (w *writer) commit(reqs []*request) {
+	err := w.transaction(reqs)
+	answer(reqs, err)
+	waiting := w.later.len()
+	switch {
+	case err != nil:
+		w.arm(retryAfter)
+	case waiting >= batchOps || w.Len() > w.maxEntries:
+		w.arm(0) // there was more than goes into one transaction
+	case waiting > 0 || w.repairs.len() > 0:
+		w.arm(flushAfter)
+	}
+}
+
+// finish writes what waits and closes the file.
+func (w *writer) finish() error {
+	reqs := w.drain(nil)
+	err := w.transaction(reqs)
+	answer(reqs, err)
+	for err == nil && w.later.len() > 0 {
+		err = w.transaction(nil)
+	}
+	return errors.Join(err, w.file.Load().close())
+}
+
+func answer(reqs []*request, err error) {
+	for _, r := range reqs {
+		r.done <- err
+	}
+}
+
+// transaction writes the requests, some of what waits, and removes what is to
+// be removed. Only when there is nothing of it the disk is left alone.
+func (w *writer) transaction(reqs []*request) error {
+	if err := w.replace(w.Store); err != nil {
+		w.tell(err)
+		return err
+	}
+	ops := newest(reqs, w.later.some(batchOps))
+	repairs := w.repairs.take()
+	if len(ops) == 0 && len(repairs) == 0 && w.Len() <= w.maxEntries {
+		return nil
+	}
+	apply := func(t *change) error {
+		for _, r := range repairs {
+			if err := t.repair(r); err != nil {
+				return err
+			}
+		}
+		for _, o := range ops {
+			if err := t.apply(o); err != nil {
+				return err
+			}
+		}
+		return t.evict(w.maxEntries)
+	}
+	err := w.attempt(apply)
+	if errors.Is(err, store.ErrDamaged) {
+		if err = w.replace(w.Store); err == nil {
+			err = w.attempt(apply)
+		}
+	}
+	w.tell(err)
+	if err != nil {
+		return err
+	}
+	w.later.settle(ops)
+	return nil
+}
+
+// attempt runs apply in a transaction and takes the figures over.
+func (w *writer) attempt(apply func(*change) error) error {
+	var t *change
+	err := w.file.Load().update(func(tx *bbolt.Tx) (err error) {
+		if t, err = newChange(tx); err != nil {
+			return err
+		}
+		if err = apply(t); err != nil {
+			return err
+		}
+		return t.finish()
+	})
+	if err != nil {
+		w.stats.writeErrors.Add(1)
+		return err
+	}
+	w.stats.commits.Add(1)
+	w.stats.evicted.Add(uint64(t.evicted))
+	w.stats.damaged.Add(uint64(t.dropped))
+	w.stats.records.Store(int64(t.count))
+	return nil
+}
+
+// tell logs when writes begin to fail, and when they work again.
+func (w *writer) tell(err error) {
+	if failed := err != nil; failed != w.failed {
+		w.failed = failed
+		w.stats.failing.Store(failed)
+		if failed {
+			w.log.Error("database cannot be written", slog.String("path", w.path), slog.Any("error", err))
+		} else {
+			w.log.Info("database can be written again", slog.String("path", w.path))
+		}
+	}
+}
+
+// newest returns the last op of each domain, in order of domain: neighbours
+// then share pages.
+func newest(reqs []*request, later []*op) []*op {
+	byDomain := make(map[string]*op, len(later)+len(reqs))
+	add := func(ops []*op) {
+		for _, o := range ops {
+			if before := byDomain[o.domain]; before == nil || before.seq <= o.seq {
+				byDomain[o.domain] = o
+			}
+		}
+	}
+	add(later)
+	for _, r := range reqs {
+		add(r.ops)
+	}
+	ops := make([]*op, 0, len(byDomain))
+	for _, o := range byDomain {
+		ops = append(ops, o)
+	}
+	slices.SortFunc(ops, func(a, b *op) int { return strings.Compare(a.domain, b.domain) })
+	return ops
+}
