@@ -155,8 +155,11 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 		m.SetEdns0(1232, do) // RFC 6891 §6.1.1: only in answer to EDNS
 	}
 	switch fault {
-	case ServFail:
+	case ServFail, Bogus:
 		m.Rcode = dns.RcodeServerFailure
+		if opt := m.IsEdns0(); opt != nil && fault == Bogus {
+			opt.Option = append(opt.Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus})
+		}
 		return m
 	case Refused:
 		m.Rcode = dns.RcodeRefused
@@ -225,7 +228,7 @@ func (w *World) resolve(m *dns.Msg, name string, qtype uint16) {
 		if aliases := sets[dns.TypeCNAME]; len(aliases) > 0 {
 			m.Answer = append(m.Answer, owned(aliases[:1], name)...)
 			name = canonical(aliases[0].(*dns.CNAME).Target)
-			if f := w.takeFault(name, qtype); f == ServFail || f == Refused {
+			if f := w.takeFault(name, qtype); f == ServFail || f == Bogus || f == Refused {
 				break
 			}
 			continue

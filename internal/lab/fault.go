@@ -12,7 +12,8 @@ import (
 type Fault uint32
 
 const (
-	ServFail      Fault = iota + 1 // SERVFAIL, also how a validating resolver says bogus
+	ServFail      Fault = iota + 1 // SERVFAIL
+	Bogus                          // SERVFAIL as of a bad signature, with the extended error "DNSSEC Bogus" (RFC 8914 §4.7)
 	Refused                        // REFUSED
 	FormErr                        // FORMERR, as servers that know no EDNS say
 	NXDomain                       // NXDOMAIN, whatever records there are
@@ -42,7 +43,8 @@ func (f Fault) Times(n int) Fault { return f&faultMask | Fault(n)<<8 }
 // Fault sets what goes wrong when the name is asked for. A qtype of "" or
 // "ANY" stands for every type, the name "*" for every name; the nearest match
 // wins. The zero Fault clears what was set with the same name and type.
-// ServFail and Refused also hit questions that reach the name by an alias.
+// ServFail, Bogus and Refused also hit questions that reach the name by an
+// alias.
 func (w *World) Fault(name, qtype string, f Fault) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -108,6 +108,7 @@ func TestDNSFaults(t *testing.T) {
 	}{
 		{0, "NOERROR 1/0", "NOERROR 1/0"},
 		{lab.ServFail, "SERVFAIL 0/0", "SERVFAIL 0/0"},
+		{lab.Bogus, "SERVFAIL 0/0", "SERVFAIL 0/0"},
 		{lab.Refused, "REFUSED 0/0", "REFUSED 0/0"},
 		{lab.FormErr, "FORMERR 0/0", "FORMERR 0/0"},
 		{lab.NXDomain, "NXDOMAIN 0/1", "NXDOMAIN 0/1"},
@@ -141,6 +142,15 @@ func TestDNSFaults(t *testing.T) {
 				t.Errorf("fault %d stayed: %s", tt.fault, got)
 			}
 		})
+	}
+}
+
+func TestBogusSaysSo(t *testing.T) {
+	w := newWorld(t)
+	w.Fault("a.test", "", lab.Bogus)
+	opt := ask(t, w, "a.test", dns.TypeA).IsEdns0()
+	if ede, ok := opt.Option[0].(*dns.EDNS0_EDE); !ok || ede.InfoCode != dns.ExtendedErrorCodeDNSBogus {
+		t.Errorf("%v", opt)
 	}
 }
 
