@@ -1,0 +1,229 @@
+//go:build e2e
+
+package e2e
+
+// What the test's internet looks like. Every domain is one situation of
+// RFC 8461 or RFC 7672, and is named after it.
+
+const (
+	authAddr     = "127.0.0.10" // NSD
+	resolverAddr = "127.0.0.53" // Unbound
+
+	goodHost     = "127.0.1.1" // certificate of the authority with the right names
+	mismatchHost = "127.0.1.2" // certificate of the authority with another name
+	plainHost    = "127.0.1.3" // no STARTTLS
+	daneHost     = "127.0.1.4" // self-signed, right TLSA record
+	rolledHost   = "127.0.1.5" // the same, until a test changes its key
+
+	policyHost      = "127.0.2.1" // nginx with the right certificate
+	wrongPolicyHost = "127.0.2.2" // nginx with another name in its certificate
+)
+
+// testZone is a DNS zone. Its names are relative to the origin.
+type testZone struct {
+	origin  string
+	signing signing
+	records string
+	tamper  [2]string // text of the signed zone and what an attacker makes of it
+}
+
+// signing says what a validating resolver thinks of a zone.
+type signing int
+
+const (
+	unsigned signing = iota
+	signed
+	expired // signatures that were valid until last month
+)
+
+// policy is a policy file as nginx serves it for a domain.
+type policy struct {
+	domain string
+	text   string
+}
+
+// zones are written for the keys that the DANE hosts have at the start.
+func zones(dane, rolled keyPair) []testZone {
+	return []testZone{
+		{origin: "open.test", signing: unsigned, records: openRecords},
+		{
+			origin: "signed.test", signing: signed,
+			records: signedRecords +
+				"_25._tcp.mx.dane     TLSA " + dane.tlsa() + "\n" +
+				"_25._tcp.mx.rolled   TLSA " + rolled.tlsa() + "\n" +
+				"_25._tcp.mx.tampered TLSA " + tlsaSigned + "\n",
+			tamper: [2]string{tlsaSigned[len("3 1 1 "):], tlsaForged},
+		},
+		{origin: "expired.test", signing: expired, records: expiredRecords},
+	}
+}
+
+const (
+	tlsaSigned = "3 1 1 00000000000000000000000000000000000000000000000000000000000000aa"
+	tlsaForged = "00000000000000000000000000000000000000000000000000000000000000bb"
+)
+
+// openRecords have no signatures, as most domains that publish MTA-STS.
+const openRecords = `
+sts                       MX   10 mx.sts
+mx.sts                    A    ` + goodHost + `
+_mta-sts.sts              TXT  "v=STSv1; id=1;"
+mta-sts.sts               A    ` + policyHost + `
+_smtp._tls.sts            TXT  "v=TLSRPTv1; rua=mailto:reports@sts.open.test"
+
+wildcard                  MX   10 mx.wildcard
+mx.wildcard               A    ` + goodHost + `
+_mta-sts.wildcard         TXT  "v=STSv1; id=1;"
+mta-sts.wildcard          A    ` + policyHost + `
+_smtp._tls.wildcard       TXT  "v=TLSRPTv1; rua=mailto:reports@wildcard.open.test"
+
+; two labels below the pattern *.deep: RFC 8461 §4.1 allows one
+deep                      MX   10 a.b.deep
+a.b.deep                  A    ` + goodHost + `
+_mta-sts.deep             TXT  "v=STSv1; id=1;"
+mta-sts.deep              A    ` + policyHost + `
+
+; the MX record names a host that the policy does not
+unlisted                  MX   10 other.unlisted
+other.unlisted            A    ` + goodHost + `
+_mta-sts.unlisted         TXT  "v=STSv1; id=1;"
+mta-sts.unlisted          A    ` + policyHost + `
+
+mismatch                  MX   10 mx.mismatch
+mx.mismatch               A    ` + mismatchHost + `
+_mta-sts.mismatch         TXT  "v=STSv1; id=1;"
+mta-sts.mismatch          A    ` + policyHost + `
+_smtp._tls.mismatch       TXT  "v=TLSRPTv1; rua=mailto:reports@mismatch.open.test"
+
+plaintext                 MX   10 mx.plaintext
+mx.plaintext              A    ` + plainHost + `
+_mta-sts.plaintext        TXT  "v=STSv1; id=1;"
+mta-sts.plaintext         A    ` + policyHost + `
+
+testing                   MX   10 mx.testing
+mx.testing                A    ` + mismatchHost + `
+_mta-sts.testing          TXT  "v=STSv1; id=1;"
+mta-sts.testing           A    ` + policyHost + `
+
+absent                    MX   10 mx.absent
+mx.absent                 A    ` + plainHost + `
+
+nomx                      A    ` + plainHost + `
+null                      MX   0 .
+
+wrongcert                 MX   10 mx.sts
+_mta-sts.wrongcert        TXT  "v=STSv1; id=1;"
+mta-sts.wrongcert         A    ` + wrongPolicyHost + `
+
+redirect                  MX   10 mx.sts
+_mta-sts.redirect         TXT  "v=STSv1; id=1;"
+mta-sts.redirect          A    ` + policyHost + `
+
+hostile                   MX   10 mx.hostile
+mx.hostile                A    ` + goodHost + `
+_mta-sts.hostile          TXT  "v=STSv1; id=1;"
+mta-sts.hostile           A    ` + policyHost + `
+_smtp._tls.hostile        TXT  "v=TLSRPTv1; rua=mailto:reports@hostile.open.test"
+
+; until a test forges this part of the zone
+forged                    MX   10 mx.forged
+mx.forged                 A    ` + goodHost + `
+_mta-sts.forged           TXT  "v=STSv1; id=1;"
+mta-sts.forged            A    ` + policyHost + `
+
+; MX answer insecure, host secure (RFC 7672 §2.2.1)
+half                      MX   10 mx.dane.signed.test.
+halfsts                   MX   10 mx.dane.signed.test.
+_mta-sts.halfsts          TXT  "v=STSv1; id=1;"
+mta-sts.halfsts           A    ` + policyHost + `
+`
+
+// signedRecords have no TLSA records of their own: they need the hosts' keys.
+const signedRecords = `
+dane                      MX   10 mx.dane
+mx.dane                   A    ` + daneHost + `
+
+both                      MX   10 mx.dane
+_mta-sts.both             TXT  "v=STSv1; id=1;"
+mta-sts.both              A    ` + policyHost + `
+
+partial                   MX   10 mx.dane
+                          MX   20 plain
+plain                     A    ` + goodHost + `
+
+; secure, but without TLSA records: MTA-STS is all there is
+stsonly                   MX   10 plain
+_mta-sts.stsonly          TXT  "v=STSv1; id=1;"
+mta-sts.stsonly           A    ` + policyHost + `
+
+; MX host that is an alias; the TLSA record is at its target (RFC 7672 §2.2.3)
+alias                     MX   10 mx.alias
+mx.alias                  CNAME mx.dane
+
+xn--bcher-kva             MX   10 mx.dane
+
+rolled                    MX   10 mx.rolled
+mx.rolled                 A    ` + rolledHost + `
+
+tampered                  MX   10 mx.tampered
+mx.tampered               A    ` + daneHost + `
+`
+
+const expiredRecords = `
+@                         MX   10 mx
+mx                        A    ` + daneHost + `
+`
+
+// forgery is what an attacker who controls the path to the insecure zone makes
+// of the domain "forged": no policy announced, mail to another host.
+func forgery() (genuine, forged string) {
+	genuine = `
+mx.forged                 A    ` + goodHost + `
+_mta-sts.forged           TXT  "v=STSv1; id=1;"
+mta-sts.forged            A    ` + policyHost + `
+`
+	return genuine, "mx.forged A " + mismatchHost + "\n"
+}
+
+func policies() []policy {
+	enforce := func(domain string, mx ...string) policy {
+		text := "version: STSv1\r\nmode: enforce\r\n"
+		for _, pattern := range mx {
+			text += "mx: " + pattern + "\r\n"
+		}
+		return policy{domain: domain, text: text + "max_age: 604800\r\n"}
+	}
+	testing := policy{
+		domain: "testing.open.test",
+		text:   "version: STSv1\nmode: testing\nmx: mx.testing.open.test\nmax_age: 86400\n",
+	}
+	// RFC 8461 §3.2 lets a policy have fields that nobody knows; none of these
+	// may reach Postfix, where they would be attributes.
+	hostile := enforce("hostile.open.test", "mx.hostile.open.test")
+	hostile.text += "x: } policy_failure=sts-policy-invalid {\n" +
+		"y: match=.test policy_type=no-policy-found\n" +
+		"mx_host_pattern: *.test\n"
+	return []policy{
+		enforce("sts.open.test", "mx.sts.open.test"),
+		enforce("wildcard.open.test", "*.wildcard.open.test", "MX2.wildcard.open.test"),
+		enforce("deep.open.test", "*.deep.open.test"),
+		enforce("unlisted.open.test", "mx.unlisted.open.test"),
+		enforce("mismatch.open.test", "mx.mismatch.open.test"),
+		enforce("plaintext.open.test", "mx.plaintext.open.test"),
+		enforce("wrongcert.open.test", "mx.sts.open.test"),
+		enforce("forged.open.test", "mx.forged.open.test"),
+		enforce("halfsts.open.test", "mx.dane.signed.test"),
+		enforce("both.signed.test", "mx.dane.signed.test"),
+		enforce("stsonly.signed.test", "plain.signed.test"),
+		testing,
+		hostile,
+	}
+}
+
+// goodNames are the MX hosts at goodHost.
+func goodNames() []string {
+	return []string{
+		"mx.sts.open.test", "mx.wildcard.open.test", "a.b.deep.open.test", "other.unlisted.open.test",
+		"mx.hostile.open.test", "mx.forged.open.test", "plain.signed.test",
+	}
+}

@@ -1,0 +1,99 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// reportSocket stands where a TLSRPT daemon would: Postfix's TLSRPT library
+// sends it one datagram for each TLS session.
+type reportSocket struct {
+	conn *net.UnixConn
+}
+
+// report is what libtlsrpt sends, as far as it concerns a policy.
+type report struct {
+	Domain   string `json:"d"`
+	Policies []struct {
+		Type    int      `json:"policy-type"`
+		Domain  string   `json:"policy-domain"`
+		Strings []string `json:"policy-string"`
+		MXHosts []string `json:"mx-host"`
+		Failed  int      `json:"f"`
+		Details []struct {
+			Code int `json:"c"`
+		} `json:"failure-details"`
+	} `json:"policies"`
+}
+
+// Numbers of libtlsrpt for the names of RFC 8460 §4.2 and §4.3.
+const (
+	reportTLSA = 1
+	reportSTS  = 2
+
+	reportHostMismatch = 202
+)
+
+func listenReports(path string) (*reportSocket, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	return &reportSocket{conn: conn}, os.Chmod(path, 0o666)
+}
+
+// drain forgets reports of earlier sessions.
+func (r *reportSocket) drain() {
+	buf := make([]byte, 1<<17)
+	for {
+		_ = r.conn.SetReadDeadline(time.Now())
+		if _, err := r.conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// next waits for the report about a domain; others are passed over.
+func (r *reportSocket) next(t *testing.T, domain string) report {
+	t.Helper()
+	_ = r.conn.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 1<<17)
+	for {
+		n, err := r.conn.Read(buf)
+		if err != nil {
+			t.Fatalf("no TLSRPT report about %s: %v", domain, err)
+		}
+		var rep report
+		if err := json.Unmarshal(buf[:n], &rep); err != nil {
+			t.Fatalf("TLSRPT report %q: %v", buf[:n], err)
+		}
+		if rep.Domain != domain {
+			continue
+		}
+		if err := rep.complete(); err != nil {
+			t.Fatalf("TLSRPT report %q: %v", buf[:n], err)
+		}
+		return rep
+	}
+}
+
+func (r report) complete() error {
+	if len(r.Policies) != 1 {
+		return fmt.Errorf("%d policies, want 1", len(r.Policies))
+	}
+	if p := r.Policies[0]; p.Failed != 0 && len(p.Details) == 0 {
+		return errors.New("a failure without details")
+	}
+	return nil
+}
