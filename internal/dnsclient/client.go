@@ -130,7 +130,7 @@ func (c *Client) trusts(servers []netip.AddrPort) bool {
 // Lookup implements Resolver. ctx bounds the whole of it.
 func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) (Answer, error) {
 	q := dns.Question{Name: dns.Fqdn(name), Qtype: qtype, Qclass: dns.ClassINET}
-	if _, ok := dns.IsDomainName(name); !ok {
+	if !askable(name) {
 		e := newError(q, Malformed, netip.AddrPort{})
 		e.Err = errors.New("not a domain name")
 		return Answer{}, e
@@ -159,6 +159,13 @@ func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) (Answer,
 		}
 		q.Name = w.answer.Final
 	}
+}
+
+// askable reports whether a name fits a question: labels of 63 and 255 bytes in
+// all (RFC 1035 §2.3.4).
+func askable(name string) bool {
+	_, err := dns.PackDomainName(dns.Fqdn(name), make([]byte, 255), 0, nil, false)
+	return err == nil && name != ""
 }
 
 // ask puts one question to the servers in turn until one answers. Those that

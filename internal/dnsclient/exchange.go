@@ -131,16 +131,10 @@ func (c *Client) roundTrip(ctx context.Context, network string, server netip.Add
 	if _, err := framed.Write(packed); err != nil {
 		return nil, err
 	}
-	if _, ok := conn.(net.PacketConn); ok {
-		return readDatagrams(conn, m)
+	if network == "udp" {
+		return readDatagrams(framed, m)
 	}
-	p, err := framed.ReadMsgHeader(nil)
-	if errors.Is(err, dns.ErrShortRead) {
-		return nil, &malformedError{err}
-	} else if err != nil {
-		return nil, err
-	}
-	reply, err := parse(p, m)
+	reply, err := read(framed, m)
 	if errors.Is(err, errMismatch) {
 		return nil, &malformedError{err} // nobody else can write to a stream
 	}
@@ -150,25 +144,41 @@ func (c *Client) roundTrip(ctx context.Context, network string, server netip.Add
 // readDatagrams returns the first datagram that answers the query. Others are
 // ignored, as anybody can send them: a guess that misses must not end the
 // lookup (RFC 5452 §9.1).
-func readDatagrams(conn net.Conn, query *dns.Msg) (*dns.Msg, error) {
-	buf := make([]byte, udpBuffer)
+func readDatagrams(conn *dns.Conn, query *dns.Msg) (*dns.Msg, error) {
 	for ignored := 0; ; ignored++ {
-		n, err := conn.Read(buf)
-		if err != nil {
-			if ignored > 0 {
-				err = &mismatchError{ignored, err}
-			}
-			return nil, err
-		}
-		reply, err := parse(buf[:n], query)
-		if errors.Is(err, errMismatch) {
+		reply, err := read(conn, query)
+		switch {
+		case errors.Is(err, errMismatch):
 			continue
-		}
-		if n == len(buf) {
-			return &dns.Msg{MsgHdr: dns.MsgHdr{Truncated: true}}, nil
+		case ignored > 0 && isTimeout(err):
+			err = &mismatchError{ignored, err}
 		}
 		return reply, err
 	}
+}
+
+// read takes one message from the connection, a datagram or a frame.
+func read(conn *dns.Conn, query *dns.Msg) (*dns.Msg, error) {
+	_, datagram := conn.Conn.(net.PacketConn)
+	if !datagram {
+		p, err := conn.ReadMsgHeader(nil)
+		if errors.Is(err, dns.ErrShortRead) {
+			return nil, errMismatch // less than a header
+		} else if err != nil {
+			return nil, err
+		}
+		return parse(p, query)
+	}
+	buf := make([]byte, udpBuffer)
+	n, err := conn.Conn.Read(buf)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := parse(buf[:n], query)
+	if n == len(buf) && !errors.Is(err, errMismatch) {
+		return &dns.Msg{MsgHdr: dns.MsgHdr{Truncated: true}}, nil
+	}
+	return reply, err
 }
 
 // parse reads a message that should answer the query. The error is errMismatch
