@@ -113,9 +113,9 @@ func pick(section []dns.RR, owner string, qtype uint16) (records []dns.RR, alias
 		if h.Class != dns.ClassINET || h.Rrtype != qtype && !isAlias || dns.CanonicalName(h.Name) != owner {
 			continue
 		}
-		if h.Rdlength == 0 {
-			// The DNS library lets an empty RDATA pass, as dynamic updates have
-			// it, and hands out a record with nil fields.
+		if mx, ok := rr.(*dns.MX); h.Rdlength == 0 || ok && mx.Mx == "" {
+			// The DNS library lets RDATA end early, as dynamic updates have it,
+			// and hands out a record with nil or empty fields.
 			return nil, nil, fmt.Errorf("%s record without data", typeName(h.Rrtype))
 		}
 		if h.Rrtype == qtype {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,9 +186,12 @@ func closedPort(t *testing.T) netip.AddrPort {
 
 func TestSilentServerIsAskedAgainThenLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var asked []string
 		dial := pipes(func(address string, q *dns.Msg) *dns.Msg {
-			asked = append(asked, address) // one lookup at a time
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, address)
 			if address == "127.0.0.1:53" && len(asked) < 6 {
 				return nil
 			}
@@ -221,6 +225,8 @@ func TestSilentServerIsAskedAgainThenLast(t *testing.T) {
 			"127.0.0.2:53",
 			"127.0.0.1:53", "127.0.0.2:53",
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if diff := cmp.Diff(want, asked); diff != "" {
 			t.Error(diff)
 		}

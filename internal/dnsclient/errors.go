@@ -126,20 +126,19 @@ func rcodeName(rc int) string {
 func printable(s string, limit int) string {
 	const more = "..."
 	var b strings.Builder
+	cut := 0 // where it still fits with the dots
 	for i := range len(s) {
-		part := s[i : i+1]
 		if c := s[i]; c < ' ' || c > '~' {
-			part = fmt.Sprintf(`\%03d`, c) // as in a zone file, RFC 1035 §5.1
+			fmt.Fprintf(&b, `\%03d`, c) // as in a zone file, RFC 1035 §5.1
+		} else {
+			b.WriteByte(c)
 		}
-		room := limit
-		if i < len(s)-1 {
-			room -= len(more)
+		if b.Len() > limit {
+			return b.String()[:cut] + more
 		}
-		if b.Len()+len(part) > room {
-			b.WriteString(more)
-			break
+		if b.Len()+len(more) <= limit {
+			cut = b.Len()
 		}
-		b.WriteString(part)
 	}
 	return b.String()
 }
