@@ -16,6 +16,7 @@ package lab
 
 import (
 	"crypto/ecdsa"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -34,7 +35,7 @@ type World struct {
 
 	mu       sync.Mutex // never held while anything blocks
 	closed   bool
-	closers  map[closer]struct{}
+	closers  map[io.Closer]struct{} // connections and real listeners, for Close
 	services map[endpoint]service
 	silent   map[netip.Addr]bool // connection attempts are never answered
 	lastAddr netip.Addr
@@ -52,15 +53,12 @@ type World struct {
 	counts     map[question]int
 }
 
-// closer is what Close closes: connections and real listeners.
-type closer interface{ Close() error }
-
 // New returns a world with one resolver, at DNSAddr, and no names.
 func New() *World {
 	w := &World{
 		done:     make(chan struct{}),
 		ca:       newAuthority(time.Now()),
-		closers:  map[closer]struct{}{},
+		closers:  map[io.Closer]struct{}{},
 		services: map[endpoint]service{},
 		silent:   map[netip.Addr]bool{},
 		lastAddr: netip.MustParsePrefix(Network).Addr(),
@@ -84,7 +82,7 @@ func (w *World) Close() {
 		close(w.done)
 	}
 	open := w.closers
-	w.closers = map[closer]struct{}{}
+	w.closers = map[io.Closer]struct{}{}
 	w.mu.Unlock()
 	for c := range open {
 		c.Close()
@@ -108,7 +106,7 @@ func (w *World) spawn(fn func()) bool {
 }
 
 // hold registers c to be closed by Close; drop takes it out again.
-func (w *World) hold(c closer) bool {
+func (w *World) hold(c io.Closer) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -118,7 +116,7 @@ func (w *World) hold(c closer) bool {
 	return true
 }
 
-func (w *World) drop(c closer) {
+func (w *World) drop(c io.Closer) {
 	w.mu.Lock()
 	delete(w.closers, c)
 	w.mu.Unlock()

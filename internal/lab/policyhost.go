@@ -57,7 +57,8 @@ type HostFault struct {
 	Header        http.Header   // more header fields
 	EndlessHeader bool          // header fields until the client gives up
 	Drip          time.Duration // the body comes one byte at a time, this far apart
-	Size          int64         // the policy, padded or cut to so many bytes
+	Size          int64         // the policy, padded or cut to so many bytes, which may be more than memory holds
+	NoLength      bool          // no Content-Length: the body ends with the connection
 	CloseEarly    bool          // half of the announced body, then the connection ends
 	Gzip          bool          // compressed, with Content-Encoding, though nobody asked
 }

@@ -41,13 +41,16 @@ func client(w *lab.World, h *lab.PolicyHost) (*http.Client, func()) {
 	return c, tr.CloseIdleConnections
 }
 
+// most is how much of a body get reads.
+const most = 1 << 20
+
 func get(c *http.Client, url string) (*http.Response, string, error) {
 	resp, err := c.Get(url)
 	if err != nil {
 		return nil, "", err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
 	return resp, string(body), err
 }
 
@@ -130,6 +133,16 @@ func TestPolicyHostFaults(t *testing.T) {
 		{what: "drip", fault: lab.HostFault{Drip: 10 * time.Millisecond}, want: "200", took: time.Duration(len(policy)) * 10 * time.Millisecond},
 		{what: "size", fault: lab.HostFault{Size: 70000}, want: "200", check: func(t *testing.T, _ *http.Response, body string) {
 			if len(body) != 70000 || !strings.HasPrefix(body, policy) {
+				t.Errorf("%d bytes", len(body))
+			}
+		}},
+		{what: "no length", fault: lab.HostFault{NoLength: true}, want: "200", check: func(t *testing.T, r *http.Response, body string) {
+			if r.ContentLength != -1 || body != policy {
+				t.Errorf("length %d: %q", r.ContentLength, body)
+			}
+		}},
+		{what: "more than memory holds", fault: lab.HostFault{Size: 1 << 50, NoLength: true}, want: "200", check: func(t *testing.T, _ *http.Response, body string) {
+			if len(body) != most || !strings.HasPrefix(body, policy) {
 				t.Errorf("%d bytes", len(body))
 			}
 		}},

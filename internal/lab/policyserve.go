@@ -2,7 +2,6 @@ package lab
 
 import (
 	"bufio"
-	"bytes"
 	"compress/gzip"
 	"crypto/tls"
 	"fmt"
@@ -87,7 +86,7 @@ func (h *PolicyHost) respond(c *tls.Conn, req *http.Request) bool {
 		stall(c)
 		return false
 	}
-	header, body := response(fault, policy, req)
+	header, body, size := response(fault, policy, req)
 	if fault.EndlessHeader {
 		return endlessHeader(c, header)
 	}
@@ -98,38 +97,36 @@ func (h *PolicyHost) respond(c *tls.Conn, req *http.Request) bool {
 	case req.Method == http.MethodHead:
 		return true
 	case fault.Drip > 0:
-		return h.drip(c, body, fault.Drip)
+		return h.drip(c, body, fault.Drip) && !fault.NoLength
 	case fault.CloseEarly || fault.Stall == AtBody:
-		c.Write(body[:len(body)/2])
+		io.CopyN(c, body, size/2)
 		if fault.Stall == AtBody {
 			stall(c)
 		}
 		c.NetConn().Close() // no close_notify
 		return false
 	}
-	_, err := c.Write(body)
-	return err == nil
+	_, err := io.Copy(c, body)
+	return err == nil && !fault.NoLength
 }
 
-// response returns the header, without the empty line, and the body.
-func response(f HostFault, policy string, req *http.Request) (string, []byte) {
-	status, body := http.StatusOK, []byte(policy)
+// response returns the header, without the empty line, and the body with its
+// size.
+func response(f HostFault, policy string, req *http.Request) (string, io.Reader, int64) {
+	status, text := http.StatusOK, policy
 	media := f.MediaType
 	if media == "" {
 		media = "text/plain"
 	}
 	switch {
 	case req.RequestURI != policyPath:
-		status, body = http.StatusNotFound, []byte("no such file\n")
+		status, text = http.StatusNotFound, "no such file\n"
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
-		status, body = http.StatusMethodNotAllowed, nil
+		status, text = http.StatusMethodNotAllowed, ""
 	case f.Redirect != "" && f.Status == 0:
 		status = http.StatusMovedPermanently
 	case f.Status != 0:
 		status = f.Status
-	}
-	if f.Size > 0 {
-		body = padded(body, f.Size)
 	}
 	header := http.Header{}
 	if media != "-" {
@@ -140,35 +137,46 @@ func response(f HostFault, policy string, req *http.Request) (string, []byte) {
 	}
 	if f.Gzip {
 		header.Set("Content-Encoding", "gzip")
-		body = gzipped(body)
+		text = gzipped(text)
 	}
-	header.Set("Content-Length", strconv.Itoa(len(body)))
+	body, size := io.Reader(strings.NewReader(text)), int64(len(text))
+	if f.Size > 0 {
+		size = f.Size
+		body = io.LimitReader(io.MultiReader(body, &padding{}), size)
+	}
+	if f.NoLength {
+		header.Set("Connection", "close")
+	} else {
+		header.Set("Content-Length", strconv.FormatInt(size, 10))
+	}
 	for k, v := range f.Header {
 		header[http.CanonicalHeaderKey(k)] = v
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	header.Write(&b)
-	return b.String(), body
+	return b.String(), body, size
 }
 
-// padded brings a policy to a size with lines of an unknown key, which are no
-// error by themselves (8461 §3.2).
-func padded(policy []byte, size int64) []byte {
+// padding is lines of a key that no policy has, without end. By themselves
+// they are no error (8461 §3.2).
+type padding struct{ at int }
+
+func (p *padding) Read(b []byte) (int, error) {
 	const line = "padding: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n"
-	b := bytes.NewBuffer(policy)
-	for int64(b.Len()) < size {
-		b.WriteString(line)
+	for i := range b {
+		b[i] = line[p.at]
+		p.at = (p.at + 1) % len(line)
 	}
-	return b.Bytes()[:size]
+	return len(b), nil
 }
 
-func gzipped(body []byte) []byte {
-	var b bytes.Buffer
+func gzipped(text string) string {
+	var b strings.Builder
 	z := gzip.NewWriter(&b)
-	z.Write(body)
+	io.WriteString(z, text)
 	z.Close()
-	return b.Bytes()
+	return b.String()
 }
 
 // endlessHeader writes header fields until the client has had enough.
@@ -185,14 +193,17 @@ func endlessHeader(c io.Writer, header string) bool {
 }
 
 // drip writes the body a byte at a time.
-func (h *PolicyHost) drip(c io.Writer, body []byte, apart time.Duration) bool {
-	for i := range body {
+func (h *PolicyHost) drip(c io.Writer, body io.Reader, apart time.Duration) bool {
+	b := make([]byte, 1)
+	for {
+		if _, err := io.ReadFull(body, b); err != nil {
+			return err == io.EOF
+		}
 		if !h.w.sleep(apart) {
 			return false
 		}
-		if _, err := c.Write(body[i : i+1]); err != nil {
+		if _, err := c.Write(b); err != nil {
 			return false
 		}
 	}
-	return true
 }
