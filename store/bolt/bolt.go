@@ -73,6 +73,16 @@ var _ store.Store = (*Store)(nil)
 // store.ErrNewerSchema; when another process has the file open for more than a
 // second the error wraps store.ErrLocked.
 func Open(path string, opts Options) (*Store, error) {
+	s, err := newStore(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	go s.run()
+	return s, nil
+}
+
+// newStore is Open up to where the writer goroutine is started.
+func newStore(path string, opts Options) (*Store, error) {
 	if opts.MaxEntries <= 0 {
 		opts.MaxEntries = DefaultMaxEntries
 	}
@@ -98,7 +108,6 @@ func Open(path string, opts Options) (*Store, error) {
 	}
 	s.file.Store(f)
 	s.stats.records.Store(int64(records))
-	go s.run()
 	if records > s.maxEntries {
 		s.nudge() // the limit was lowered
 	}

@@ -1,0 +1,169 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const fullDiskChildEnv = "TLSPOLICYD_TEST_FULL_DISK"
+
+// inChild runs the test again in a process of its own and reports whether this
+// is that process: a limit on the size of files hits the files of the test
+// runner as well.
+func inChild(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(fullDiskChildEnv) != "" {
+		return true
+	}
+	child := exec.Command(os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+	child.Env = append(os.Environ(), fullDiskChildEnv+"=1")
+	out, err := child.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("%v", err)
+	}
+	t.Logf("%s", out)
+	return false
+}
+
+// limitFileSize lets no file grow beyond n bytes nor be written there, for
+// root as well and on any file system: what bbolt gets to see is what a full
+// disk does.
+func limitFileSize(t *testing.T, n uint64) (lift func()) {
+	t.Helper()
+	signal.Ignore(syscall.SIGXFSZ)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	set := func(limit syscall.Rlimit) {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+			t.Error(err)
+		}
+	}
+	set(syscall.Rlimit{Cur: n, Max: before.Max})
+	lift = func() { set(before) }
+	t.Cleanup(lift)
+	return lift
+}
+
+// BEHAVIOUR §6: with a full disk answers go on, from memory, and a metric and
+// a log line tell. When there is room again it works as before, without a
+// restart.
+func TestFullDisk(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	for _, c := range []struct {
+		name  string
+		limit func(size int64) uint64
+	}{
+		{"the file cannot grow", func(size int64) uint64 { return uint64(size) }},
+		{"pages in the file cannot be written", func(int64) uint64 { return 3 * uint64(os.Getpagesize()) }},
+		{"nothing can be written", func(int64) uint64 { return 0 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := newPath(t)
+			someRecords(t, path)
+			synctest.Test(t, func(t *testing.T) {
+				var log logBuffer
+				s := openStore(t, path, Options{Log: log.logger()})
+				lift := limitFileSize(t, c.limit(s.Size()))
+				kept := fillUp(t, s)
+				whileFull(t, s, &log)
+
+				lift()
+				mustPut(t, s, policy("after.test"))
+				kept = append(kept, "after.test", "later.test", "0815.test")
+				if st := s.Stats(); st.Failing || st.Waiting != 0 || len(log.lines("can be written again")) != 1 {
+					t.Errorf("%+v, log %q", st, log.lines(""))
+				}
+				closeStore(t, s)
+
+				again := openStore(t, path, Options{})
+				for _, domain := range kept {
+					wantRecord(t, again, domain)
+				}
+				if n, err := again.CountDue(policy("").Due); n != again.Len() || err != nil {
+					t.Errorf("%d records, %d in the schedule: %v", again.Len(), n, err)
+				}
+				if aside := asides(t, path); len(aside) > 0 {
+					t.Errorf("set aside: %q", aside)
+				}
+				closeStore(t, again)
+			})
+		})
+	}
+}
+
+// fillUp puts records until the disk is full, and returns those that were
+// acknowledged.
+func fillUp(t *testing.T, s *Store) (kept []string) {
+	t.Helper()
+	for i := range 1000 {
+		rec := policy(fmt.Sprintf("fill-%d.test", i))
+		rec.STS.Policy = make([]byte, 64<<10)
+		if err := s.Put(context.Background(), rec); err != nil {
+			if !strings.Contains(err.Error(), s.path) || !strings.Contains(err.Error(), syscall.EFBIG.Error()) {
+				t.Errorf("error %q, want one with the path and the reason", err)
+			}
+			t.Logf("full after %d records: %v", i, err)
+			return kept
+		}
+		kept = append(kept, rec.Domain)
+	}
+	t.Fatal("the disk does not get full")
+	return nil
+}
+
+func whileFull(t *testing.T, s *Store, log *logBuffer) {
+	t.Helper()
+	s.PutLater(policy("later.test"))
+	before := s.Stats().WriteErrors
+	time.Sleep(10 * retryAfter)
+	synctest.Wait()
+	if tries := s.Stats().WriteErrors - before; tries < 9 || tries > 11 {
+		t.Errorf("%d attempts in %v, want one in %v", tries, 10*retryAfter, retryAfter)
+	}
+	wantRecord(t, s, "later.test")
+	wantRecord(t, s, "0815.test")
+	if due, err := s.Due(policy("").Due, 10); len(due) != 10 || err != nil {
+		t.Errorf("%d due: %v", len(due), err)
+	}
+	if !s.Stats().Failing || len(log.lines("cannot be written")) != 1 {
+		t.Errorf("%+v, log %q", s.Stats(), log.lines(""))
+	}
+}
+
+// The first start on a full disk fails and leaves nothing that the next start
+// would take for a damaged database.
+func TestFullDiskAtTheFirstStart(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	for _, limit := range []int{0, 2 * os.Getpagesize(), 4 * os.Getpagesize()} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			path := newPath(t)
+			lift := limitFileSize(t, uint64(limit))
+			if s, err := Open(path, Options{}); err == nil {
+				s.Close()
+				t.Fatal("no error")
+			} else if !errors.Is(err, syscall.EFBIG) && !strings.Contains(err.Error(), syscall.EFBIG.Error()) {
+				t.Errorf("error %v", err)
+			}
+			lift()
+			mustPut(t, openStore(t, path, Options{}), policy("a.test"))
+			if aside := asides(t, path); len(aside) > 0 {
+				t.Errorf("set aside: %q", aside)
+			}
+		})
+	}
+}
