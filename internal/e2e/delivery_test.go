@@ -35,6 +35,9 @@ func testMail(t *testing.T, w *world) {
 	t.Run("DANE, right key", func(t *testing.T) {
 		wantDelivered(t, s.send(t, "a@dane.signed.test"), "mx.dane.signed.test", "dane", "Verified")
 	})
+	t.Run("DANE, smart host", func(t *testing.T) {
+		wantDelivered(t, s.send(t, "a@smarthost.invalid"), "mx.dane.signed.test", "dane", "Verified")
+	})
 	t.Run("DANE, bogus TLSA record", func(t *testing.T) {
 		wantDeferred(t, s.send(t, "a@tampered.signed.test"), "4.7.5", "client TLS configuration problem")
 	})

@@ -76,6 +76,7 @@ type sender struct {
 func startSender(root, name, address, mapName string) (*sender, error) {
 	mainCF := `
 smtpd_relay_restrictions = permit_mynetworks, reject
+transport_maps = inline:{ smarthost.invalid=smtp:[mx.dane.signed.test] }
 smtp_dns_support_level = dnssec
 smtp_tls_security_level = dane
 smtp_tls_loglevel = 1

@@ -34,6 +34,8 @@ check_machine() {
 		die "needs Debian, this is ${id:-unknown}: run it on Debian 12 or 13, or in a container of it"
 	command -v go >/dev/null ||
 		die "go is not in PATH: install the version that go.mod asks for"
+	unshare --mount --net --pid --ipc --uts --fork true 2>/dev/null ||
+		die "cannot make namespaces: in a container it needs the capability SYS_ADMIN (--privileged)"
 }
 
 # Packages that this machine itself needs; none of them is a service.
@@ -77,7 +79,7 @@ make_root() {
 	debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
 		--include="$packages" "$suite" "$root.partial" "$mirror" >"$cache/$suite.log" 2>&1 </dev/null || {
 		tail -n 20 "$cache/$suite.log" >&2
-		die "debootstrap of $suite failed (see $cache/$suite.log); a signature that cannot be verified needs a newer debian-archive-keyring"
+		die "debootstrap of $suite failed, see $cache/$suite.log; if it cannot verify the signature, upgrade debian-archive-keyring"
 	}
 	rm -rf "$root.partial"/var/cache/apt/archives/*.deb "$root.partial"/var/lib/apt/lists/*
 	: >>"$root.partial/etc/hosts"
