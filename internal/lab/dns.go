@@ -196,7 +196,6 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 func (w *World) finish(m, req *dns.Msg, name string, do bool) {
 	secure := m.Rcode != dns.RcodeServerFailure && w.zone.isSecure(name)
 	for _, rr := range m.Answer {
-		secure = secure && w.zone.isSecure(canonical(rr.Header().Name))
 		if c, ok := rr.(*dns.CNAME); ok {
 			secure = secure && w.zone.isSecure(canonical(c.Target))
 		}

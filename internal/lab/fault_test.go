@@ -287,6 +287,9 @@ func TestUDPSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if opt := m.IsEdns0(); opt != nil && opt.Do() {
+			t.Errorf("DO in answer to none: %v", opt)
+		}
 		m.Compress = true // as it was sent
 		if m.Truncated != truncated || m.Len() > max(512, int(size)) {
 			t.Errorf("size %d: truncated %v, %d bytes", size, m.Truncated, m.Len())
