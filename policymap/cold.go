@@ -59,22 +59,28 @@ func (m *Map) resolve(hop NextHop) *entry {
 	if !readSTS(rec.STS, began).known {
 		policy = m.startSTS(hop.Domain, began, false)
 	}
-	var nullMX bool
+	var res dane.Result
 	if !fresh {
-		facts, nullMX = m.awaitDANE(hop, facts, began)
+		facts, res = m.awaitDANE(hop, facts, began)
 	}
 	found := stsOutcome{pending: policy != nil}
 	switch {
 	case policy == nil:
-	case nullMX:
+	case res.NullMX:
 		policy.abandon() // 7505: no mail will go there
 		found = stsOutcome{abandoned: true}
 	case !daneAlone(facts, cfg.Settings):
 		found = policy.wait(m.ctx, min(cfg.FetchWait, lookupTimeout)-m.clock.now().Sub(began))
 	}
 
-	now := m.clock.now()
 	rec = m.ledger.get(hop.Domain)
+	if rec.Class == store.Positive && res.State != dane.Unknown && endpoint(&rec, hop) == nil {
+		// When DANE was done nothing called for writing it at once, and then
+		// something took its place: it goes to disk with the policy.
+		m.learnDANE(hop, res, began)
+		rec = m.ledger.get(hop.Domain)
+	}
+	now := m.clock.now()
 	e := m.assemble(hop, &rec, facts, found, now)
 	e.lastUsed.Store(now.Unix())
 	if e.until.After(now) {
@@ -88,8 +94,8 @@ func (m *Map) resolve(hop NextHop) *entry {
 }
 
 // awaitDANE evaluates DANE and waits for it; where a last known state can stand
-// in, not for long.
-func (m *Map) awaitDANE(hop NextHop, last DANEFacts, began time.Time) (facts DANEFacts, nullMX bool) {
+// in, not for long. The result is zero where the wait was in vain.
+func (m *Map) awaitDANE(hop NextHop, last DANEFacts, began time.Time) (DANEFacts, dane.Result) {
 	wait := lookupTimeout - 500*time.Millisecond
 	if last.Last != dane.Unknown && last.LastAge <= lastKnownFor {
 		wait = knownWait
@@ -98,18 +104,16 @@ func (m *Map) awaitDANE(hop NextHop, last DANEFacts, began time.Time) (facts DAN
 	defer timer.Stop()
 	select {
 	case r := <-m.startDANE(hop, began):
-		res, ok := r.Val.(dane.Result)
-		if !ok {
-			last.Reason = reasonOf(r.Err)
-			return last, false
+		if res, ok := r.Val.(dane.Result); ok {
+			return withResult(last, res), res
 		}
-		return withResult(last, res), res.NullMX
+		last.Reason = reasonOf(r.Err)
 	case <-timer.C:
 		last.Reason = fmt.Sprintf("DNS lookups for %s: no answer within %s", hop.Domain, wait)
 	case <-m.ctx.Done():
 		last.Reason = errStopping.Error()
 	}
-	return last, false
+	return last, dane.Result{}
 }
 
 // withResult adds a fresh evaluation to what was last known.

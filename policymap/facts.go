@@ -18,6 +18,7 @@ const (
 	txtRetry     = time.Minute      // how long a failed TXT lookup counts as "no record"
 	fetchRetry   = 5 * time.Minute  // a failed fetch is not repeated for the same id within this
 	fetchBackoff = 6 * time.Hour    // longest pause between failing fetches
+	shortest     = 5 * time.Second  // between two refreshes of a record: no busy loop
 	attended     = 10 * time.Minute // policies that live shorter are refreshed only while they are asked for
 )
 
@@ -127,7 +128,7 @@ type schedule struct {
 	unusedFor time.Duration // refresh.unused_for
 }
 
-// stsDue returns when the MTA-STS facts want to be refreshed, or the zero time
+// stsDue returns when the MTA-STS facts are to be refreshed, or the zero time
 // for never. used is the last lookup of the domain.
 func (c schedule) stsDue(s *store.STS, now, used time.Time) time.Time {
 	if s == nil || now.Sub(used) > c.unusedFor {
@@ -135,23 +136,13 @@ func (c schedule) stsDue(s *store.STS, now, used time.Time) time.Time {
 	}
 	f := readSTS(s, now)
 	if f.policy == nil {
-		// Absent: ahead of expiry, for those asked for within the last TTL.
-		if f.until.IsZero() {
-			return time.Time{}
-		}
-		from := notFuture(s.CheckedAt, now)
-		if s.FailedID != "" && s.FailedID == s.TXTID {
-			from = notFuture(s.FailedAt, now)
-			return atLeast(dueIfUsed(from, f.until, used), s.FailedAt.Add(backoff(s.Failures)))
-		}
-		return dueIfUsed(from, f.until, used)
+		return c.absentDue(s, f, now)
 	}
-	fetched := notFuture(s.FetchedAt, now)
 	life := f.policy.MaxAge
 	if life < attended && now.Sub(used) > time.Hour {
 		return time.Time{}
 	}
-	due := fetched.Add(min(c.interval, max(life/2, time.Second)))
+	due := notFuture(s.FetchedAt, now).Add(min(c.interval, life/2))
 	if s.Failures > 0 {
 		due = atLeast(due, notFuture(s.FailedAt, now).Add(backoff(s.Failures)))
 	}
@@ -162,48 +153,57 @@ func (c schedule) stsDue(s *store.STS, now, used time.Time) time.Time {
 	return due
 }
 
-// daneDue returns when the DANE facts want to be refreshed: ahead of expiry if
-// they were asked for within their last TTL, else never.
+// absentDue is stsDue where no policy is in force.
+func (c schedule) absentDue(s *store.STS, f stsFacts, now time.Time) time.Time {
+	if f.until.IsZero() {
+		return time.Time{}
+	}
+	if s.FailedID != "" && s.FailedID == s.TXTID {
+		failed := notFuture(s.FailedAt, now)
+		return atLeast(ahead(failed, f.until), failed.Add(backoff(s.Failures)))
+	}
+	return ahead(notFuture(s.CheckedAt, now), f.until)
+}
+
+// daneDue returns when the DANE facts are to be refreshed, or the zero time.
 func (c schedule) daneDue(d *store.DANE, now, used time.Time) time.Time {
 	if now.Sub(used) > c.unusedFor {
 		return time.Time{}
 	}
-	return dueIfUsed(notFuture(d.KnownAt, now), daneExpiry(d, now), used)
+	return ahead(notFuture(d.KnownAt, now), daneExpiry(d, now))
 }
 
-// dueIfUsed returns a moment shortly before until, if the facts learned at
-// from were asked for since.
-func dueIfUsed(from, until, used time.Time) time.Time {
-	if used.Before(from.Add(-usedGrain * time.Second)) {
-		return time.Time{}
-	}
+// ahead returns a moment shortly before the end of what was learned at from.
+func ahead(from, until time.Time) time.Time {
 	lead := min(max(until.Sub(from)/10, 5*time.Second), time.Minute)
 	return until.Add(-lead)
 }
 
+// wanted reports whether facts that are due now and were learned at from were
+// asked for within their last TTL.
+func wanted(from, used, now time.Time) bool {
+	ttl := now.Sub(from)
+	return now.Sub(used) <= ttl+usedGrain*time.Second
+}
+
 // next returns when the record wants attention: the earliest refresh, or else
-// the time at which nothing in it can serve any more.
+// the time at which nothing in it can serve any more. What should have been
+// refreshed before now and was not wanted is left to expire.
 func (c schedule) next(rec *store.Record, now, used time.Time) time.Time {
+	dues := []time.Time{c.stsDue(rec.STS, now, used)}
+	for i := range rec.DANE {
+		dues = append(dues, c.daneDue(&rec.DANE[i], now, used))
+	}
 	var due time.Time
-	for _, t := range append(c.daneDues(rec, now, used), c.stsDue(rec.STS, now, used)) {
-		if !t.IsZero() && (due.IsZero() || t.Before(due)) {
+	for _, t := range dues {
+		if t.After(now) && (due.IsZero() || t.Before(due)) {
 			due = t
 		}
 	}
 	if due.IsZero() {
 		due = keepUntil(rec, now)
 	}
-	return atLeast(due, now.Add(time.Second))
-}
-
-func (c schedule) daneDues(rec *store.Record, now, used time.Time) []time.Time {
-	dues := make([]time.Time, 0, len(rec.DANE)+1)
-	for i := range rec.DANE {
-		if now.Before(daneExpiry(&rec.DANE[i], now)) {
-			dues = append(dues, c.daneDue(&rec.DANE[i], now, used))
-		}
-	}
-	return dues
+	return atLeast(due, now.Add(shortest))
 }
 
 // keepUntil is when a record that nobody asks for can be deleted. An expired

@@ -35,31 +35,39 @@ func (o Overrides) Find(host string) (value string, ok bool) {
 	return "", false
 }
 
-// override answers a key by the operator's word, or returns nil. It is matched
-// against the key's host alone, whatever service stands behind it.
-func (m *Map) override(key string, hop NextHop, parsed bool) *entry {
-	overrides := m.config.Load().Overrides
-	if len(overrides) == 0 {
-		return nil
+// overrideFor finds the override for a key, by its host alone, whatever
+// service stands behind it.
+func overrideFor(o Overrides, key string, hop NextHop, parsed bool) (value string, ok bool) {
+	if len(o) == 0 || key == "" || key[0] == '.' {
+		return "", false
 	}
 	host := hop.Domain
 	if !parsed {
 		raw, _ := hostPart(key)
-		var ok bool
 		if host, ok = hostName(raw); !ok {
-			return nil
+			return "", false
 		}
 	}
-	value, ok := overrides.Find(host)
-	if !ok || value == overrideLookup {
+	value, ok = o.Find(host)
+	return value, ok && value != overrideLookup
+}
+
+func overrideDecision(value string) Decision {
+	if value == overrideSkip {
+		return Decision{Level: NoPolicy, Row: RowOverride, Why: `the operator's override "skip"`}
+	}
+	return Decision{Level: Override, Row: RowOverride, Why: "the operator's override"}
+}
+
+// override answers a key by the operator's word, or returns nil.
+func (m *Map) override(key string, hop NextHop, parsed bool) *entry {
+	value, ok := overrideFor(m.config.Load().Overrides, key, hop, parsed)
+	if !ok {
 		return nil
 	}
-	d := Decision{Level: Override, Row: RowOverride, Why: "the operator's override"}
-	if value == overrideSkip {
-		d = Decision{Level: NoPolicy, Row: RowOverride, Why: `the operator's override "skip"`}
-	}
 	now := m.clock.now()
-	e := &entry{hop: hop, decision: d, replies: render(d, host, nil, value), until: now.Add(24 * time.Hour)}
+	d := overrideDecision(value)
+	e := &entry{hop: hop, decision: d, replies: render(d, hop.Domain, nil, value), until: now.Add(24 * time.Hour)}
 	if parsed {
 		e.lastUsed.Store(now.Unix())
 		m.cache.put(hop.String(), e)

@@ -166,14 +166,17 @@ func (m *Map) refresh(rec store.Record) {
 	now := m.clock.now()
 	used := latest(notFuture(rec.LastUsed, now), m.usedInMemory(&rec))
 	plan := m.schedule(rec.Domain)
-	isDue := func(t time.Time) bool { return !t.IsZero() && !t.After(now.Add(time.Second)) }
+	isDue := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
 
 	var flights []<-chan singleflight.Result
 	if isDue(plan.stsDue(rec.STS, now, used)) {
-		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).result)
+		if f := readSTS(rec.STS, now); f.policy != nil || wanted(rec.STS.CheckedAt, used, now) {
+			flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).result)
+		}
 	}
 	for i := range rec.DANE {
-		if d := &rec.DANE[i]; now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) {
+		d := &rec.DANE[i]
+		if now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now) {
 			flights = append(flights, m.startDANE(hopOf(rec.Domain, d), time.Time{}))
 		}
 	}

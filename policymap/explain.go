@@ -1,0 +1,121 @@
+package policymap
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/mtasts"
+)
+
+// Explainer resolves next hops afresh, past every cache, and shows its work.
+type Explainer struct {
+	Resolver  dnsclient.Resolver
+	Fetcher   *mtasts.Fetcher // used with a Resolver that takes notes
+	Settings  Settings
+	Overrides Overrides
+}
+
+// Explanation is everything that was asked and answered for one key, the row of
+// the decision table, and the replies.
+type Explanation struct {
+	Key      string
+	NextHop  NextHop
+	LookedUp bool   // false: the form of the key or an override decided
+	Override string // the operator's line that applied
+
+	DNS      []dnsclient.Recorded // every question, in order
+	DANE     dane.Result
+	Record   mtasts.RecordResult
+	Exchange *mtasts.Exchange // nil: no fetch, for want of a TXT record
+	Policy   *mtasts.Policy   // nil: none
+	FetchErr error            // why there is none
+
+	STS      STSState
+	Decision Decision
+	Postfix  string // the reply for the map "postfix"
+	TLSRPT   string // the reply for the map "postfix-tlsrpt"
+	Took     time.Duration
+}
+
+// Explain resolves one key. It waits for the policy host as long as a fetch
+// may take, and it looks at MTA-STS even where DANE decides alone.
+func (x *Explainer) Explain(ctx context.Context, key string) Explanation {
+	began := time.Now()
+	out := Explanation{Key: key}
+	hop, ok := ParseNextHop(key)
+	out.NextHop = hop
+	if done := x.withoutLookup(&out, key, hop, ok); done {
+		return out
+	}
+	out.LookedUp = true
+
+	recorder := dnsclient.NewRecorder(x.Resolver)
+	var work sync.WaitGroup
+	work.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, daneTimeout)
+		defer cancel()
+		out.DANE = dane.Lookup(ctx, recorder, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+	})
+	work.Go(func() { x.explainSTS(ctx, recorder, hop.Domain, &out) })
+	work.Wait()
+
+	if out.Policy != nil {
+		out.STS = stateOf(out.Policy.Mode)
+	}
+	out.DNS = recorder.Lookups()
+	out.Decision = Decide(withResult(DANEFacts{}, out.DANE), out.STS, x.Settings)
+	r := render(out.Decision, hop.Domain, out.Policy, "")
+	out.Postfix, out.TLSRPT = string(r.postfix), string(r.tlsrpt)
+	out.Took = time.Since(began)
+	return out
+}
+
+func (x *Explainer) explainSTS(ctx context.Context, r dnsclient.Resolver, domain string, out *Explanation) {
+	out.Record = mtasts.LookupRecord(ctx, r, domain)
+	if !out.Record.Found {
+		return
+	}
+	fetcher := *x.Fetcher
+	fetcher.Resolver = r
+	got, err := fetcher.Fetch(ctx, domain)
+	if err != nil {
+		out.FetchErr = err
+		if fe, ok := err.(*mtasts.FetchError); ok {
+			out.Exchange = fe.Exchange
+		}
+		return
+	}
+	out.Exchange, out.Policy = got.Exchange, &got.Policy
+}
+
+// withoutLookup answers keys for which nothing is looked up.
+func (x *Explainer) withoutLookup(out *Explanation, key string, hop NextHop, parsed bool) bool {
+	if value, ok := overrideFor(x.Overrides, key, hop, parsed); ok {
+		out.Override = value
+		out.Decision = overrideDecision(value)
+	} else if !parsed {
+		out.Decision = Decision{Level: NoPolicy, Row: RowNotLookedUp, Why: whyNotLookedUp(key)}
+	} else {
+		return false
+	}
+	r := render(out.Decision, hop.Domain, nil, out.Override)
+	out.Postfix, out.TLSRPT = string(r.postfix), string(r.tlsrpt)
+	return true
+}
+
+func whyNotLookedUp(key string) string {
+	switch host, _ := hostPart(key); {
+	case key != "" && key[0] == '.':
+		return "a parent domain: a parent's policy never covers a child (RFC 8461 §3.4)"
+	case host == "":
+		return "no next hop: a path, an empty key or unbalanced brackets"
+	default:
+		if _, ok := hostName(host); ok {
+			return "the service name is not known on this host"
+		}
+		return "an address, or a name that is no valid host name"
+	}
+}

@@ -1,0 +1,402 @@
+package policymap
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/lab"
+	"tlspolicyd/store"
+)
+
+func withMaxAge(policy string, seconds int) string {
+	return strings.Replace(policy, "604800", fmt.Sprint(seconds), 1)
+}
+
+const day = 24 * time.Hour
+
+// §7: every policy is fetched again once a day, whether or not its id changed,
+// as long as somebody asks for the domain within 30 days.
+func TestPolicyIsFetchedOnceADay(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		for d := 1; d <= 20; d++ {
+			h.after(day)
+			if n := ph.Requests() - 1; n < d || n > d*10/9+1 {
+				t.Fatalf("%d fetches after %d days", n, d)
+			}
+		}
+		if reply, took := h.askTimed("plain.test"); reply != secure {
+			t.Errorf("after 20 days %q, %v", reply, took)
+		}
+		ph.SetPolicyKeepID(strings.Replace(enforce, "mx: mx.full.test\n", "", 1))
+		h.after(day)
+		h.want("plain.test", "OK secure match=.plain.test servername=hostname")
+	})
+}
+
+// §7: a domain that nobody asked for in 30 days is left to expire, and goes.
+func TestUnusedDomainIsLeftToExpire(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.after(31 * day)
+		n := ph.Requests()
+		h.after(7 * day)
+		if more := ph.Requests() - n; more != 0 {
+			t.Errorf("%d more fetches after 30 days without a lookup", more)
+		}
+		h.after(3 * day)
+		if _, err := h.store.Get("plain.test"); err == nil {
+			t.Error("the record is still there")
+		}
+	})
+}
+
+// §7: at half of what is left when max_age is shorter; down to seconds, without
+// a busy loop, and only while somebody asks.
+func TestShortMaxAge(t *testing.T) {
+	for _, c := range []struct {
+		maxAge   int
+		over     time.Duration
+		min, max int
+	}{
+		{7200, day, 20, 30},
+		{10, 10 * time.Minute, 100, 130},
+		{1, 10 * time.Minute, 1, 20},
+	} {
+		t.Run(fmt.Sprint(c.maxAge), func(t *testing.T) {
+			inBubble(t, zones, func(t *testing.T, h *host) {
+				ph := h.PolicyHost("plain.test", withMaxAge(enforce, c.maxAge))
+				h.want("plain.test", secure)
+				h.after(c.over)
+				if n := ph.Requests(); n < c.min || n > c.max {
+					t.Errorf("%d fetches in %v, want %d to %d", n, c.over, c.min, c.max)
+				}
+				h.want("plain.test", secure)
+			})
+		})
+	}
+}
+
+// §7: failures back off and never shorten the policy; §3: nor does a TXT record
+// that is gone, which ends the fetching.
+func TestFailuresNeverShortenThePolicy(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.Fault("mta-sts.plain.test", "A", lab.ServFail)
+		h.after(6 * day)
+		if n := h.Count("mta-sts.plain.test", "A"); n < 20 || n > 60 {
+			t.Errorf("%d tries in 5 days of failures, want a pause that grows from 5 minutes to 6 hours", n)
+		}
+		h.want("plain.test", secure)
+		h.after(day)
+		h.want("plain.test", "NOTFOUND ") // 7 days from the last fetch
+	})
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.RemoveTXT()
+		h.after(6 * day)
+		if n := ph.Requests(); n != 1 {
+			t.Errorf("%d fetches without a TXT record", n-1)
+		}
+		h.want("plain.test", secure)
+	})
+}
+
+// §6: a changed id is noticed by a hit, within minutes; the hit does not wait.
+func TestChangedIDIsFollowed(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.SetPolicy("version: STSv1\nmode: testing\nmx: mx.plain.test\nmax_age: 604800\n")
+		h.after(6 * time.Minute)
+		if reply, took := h.askTimed("plain.test"); reply != secure || took != 0 {
+			t.Errorf("the hit that starts it: %q after %v", reply, took)
+		}
+		h.after(time.Second)
+		h.want("plain.test", "NOTFOUND ")
+		changes := h.seen.changed()
+		if len(changes) != 1 || !changes[0].Weaker || !strings.HasPrefix(changes[0].Old, "enforce") || !strings.HasPrefix(changes[0].New, "testing") {
+			t.Errorf("told of %+v", changes)
+		}
+	})
+}
+
+// §3: an unchanged id does not prolong a policy: its lifetime counts from the fetch.
+func TestUnchangedIDDoesNotProlong(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", withMaxAge(enforce, 86400))
+		h.want("plain.test", secure)
+		ph.Fault(lab.HostFault{Refuse: true})
+		for range 23 {
+			h.after(time.Hour)
+			h.want("plain.test", secure)
+		}
+		h.after(time.Hour + time.Minute)
+		h.want("plain.test", "NOTFOUND ")
+	})
+}
+
+// §3: mode none fetched afresh replaces the policy at once.
+func TestModeNoneReplacesAtOnce(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.SetPolicy("version: STSv1\nmode: none\nmax_age: 86400\n")
+		h.after(6 * time.Minute)
+		h.ask("plain.test")
+		h.after(time.Second)
+		h.want("plain.test", "NOTFOUND ")
+	})
+}
+
+// §6, §7: DANE that appears takes over; DANE that goes is told at warn.
+func TestDANEAppearsAndGoes(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.Replace("_25._tcp.mx.plain.test", "TLSA", tlsa)
+		h.after(6 * time.Minute)
+		h.want("plain.test", "OK dane-only")
+		h.Replace("_25._tcp.mx.plain.test", "TLSA")
+		h.after(6 * time.Minute)
+		h.want("plain.test", secure)
+		changes := h.seen.changed()
+		if len(changes) != 2 || changes[0].Weaker || !changes[1].Weaker || changes[1].What != "DANE" {
+			t.Errorf("told of %+v", changes)
+		}
+	})
+}
+
+// §7: DANE and negative answers are refreshed ahead of expiry for domains that
+// are asked for, so that these never wait; others are left alone.
+func TestAnswersInUseNeverWait(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Delay(20 * time.Millisecond)
+		for _, key := range []string{"full.test", "absent.test"} {
+			h.ask(key)
+			for range 600 {
+				h.after(time.Minute)
+				if _, took := h.askTimed(key); took != 0 {
+					t.Fatalf("%s: a lookup took %v", key, took)
+				}
+			}
+		}
+		h.after(6 * time.Hour)
+		h.ResetQueries()
+		h.after(6 * time.Hour)
+		if q := h.Queries(); len(q) != 0 {
+			t.Errorf("%d queries for domains that nobody asks for", len(q))
+		}
+	})
+}
+
+// §5, §6: a DNS outage after caching: the answers stay, without waiting.
+func TestDNSOutage(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		want := map[string]string{"plain.test": secure, "full.test": "OK dane-only", "partial.test": "OK dane", "absent.test": "NOTFOUND "}
+		for key, reply := range want {
+			h.want(key, reply)
+		}
+		h.Down(true)
+		waited := time.Duration(0)
+		for range 22 * 60 {
+			h.after(time.Minute)
+			for key, reply := range want {
+				got, took := h.askTimed(key)
+				if got != reply {
+					t.Fatalf("%s: %q", key, got)
+				}
+				waited = max(waited, took)
+			}
+		}
+		if waited > knownWait {
+			t.Errorf("a lookup waited %v", waited)
+		}
+		t.Logf("longest wait in 22 hours of outage: %v", waited)
+		h.after(3 * time.Hour)
+		h.want("full.test", "TEMP MX lookup of full.test…")
+		h.Down(false)
+		h.after(11 * time.Second)
+		h.want("full.test", "OK dane-only")
+	})
+}
+
+// §6: what Postfix was told is on disk before the reply, with the DANE state
+// behind it: after a crash and without network the answers are the same.
+func TestCrashWithoutNetwork(t *testing.T) {
+	inBubble(t, zones+"two.test. MX 10 mx.full.test.\ntwo.test. MX 20 mx.dead.test.\nmx.dead.test. A 192.0.2.7\n", func(t *testing.T, h *host) {
+		h.Fault("_25._tcp.mx.dead.test", "TLSA", lab.ServFail)
+		h.Insecure("insecure.test")
+		h.PolicyHost("plain.test", enforce)
+		h.PolicyHost("insecure.test", enforce)
+		want := map[string]string{
+			"plain.test": secure, "full.test": "OK dane-only", "partial.test": "OK dane", "[mx.full.test]:587": "OK dane",
+			"insecure.test": secure, "two.test": "OK dane",
+		}
+		for key, reply := range want {
+			h.want(key, reply)
+			h.crash() // at once after each reply
+		}
+		h.Down(true)
+		for range 3 {
+			for key, reply := range want {
+				h.want(key, reply)
+			}
+			h.after(7 * time.Hour)
+		}
+	})
+}
+
+// §7: after a restart nothing is refreshed twice; after a week switched off the
+// overdue work is spread over 10 minutes, at most 32 at a time.
+func TestRestartAndBacklog(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		const n = 300
+		var hosts []*lab.PolicyHost
+		for i := range n {
+			d := fmt.Sprintf("d%d.test", i)
+			hosts = append(hosts, h.PolicyHost(d, strings.Replace(enforce, "604800", "31557600", 1)))
+			h.want(d, secure)
+		}
+		total := func() (sum int) {
+			for _, ph := range hosts {
+				sum += ph.Requests()
+			}
+			return sum
+		}
+		h.after(time.Minute)
+		h.restart()
+		h.after(time.Hour)
+		if got := total(); got != n {
+			t.Errorf("%d fetches after a restart, want none but the first %d", got, n)
+		}
+
+		h.stop()
+		time.Sleep(7 * day) // switched off
+		h.ResetQueries()
+		h.start()
+		var perMinute []int
+		for range 11 {
+			before := total()
+			h.after(time.Minute)
+			perMinute = append(perMinute, total()-before)
+		}
+		if got := total(); got != 2*n {
+			t.Errorf("%d fetches after a week switched off, want %d", got-n, n)
+		}
+		for i, got := range perMinute {
+			if i < 9 && (got < n/10-10 || got > n/10+10) {
+				t.Errorf("minute %d: %d fetches, want about %d: %v", i, got, n/10, perMinute)
+			}
+		}
+	})
+}
+
+// §7: a clock that jumps makes no policy immortal nor all policies vanish.
+func TestClockSteps(t *testing.T) {
+	const year = 365 * day
+	for _, c := range []struct {
+		name string
+		step time.Duration
+	}{{"a year ahead", year}, {"a year back", -year}} {
+		t.Run(c.name, func(t *testing.T) {
+			var mu sync.Mutex
+			step := time.Duration(0)
+			inBubble(t, zones, func(t *testing.T, h *host) {
+				h.wall = func() time.Time {
+					mu.Lock()
+					defer mu.Unlock()
+					return time.Now().Add(step)
+				}
+				h.restart()
+				ph := h.PolicyHost("plain.test", enforce)
+				h.want("plain.test", secure)
+				h.after(day + time.Hour)
+				h.want("plain.test", secure)
+				ph.Fault(lab.HostFault{Refuse: true})
+				h.Down(true)
+
+				mu.Lock()
+				step = c.step
+				mu.Unlock()
+				h.after(2 * time.Minute)
+				h.want("plain.test", secure)
+				h.crash()
+				h.after(time.Minute)
+				h.want("plain.test", secure)
+				h.Down(false)
+				h.after(5 * day)
+				h.want("plain.test", secure)
+				h.after(3 * day) // max_age is 7 days, counted from the fetch
+				h.want("plain.test", "NOTFOUND ")
+			})
+		})
+	}
+}
+
+// §7: started with a clock that is right again after one that ran ahead, a
+// fetch time in the future counts as now, once and not for ever.
+func TestFetchTimeInTheFuture(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.stop()
+		h.wall = func() time.Time { return time.Now().Add(365 * day) }
+		h.start()
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.stop()
+		h.wall = nil
+		h.start()
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.want("plain.test", secure)
+		h.after(6 * day)
+		h.want("plain.test", secure)
+		h.after(day + time.Hour)
+		h.want("plain.test", "NOTFOUND ")
+	})
+}
+
+// The schedule as a function of times (§7), without a loop around it.
+func TestWhenNext(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	plan := schedule{interval: day, unusedFor: 30 * day}
+	policy := func(maxAge int) []byte { return []byte(withMaxAge(enforce, maxAge)) }
+	for _, c := range []struct {
+		name string
+		sts  store.STS
+		used time.Time
+		want time.Time
+	}{
+		{"fresh, a week", store.STS{Policy: policy(604800), FetchedAt: now, CheckedAt: now}, now, now.Add(day)},
+		{"fresh, an hour", store.STS{Policy: policy(3600), FetchedAt: now, CheckedAt: now}, now, now.Add(30 * time.Minute)},
+		{"fresh, ten seconds", store.STS{Policy: policy(10), FetchedAt: now, CheckedAt: now}, now, now.Add(5 * time.Second)},
+		{"ten seconds, nobody asked for an hour", store.STS{Policy: policy(10), FetchedAt: now, CheckedAt: now}, now.Add(-2 * time.Hour), time.Time{}},
+		{"unused", store.STS{Policy: policy(604800), FetchedAt: now, CheckedAt: now}, now.Add(-31 * day), time.Time{}},
+		{"failed once", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 1, FailedAt: now}, now, now.Add(5 * time.Minute)},
+		{"failed ten times", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 10, FailedAt: now}, now, now.Add(6 * time.Hour)},
+		{"fetched in the future", store.STS{Policy: policy(604800), FetchedAt: now.Add(day), CheckedAt: now.Add(day)}, now, now.Add(day)},
+	} {
+		if got := plan.stsDue(&c.sts, now, c.used); !got.Equal(c.want) {
+			t.Errorf("%s: due %v, want %v", c.name, got, c.want)
+		}
+	}
+	known := store.DANE{State: uint8(dane.Full), KnownAt: now, ExpiresAt: now.Add(time.Hour)}
+	if got := plan.daneDue(&known, now, now); !got.Equal(now.Add(59 * time.Minute)) {
+		t.Errorf("DANE in use: due %v", got)
+	}
+	at := now.Add(59 * time.Minute)
+	for used, want := range map[time.Duration]bool{-time.Hour: false, -time.Minute: false, 0: true, 30 * time.Minute: true} {
+		if got := wanted(now, now.Add(used), at); got != want {
+			t.Errorf("last asked for at %v, due at 59m: wanted %v", used, got)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/lab"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/store"
+	"tlspolicyd/store/bolt"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// host is a real map on a real bbolt file in front of a small internet in
+// memory. Everything runs by the bubble's clock.
+type host struct {
+	*lab.World
+	*Map
+	t      *testing.T
+	path   string
+	store  *watchedStore
+	seen   *witness
+	config Config
+	wall   func() time.Time
+	memory int
+}
+
+// inBubble runs a scenario by a clock that jumps over every wait.
+func inBubble(t *testing.T, zone string, scenario func(t *testing.T, h *host)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{World: lab.New(), t: t, path: filepath.Join(t.TempDir(), "policies.db")}
+		h.Zone(zone)
+		h.start()
+		defer h.World.Close()
+		defer func() { h.stop() }()
+		scenario(t, h)
+	})
+}
+
+func (h *host) start() {
+	h.t.Helper()
+	db, err := bolt.Open(h.path, bolt.Options{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.store = &watchedStore{Store: db}
+	h.seen = &witness{}
+	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{h.DNSAddr()}, Dial: h.Dial})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	fetcher := &mtasts.Fetcher{
+		Resolver: resolver, RootCAs: h.Roots(), Dial: h.Dial,
+		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
+	}
+	h.Map = New(Options{
+		Store: h.store, Resolver: resolver, Fetcher: fetcher, Config: h.config,
+		Observer: h.seen, Wall: h.wall, MemorySize: h.memory,
+	})
+}
+
+func (h *host) stop() {
+	h.t.Helper()
+	h.Map.Close()
+	if err := h.store.Close(); err != nil {
+		h.t.Error(err)
+	}
+}
+
+func (h *host) restart() {
+	h.t.Helper()
+	h.stop()
+	h.start()
+}
+
+// crash drops the map and the store's memory without writing anything more: a
+// copy of the file as it is now is what the next start finds.
+func (h *host) crash() {
+	h.t.Helper()
+	saved := filepath.Join(h.t.TempDir(), "saved.db")
+	copyFile(h.t, h.path, saved)
+	h.stop()
+	h.path = saved
+	h.start()
+}
+
+func (h *host) ask(key string) string {
+	return string(h.Lookup(context.Background(), []byte("postfix"), []byte(key)))
+}
+
+func (h *host) askTimed(key string) (string, time.Duration) {
+	began := time.Now()
+	reply := h.ask(key)
+	return reply, time.Since(began)
+}
+
+func (h *host) want(key, reply string) {
+	h.t.Helper()
+	if got := h.ask(key); got != reply && !(strings.HasSuffix(reply, "…") && strings.HasPrefix(got, strings.TrimSuffix(reply, "…"))) {
+		h.t.Errorf("%s: got %q, want %q", key, got, reply)
+	}
+}
+
+// after lets time pass and background work settle.
+func (h *host) after(d time.Duration) {
+	time.Sleep(d) // the bubble's clock: takes no time
+	synctest.Wait()
+}
+
+// watchedStore counts what reaches the store, and can refuse writes as a full
+// disk does.
+type watchedStore struct {
+	*bolt.Store
+	mu    sync.Mutex
+	calls int
+	full  bool
+}
+
+var errDiskFull = errors.New("no space left on device")
+
+func (s *watchedStore) Get(domain string) (store.Record, error) {
+	s.mu.Lock()
+	s.calls++
+	s.mu.Unlock()
+	return s.Store.Get(domain)
+}
+
+func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {
+	s.mu.Lock()
+	s.calls++
+	full := s.full
+	s.mu.Unlock()
+	if full {
+		return errDiskFull
+	}
+	return s.Store.Put(ctx, recs...)
+}
+
+func (s *watchedStore) PutLater(rec store.Record) {
+	s.mu.Lock()
+	s.calls++
+	full := s.full
+	s.mu.Unlock()
+	if !full {
+		s.Store.PutLater(rec)
+	}
+}
+
+func (s *watchedStore) setFull(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
+func (s *watchedStore) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls
+}
+
+// witness remembers what an observer is told.
+type witness struct {
+	silent
+	mu      sync.Mutex
+	rows    []Row
+	changes []Change
+	fetches int
+	failed  []error
+	origins []Origin
+	steps   []time.Duration
+}
+
+func (w *witness) Answered(_ bool, _ Level, o Origin) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.origins = append(w.origins, o)
+}
+
+func (w *witness) Resolved(r Resolution) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rows = append(w.rows, r.Decision.Row)
+}
+
+func (w *witness) Changed(c Change) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changes = append(w.changes, c)
+}
+
+func (w *witness) Fetched(string, bool, time.Duration, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fetches++
+}
+
+func (w *witness) StoreFailed(_ string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failed = append(w.failed, err)
+}
+
+func (w *witness) ClockStepped(by time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.steps = append(w.steps, by)
+}
+
+func (w *witness) lastOrigin() Origin {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.origins[len(w.origins)-1]
+}
+
+func (w *witness) lastRow() Row {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.rows) == 0 {
+		return ""
+	}
+	return w.rows[len(w.rows)-1]
+}
+
+func (w *witness) changed() []Change {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]Change(nil), w.changes...)
+}
