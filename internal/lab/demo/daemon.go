@@ -50,7 +50,7 @@ func startDaemon(binary, dir string, w *lab.World) (*daemon, error) {
 	d.cmd.Stdout, d.cmd.Stderr = out, out
 	d.cmd.Env = withoutSystemd(os.Environ())
 	if err := d.cmd.Start(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: build the daemon with \"make build\", or name it with -daemon", err)
 	}
 	go func() { d.ended <- d.cmd.Wait() }()
 	return d, nil
