@@ -5,9 +5,10 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strconv"
 	"strings"
+
+	"tlspolicyd/socketmap"
 )
 
 // What can be wrong with a value. The text stands between the value and what
@@ -20,39 +21,37 @@ var (
 	errPort        = errors.New("no port number up to 65535")
 	errNoPort      = errors.New("no host with a port")
 	errNoAddress   = errors.New("no address")
-	errScheme      = errors.New("neither a unix: nor a tcp: address")
 	errAdminTCP    = errors.New("no Unix socket")
-	errUnixPath    = errors.New("no absolute path of at most 107 bytes")
 	errMode        = errors.New("no octal number up to 0777")
 	errGroup       = errors.New("no group name")
 	errHostBits    = errors.New("bits are set behind the prefix")
 	errNoNetwork   = errors.New("no network")
 )
 
-// maxUnixPath is what fits into sun_path with its final NUL (unix(7)).
-const maxUnixPath = 107
-
+// parseAddress reads an address on which to listen. What Postfix would take
+// but a daemon cannot promise, a path relative to its working directory, is
+// refused.
 func parseAddress(s string) (string, error) {
-	scheme, _, _ := strings.Cut(s, ":")
-	switch scheme {
-	case "unix":
-		return parseUnixAddress(s)
-	case "tcp":
-		hostPort, err := parseHostPort(strings.TrimPrefix(s, "tcp:"))
-		return "tcp:" + hostPort, err
+	network, address, err := socketmap.ParseAddress(s)
+	if err != nil {
+		if reason := errors.Unwrap(err); reason != nil {
+			err = reason // without the address, which stands before it already
+		}
+		return "", err
 	}
-	return "", errScheme
+	if network == "unix" {
+		if address, err = parsePath(address); err != nil {
+			return "", err
+		}
+	}
+	return network + ":" + address, nil
 }
 
 func parseUnixAddress(s string) (string, error) {
-	path, ok := strings.CutPrefix(s, "unix:")
-	if !ok {
+	if !strings.HasPrefix(s, "unix:") {
 		return "", errAdminTCP
 	}
-	if !filepath.IsAbs(path) || len(path) > maxUnixPath || strings.ContainsRune(path, 0) {
-		return "", errUnixPath
-	}
-	return "unix:" + filepath.Clean(path), nil
+	return parseAddress(s)
 }
 
 // parseHostPort wants a port number. Without a host it is every address of

@@ -61,7 +61,7 @@ func Parse(data []byte, name string) (Config, error) {
 			continue
 		}
 		line, column := position(data, e.at(err))
-		return Config{}, &Error{File: name, Line: line, Column: column, Key: e.key(), Problem: err.Error()}
+		return Config{}, &Error{File: name, Line: line, Column: column, Key: e.key(), Problem: printable(err.Error())}
 	}
 	return c, nil
 }
@@ -72,8 +72,14 @@ func syntaxError(err error, name string) error {
 	if de, ok := errors.AsType[*toml.DecodeError](err); ok {
 		e.Line, e.Column = de.Position()
 	}
-	e.Problem = printable(strings.TrimPrefix(err.Error(), "toml: ")) + syntaxHint(err.Error())
+	e.Problem = bounded(strings.TrimPrefix(err.Error(), "toml: ")) + syntaxHint(err.Error())
 	return e
+}
+
+// bounded makes one line of bounded length out of a text with parts of the file.
+func bounded(s string) string {
+	s = printable(s)
+	return s[:min(len(s), 200)]
 }
 
 // syntaxHint says what would be right where the library's own words do not.

@@ -28,7 +28,7 @@ func (e entry) key() string {
 			parts[i] = strconv.QuoteToASCII(p)
 		}
 	}
-	return printable(strings.Join(parts, "."))
+	return bounded(strings.Join(parts, "."))
 }
 
 // entries lists what is in the file, in the order of the file. The data must

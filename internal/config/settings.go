@@ -144,7 +144,10 @@ func parseString[T any](v any, want string, parse func(string) (T, error)) (T, e
 		return zero, fmt.Errorf("%s: want a string: %s", show(v), want)
 	}
 	x, err := parse(s)
-	if err != nil {
+	switch {
+	case err != nil && strings.Contains(err.Error(), "want "):
+		return zero, fmt.Errorf("%s: %w", show(v), err)
+	case err != nil:
 		return zero, fmt.Errorf("%s: %w: want %s", show(v), err, want)
 	}
 	return x, nil
@@ -253,15 +256,14 @@ func quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// printable takes what is no printable ASCII out of a text and bounds it.
+// printable takes what is no printable ASCII out of a text.
 func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
 		}
 		return r
 	}, s)
-	return s[:min(len(s), 200)]
 }
 
 func asIs(s string) string { return s }
