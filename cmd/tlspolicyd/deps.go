@@ -18,5 +18,3 @@ import (
 	_ "golang.org/x/sync/singleflight"
 	_ "golang.org/x/sys/unix"
 )
-
-func main() {}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"tlspolicyd/internal/config"
+)
+
+// makeDirs creates the directories of the sockets and of the database where
+// they are missing. The parents of the sockets' directories must be there: a
+// missing /var/spool/postfix means another machine than the operator thinks.
+func makeDirs(cfg config.Config, dirs config.Dirs, sockets []string) error {
+	for _, address := range sockets {
+		path, ok := strings.CutPrefix(address, "unix:")
+		if !ok {
+			continue
+		}
+		dir := filepath.Dir(path)
+		if dir == dirs.Runtime && dirs.Shared {
+			if err := makeDir(dir, 0o700); err != nil {
+				return err
+			}
+			if err := checkOwn(dir); err != nil {
+				return err
+			}
+			continue
+		}
+		// Who may connect is decided by the mode of the socket.
+		if err := makeDir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	dir := filepath.Dir(cfg.Cache.Path)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("create the directory of cache.path: %w", err)
+	}
+	return makeDir(dir, 0o700)
+}
+
+// makeDir creates a directory with exactly this mode, whatever the umask, or
+// leaves the one that is there as it is.
+func makeDir(dir string, mode fs.FileMode) error {
+	err := os.Mkdir(dir, mode)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: create it, or configure another place", err)
+	}
+	return os.Chmod(dir, mode)
+}
+
+// checkOwn makes sure that a directory which anybody could have created is the
+// user's own and closed to others: a socket in somebody else's directory is
+// somebody else's daemon. A directory that does not exist is no error.
+func checkOwn(dir string) error {
+	info, err := os.Lstat(dir) // a symbolic link is not trusted either
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s is not a directory of your own with mode 0700: remove it, or set XDG_RUNTIME_DIR", dir)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"tlspolicyd/internal/config"
+	"tlspolicyd/socketmap"
+)
+
+// lookupTimeout is for one key. The daemon answers within 15 s.
+const lookupTimeout = 20 * time.Second
+
+func newLookup(o *options) *cobra.Command {
+	var (
+		l      lookup
+		socket string
+	)
+	c := &cobra.Command{
+		Use:   "lookup KEY...",
+		Short: "Ask the running daemon exactly as Postfix does",
+		Long: `lookup sends keys to the running daemon as Postfix does and prints its replies:
+"OK" with the policy, "NOTFOUND" when Postfix's own default applies, "TEMP" with
+the reason when Postfix has to try again later. With several keys each line
+begins with its key.
+
+Exit status: 0 every key has a policy, 1 at least one has none, 3 at least one
+could not be told.`,
+		Example: `  tlspolicyd lookup example.com
+  tlspolicyd lookup --map postfix-tlsrpt example.com '[smarthost.example.net]:587'
+  tlspolicyd lookup --socket tcp:127.0.0.1:8461 --json example.com`,
+		Args: func(_ *cobra.Command, keys []string) error {
+			if len(keys) == 0 {
+				return errors.New("which KEY? Postfix asks for the domain behind the @, or for a relayhost")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			addresses := []string{socket}
+			if socket == "" {
+				cfg, err := o.load()
+				if err != nil {
+					return err
+				}
+				if addresses, err = daemonAddresses(cfg, config.Default(), config.DefaultDirs()); err != nil {
+					return err
+				}
+			}
+			for _, a := range addresses {
+				if _, _, err := socketmap.ParseAddress(a); err != nil {
+					return usageError("--socket: %w", err)
+				}
+			}
+			return l.run(cmd.Context(), cmd.OutOrStdout(), addresses, keys)
+		},
+	}
+	c.Flags().StringVar(&l.mapName, "map", "postfix", "`NAME` of the map: postfix or postfix-tlsrpt")
+	c.Flags().StringVar(&socket, "socket", "", "`ADDRESS` of the daemon, unix:/path or tcp:host:port (default as configured)")
+	c.Flags().BoolVar(&l.json, "json", false, "print one JSON object for each key")
+	return c
+}
+
+// daemonAddresses returns where a daemon with this configuration is reached.
+// Whoever runs one without configuration has the system's daemon behind it.
+func daemonAddresses(cfg, defaults config.Config, dirs config.Dirs) ([]string, error) {
+	configured := cfg.Listen.Socketmap
+	if !slices.Equal(configured, defaults.Listen.Socketmap) {
+		return configured[:1], nil
+	}
+	if dirs.Shared {
+		if err := checkOwn(dirs.Runtime); err != nil {
+			return nil, unknownError(err)
+		}
+	}
+	if configured[0] == config.SystemSocketmap {
+		return configured[:1], nil
+	}
+	return []string{configured[0], config.SystemSocketmap}, nil
+}
+
+// lookup is one run of the command.
+type lookup struct {
+	mapName string
+	json    bool
+}
+
+// lookupResult is what --json prints for a key.
+type lookupResult struct {
+	Map    string `json:"map"`
+	Key    string `json:"key"`
+	Status string `json:"status"` // OK, NOTFOUND, TEMP, TIMEOUT or PERM
+	Value  string `json:"value"`  // the policy, or the reason
+}
+
+func (l *lookup) run(ctx context.Context, out io.Writer, addresses, keys []string) error {
+	var client *socketmap.Client
+	defer func() {
+		if client != nil {
+			client.Close()
+		}
+	}()
+	status := exitDone
+	for _, key := range keys {
+		var reply socketmap.Reply
+		var err error
+		if client == nil {
+			client, reply, err = l.first(ctx, addresses, key)
+		} else {
+			reply, err = ask(ctx, client, l.mapName, key)
+		}
+		if err != nil {
+			return unknownError(err)
+		}
+		if err := l.print(out, key, reply, len(keys) > 1); err != nil {
+			return outputError(err)
+		}
+		switch reply.Status {
+		case socketmap.OK:
+		case socketmap.NotFound:
+			status = max(status, exitNo)
+		default:
+			status = exitUnknown
+		}
+	}
+	if status != exitDone {
+		return &exitError{status: status}
+	}
+	return nil
+}
+
+// first asks for the first key at one address after the other until a daemon
+// is found.
+func (l *lookup) first(ctx context.Context, addresses []string, key string) (*socketmap.Client, socketmap.Reply, error) {
+	var failures []string
+	for _, a := range addresses {
+		client, err := socketmap.NewClient(a)
+		if err != nil {
+			return nil, socketmap.Reply{}, err
+		}
+		reply, err := ask(ctx, client, l.mapName, key)
+		if err == nil {
+			return client, reply, nil
+		}
+		client.Close()
+		failures = append(failures, err.Error())
+	}
+	return nil, socketmap.Reply{}, fmt.Errorf("no daemon answers (%s): start it with 'systemctl start tlspolicyd' "+
+		"or 'tlspolicyd serve', or name its socket with --socket", strings.Join(failures, "; "))
+}
+
+func ask(ctx context.Context, client *socketmap.Client, mapName, key string) (socketmap.Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	return client.Lookup(ctx, mapName, key)
+}
+
+func (l *lookup) print(out io.Writer, key string, reply socketmap.Reply, withKey bool) error {
+	if l.json {
+		return writeJSONLine(out, lookupResult{l.mapName, key, string(reply.Status), reply.Value})
+	}
+	line := visible(strings.TrimSuffix(reply.String(), " "))
+	if withKey {
+		line = visible(key) + ": " + line
+	}
+	_, err := fmt.Fprintln(out, line)
+	return err
+}
+
+// visible quotes a text that would not be seen as it is on a terminal.
+func visible(s string) string {
+	if s == "" || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}

@@ -1,0 +1,11 @@
+// Command tlspolicyd tells Postfix which TLS policy to use for a next hop.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

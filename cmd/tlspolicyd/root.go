@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tlspolicyd/internal/config"
+)
+
+// The exit statuses of every command.
+const (
+	exitDone    = 0
+	exitNo      = 1 // the answer is no
+	exitUsage   = 2 // wrong usage, or a wrong configuration
+	exitUnknown = 3 // could not tell
+	programName = "tlspolicyd"
+)
+
+// exitError is an error that decides the exit status. Without an error inside
+// nothing is printed: the output has said it all.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError is for a command line that makes no sense.
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// unknownError is for an answer that could not be had.
+func unknownError(err error) error { return &exitError{exitUnknown, err} }
+
+// run executes one command and returns its exit status.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	status, ee := exitUsage, (*exitError)(nil)
+	if errors.As(err, &ee) {
+		status = ee.status
+		if ee.err == nil {
+			return status
+		}
+	} else {
+		// cobra's own errors are all about the command line.
+		err = fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", programName, oneLine(err.Error()))
+	return status
+}
+
+// oneLine joins the lines of a text.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// options are the flags that all commands share.
+type options struct {
+	config string
+}
+
+// load reads the configuration. Its error is one line and ends the command.
+func (o *options) load() (config.Config, error) {
+	c, err := config.Load(o.config)
+	if err != nil {
+		return c, &exitError{exitUsage, err}
+	}
+	return c, nil
+}
+
+func newRoot() *cobra.Command {
+	o := new(options)
+	root := &cobra.Command{
+		Use:   programName,
+		Short: "TLS policies for Postfix: MTA-STS and DANE, kept fresh",
+		Long: `tlspolicyd answers Postfix, over a socketmap, which TLS policy to use for a next
+hop: DANE (RFC 7672) and MTA-STS (RFC 8461), from a durable cache that it keeps
+fresh by itself.
+
+Exit status of every command: 0 done, 1 the answer is no, 2 wrong usage or a
+wrong configuration, 3 could not tell.`,
+		Example: `  tlspolicyd serve
+  tlspolicyd lookup example.com`,
+		Args:              noArgs,
+		RunE:              needsSubcommand,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true, // manual pages must not depend on the day
+
+		SuggestionsMinimumDistance: 2,
+	}
+	root.PersistentFlags().StringVar(&o.config, "config", "",
+		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
+	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newVersion(), newMan())
+	return root
+}
+
+// noArgs is for commands that are only a place for subcommands.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		msg += ", perhaps " + strings.Join(near, " or ") + " is meant"
+	}
+	return errors.New(msg)
+}
+
+func needsSubcommand(cmd *cobra.Command, _ []string) error {
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return usageError("which command? One of: %s; see '%s --help'", strings.Join(names, ", "), cmd.CommandPath())
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/logging"
+	"tlspolicyd/socketmap"
+)
+
+// How long each step of stopping may take. A lookup in flight takes 15 s at
+// most; systemd kills after 90 s.
+const (
+	stopServing = 20 * time.Second
+	stopParts   = 10 * time.Second
+	stopLog     = 2 * time.Second
+)
+
+func newServe(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `serve answers Postfix until it gets SIGTERM or SIGINT. It listens on the configured
+sockets, or on those that systemd passes to it.
+
+Without root and without configuration its sockets are in
+$XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
+		Example: `  tlspolicyd serve
+  tlspolicyd serve --config /etc/tlspolicyd/tlspolicyd.toml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			if err := serve(cmd.Context(), cfg, cmd.ErrOrStderr()); err != nil {
+				return unknownError(err)
+			}
+			return nil
+		},
+	}
+}
+
+// serve runs the daemon until ctx ends or a signal asks it to stop, and then
+// stops it in order: sockets, background work and store, log.
+func serve(ctx context.Context, cfg config.Config, stderr io.Writer) error {
+	// A reader of stderr that goes away must not take the daemon with it:
+	// without this, Go ends the process at the first write.
+	signal.Ignore(syscall.SIGPIPE)
+	// Nothing that is created is for others, but the sockets, whose mode is set.
+	defer syscall.Umask(syscall.Umask(0o077))
+
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.Level)
+	log := logging.New(stderr, logging.Options{Level: level, Format: logging.Format(cfg.Log.Format)})
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopLog)
+		defer cancel()
+		_ = log.Close(ctx) // there is nowhere left to tell
+	}()
+
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	listeners, err := openListeners(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	p, err := newParts(ctx, cfg, log.Logger)
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
+	tellStart(log.Logger, cfg, p, listeners)
+	err = answer(ctx, stop, cfg, p.handler, listeners, log.Logger)
+
+	stopCtx, cancel := context.WithTimeout(context.Background(), stopParts)
+	defer cancel()
+	if stopErr := p.stop(stopCtx); stopErr != nil {
+		err = errors.Join(err, fmt.Errorf("stop: %w", stopErr))
+	}
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// openListeners takes the sockets from systemd, or opens those configured, and
+// creates the directories that are needed.
+func openListeners(ctx context.Context, cfg config.Config) ([]net.Listener, error) {
+	listeners, err := activated()
+	if err != nil {
+		return nil, err
+	}
+	var sockets []string
+	if len(listeners) == 0 {
+		sockets = append(sockets, cfg.Listen.Socketmap...)
+	}
+	if err := makeDirs(cfg, config.DefaultDirs(), append(sockets, cfg.Listen.Admin)); err != nil {
+		closeAll(listeners)
+		return nil, err
+	}
+	if len(listeners) > 0 {
+		return listeners, nil
+	}
+	return listen(ctx, cfg.Listen)
+}
+
+// answer serves the listeners until ctx ends or one of them fails. Before that
+// the service manager hears that the daemon is ready, afterwards that it stops.
+func answer(ctx context.Context, stop func(), cfg config.Config, h socketmap.Handler, listeners []net.Listener, log *slog.Logger) error {
+	server := &socketmap.Server{Handler: h, MaxConnections: cfg.Listen.MaxConnections, Log: log}
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- server.Serve(l) }()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	watching := make(chan struct{})
+	go func() { defer close(watching); watchdog(ctx, h, log) }()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	notify(log, daemon.SdNotifyReady)
+
+	var err error
+	running := len(listeners)
+	for err == nil && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+			running--
+			err = fmt.Errorf("accept connections: %w", err)
+		case <-hup:
+			log.Warn("SIGHUP does nothing yet: restart the daemon for new settings")
+		}
+	}
+	// A second signal ends the process at once.
+	stop()
+	cancel()
+	notify(log, daemon.SdNotifyStopping)
+	log.Info("stopping")
+	<-watching
+	stopCtx, cancelStop := context.WithTimeout(context.Background(), stopServing)
+	defer cancelStop()
+	if stopErr := server.Shutdown(stopCtx); stopErr != nil {
+		log.Warn("lookups were cut off", "error", stopErr)
+	}
+	for range running {
+		<-failed
+	}
+	return err
+}
+
+// tellStart says in one line what runs, and in another one when DANE cannot
+// work (docs/behaviour.md §4).
+func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
+	log.Info("started", "version", readBuildInfo().Version, "sockets", addresses(listeners),
+		"resolvers", p.resolvers, "ad_trusted", p.trustAD, "database", cfg.Cache.Path, "entries", p.entries)
+	if !p.trustAD {
+		log.Warn("DANE is off: a resolver is not on loopback, so its AD bits could be forged on the way " +
+			"(RFC 7672 section 2.1.3): run a validating resolver on this host and name it in dns.servers, " +
+			"or set dns.trust_ad = true if the path to it is safe")
+	}
+}
