@@ -4,12 +4,7 @@
 // knows nothing of Postfix.
 package dane
 
-import (
-	"context"
-	"time"
-
-	"tlspolicyd/internal/dnsclient"
-)
+import "time"
 
 // State is what DNSSEC proves about a destination (BEHAVIOUR §4).
 type State uint8
@@ -33,7 +28,12 @@ type Target struct {
 type Result struct {
 	State State
 	TTL   time.Duration // smallest TTL involved, as DNS gave it: the caller clamps it; 0 when nothing said
-	Hosts []Host        // in order of preference
+	Hosts []Host        // in order of preference; at most 32
+
+	// Omitted is how many MX hosts beyond those were not looked at. State is
+	// never Full then. None still stands: a client gives up long before (Postfix
+	// tries 5 addresses, smtp_mx_address_limit).
+	Omitted int
 
 	NullMX   bool // RFC 7505: the domain takes no mail
 	NoDomain bool // NXDOMAIN for the MX question
@@ -49,20 +49,21 @@ type Result struct {
 type Host struct {
 	Name       string // A-label, lower case, no final dot
 	Preference uint16
-	Implicit   bool // no MX record: the domain itself (5321 §5.1)
-	Addresses  []string
-	Secure     bool   // address answers (and aliases) are all authentic
-	Base       string // TLSA base domain that decided (7672 §2.2.3), empty when none was asked
+	Implicit   bool     // no MX record: the domain itself (5321 §5.1)
+	Addresses  []string // at most 32, for display
+	Secure     bool     // address answers (and aliases) are all authentic
+	Base       string   // TLSA base domain that decided (7672 §2.2.3), empty when none was asked
 	Verdict    Verdict
 	TLSA       []TLSA
-	Err        error // for Failed
+	TTL        time.Duration // smallest TTL of the answers about this host
+	Err        error         // for Failed
 }
 
 // Verdict is what is known about one MX host.
 type Verdict uint8
 
 const (
-	Failed    Verdict = iota // address or TLSA lookup failed
+	Failed    Verdict = iota // address lookup failed (Addresses is empty), or alias or TLSA lookup
 	NoAddress                // has no address, takes no part
 	Insecure                 // addresses are not secure: no TLSA lookup (7672 §2.2.2)
 	NoTLSA                   // secure denial, or TLSA answer not secure
@@ -77,8 +78,38 @@ type TLSA struct {
 	Unusable                      string // why it cannot be used; empty when it can
 }
 
-// Lookup evaluates the target. Hosts are looked up side by side. It never
-// fails: failures are part of the Result.
-func Lookup(ctx context.Context, r dnsclient.Resolver, t Target) Result {
-	panic("to be written")
+// String returns the state's name in lower case, for logs and explain.
+func (s State) String() string {
+	switch s {
+	case Unknown:
+		return "unknown"
+	case None:
+		return "none"
+	case Full:
+		return "full"
+	case Partial:
+		return "partial"
+	case InsecureMX:
+		return "insecure-mx"
+	}
+	return "invalid"
+}
+
+// String returns the verdict in a few words, for logs and explain.
+func (v Verdict) String() string {
+	switch v {
+	case Failed:
+		return "lookup failed"
+	case NoAddress:
+		return "no address"
+	case Insecure:
+		return "insecure"
+	case NoTLSA:
+		return "no TLSA"
+	case Unusable:
+		return "unusable TLSA"
+	case Usable:
+		return "usable TLSA"
+	}
+	return "invalid"
 }

@@ -130,7 +130,7 @@ func (c *Client) trusts(servers []netip.AddrPort) bool {
 // Lookup implements Resolver. ctx bounds the whole of it.
 func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) (Answer, error) {
 	q := dns.Question{Name: dns.Fqdn(name), Qtype: qtype, Qclass: dns.ClassINET}
-	if !askable(name) {
+	if !Askable(name) {
 		e := newError(q, Malformed, netip.AddrPort{})
 		e.Err = errors.New("not a domain name")
 		return Answer{}, e
@@ -161,9 +161,9 @@ func (c *Client) Lookup(ctx context.Context, name string, qtype uint16) (Answer,
 	}
 }
 
-// askable reports whether a name fits a question: labels of 63 and 255 bytes in
-// all (RFC 1035 §2.3.4).
-func askable(name string) bool {
+// Askable reports whether a name fits a question: labels of 1 to 63 bytes, 255
+// bytes in all (RFC 1035 §2.3.4). Names that do not cannot exist.
+func Askable(name string) bool {
 	_, err := dns.PackDomainName(dns.Fqdn(name), make([]byte, 255), 0, nil, false)
 	return err == nil && name != ""
 }
