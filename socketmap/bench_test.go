@@ -1,0 +1,190 @@
+package socketmap
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// hit is a handler that finds every answer ready, as the cached path does.
+type hit []byte
+
+func (h hit) Lookup(context.Context, []byte, []byte) []byte { return h }
+
+const (
+	hitKey   = "a-domain-of-the-usual-length.test"
+	hitReply = "OK secure match=.mx.a-domain-of-the-usual-length.test:mx2.test servername=hostname"
+)
+
+// roundTrips sends a request and reads a reply of the known size, n times.
+func roundTrips(nc net.Conn, request []byte, reply []byte, n int) error {
+	for range n {
+		if _, err := nc.Write(request); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(nc, reply); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestHitAllocatesNothing(t *testing.T) { // issue 2: a hit on the cached path allocates nothing
+	for _, tc := range []struct {
+		situation string
+		reply     string
+		pipelined int
+	}{
+		{"one request", hitReply, 1},
+		{"ten requests at once", hitReply, 10},
+		{"longest reply", "OK " + strings.Repeat("v", MaxReply-3), 1},
+	} {
+		for _, network := range []string{"unix", "tcp"} {
+			l, _ := listen(t, network)
+			start(t, &Server{Handler: hit(tc.reply)}, l)
+			p := dial(t, l)
+			request := []byte(strings.Repeat(frame("postfix "+hitKey), tc.pipelined))
+			want := []byte(strings.Repeat(frame(tc.reply), tc.pipelined))
+			got := make([]byte, len(want))
+			allocs := testing.AllocsPerRun(1000, func() {
+				if err := roundTrips(p.Conn, request, got, 1); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if allocs != 0 {
+				t.Errorf("%s over %s: %v allocations", tc.situation, network, allocs)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s over %s: wrong reply", tc.situation, network)
+			}
+		}
+	}
+}
+
+// inUse is the memory held by live objects and stacks.
+func inUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+func TestIdleConnectionsAreSmall(t *testing.T) { // issue 5: 10,000 idle connections under 100 MB
+	const connections, limit = 400, 10 << 10
+	l, _ := listen(t, "unix")
+	s := &Server{Handler: mirror}
+	start(t, s, l)
+	before := inUse()
+	for range connections {
+		p := dial(t, l)
+		p.ask(hitKey)
+		p.send(frame("m " + strings.Repeat("k", 10000))) // makes its buffers grow
+		p.want("OK m|" + strings.Repeat("k", 10000))
+		p.ask(hitKey)
+		p.r = nil // the test's own buffer is no part of this
+	}
+	for s.Stats().Idle < connections {
+		runtime.Gosched()
+	}
+	each := (inUse() - before) / connections
+	t.Logf("%d bytes a connection, the client's end included", each)
+	if each > limit {
+		t.Errorf("%d bytes for an idle connection, want at most %d", each, limit)
+	}
+}
+
+// serveEcho is the ceiling: it answers whatever it reads with the same bytes,
+// which is what any server with a goroutine a connection must do at least.
+func serveEcho(l net.Listener, request int, reply []byte) {
+	for {
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer nc.Close()
+			b := make([]byte, request)
+			for {
+				if _, err := io.ReadFull(nc, b); err != nil {
+					return
+				}
+				if _, err := nc.Write(reply); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// BenchmarkHit is a hit with one request in flight a connection, as Postfix
+// has it, beside an echo of the same sizes. The ratio of the two counts.
+func BenchmarkHit(b *testing.B) {
+	request, reply := []byte(frame("postfix "+hitKey)), []byte(frame(hitReply))
+	for _, network := range []string{"unix", "tcp"} {
+		for _, connections := range []int{1, 100} {
+			b.Run(fmt.Sprintf("%s/%d/echo", network, connections), func(b *testing.B) {
+				l, _ := listen(b, network)
+				go serveEcho(l, len(request), reply)
+				benchmark(b, l, connections, request, len(reply))
+				l.Close()
+			})
+			b.Run(fmt.Sprintf("%s/%d/server", network, connections), func(b *testing.B) {
+				l, _ := listen(b, network)
+				start(b, &Server{Handler: hit(hitReply)}, l)
+				benchmark(b, l, connections, request, len(reply))
+			})
+		}
+	}
+}
+
+// BenchmarkPipelined is what each of 16 requests that arrive together costs.
+func BenchmarkPipelined(b *testing.B) {
+	const together = 16
+	request := bytes.Repeat([]byte(frame("postfix "+hitKey)), together)
+	l, _ := listen(b, "unix")
+	start(b, &Server{Handler: hit(hitReply)}, l)
+	nc := dial(b, l)
+	reply := make([]byte, together*len(frame(hitReply)))
+	b.ReportAllocs()
+	b.ResetTimer()
+	if err := roundTrips(nc.Conn, request, reply, b.N/together+1); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func benchmark(b *testing.B, l net.Listener, connections int, request []byte, reply int) {
+	b.ReportAllocs()
+	var left atomic.Int64
+	var ready, done sync.WaitGroup
+	begin := make(chan struct{})
+	for range connections {
+		p := dial(b, l)
+		ready.Add(1)
+		done.Go(func() {
+			buf := make([]byte, reply)
+			err := roundTrips(p.Conn, request, buf, 1)
+			ready.Done()
+			<-begin
+			for err == nil && left.Add(-1) >= 0 {
+				err = roundTrips(p.Conn, request, buf, 1)
+			}
+			if err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	ready.Wait()
+	left.Store(int64(b.N))
+	b.ResetTimer()
+	close(begin)
+	done.Wait()
+	b.StopTimer()
+}

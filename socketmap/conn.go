@@ -1,0 +1,282 @@
+package socketmap
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+// Sizes of a connection's buffers, in bytes. Ten thousand idle connections must
+// not cost much, so what each of them keeps matters.
+const (
+	firstReadBuffer = 512            // holds any request for a real next hop
+	keptReadBuffer  = 4096           // what a client that pipelines makes a connection keep
+	fullReadBuffer  = MaxRequest + 7 // the longest request with its "16384:" and ","
+	writeBuffer     = 4096           // replies collected before a write
+	largeReply      = writeBuffer - 7
+)
+
+// maxStack is how much of a panicking handler's stack is logged, in bytes.
+const maxStack = 4 << 10
+
+// Values of conn.state other than the time since when it is idle.
+const (
+	busy = int64(0)  // a request is in flight
+	gone = int64(-1) // closed for room or by Shutdown
+)
+
+// errHalfSent is the end of a connection whose client did not finish a request.
+var errHalfSent = errors.New("half-sent request")
+
+// errGone is the end of a connection that was closed while idle.
+var errGone = errors.New("closed while idle")
+
+// conn is one connection. Everything but state belongs to its goroutine.
+type conn struct {
+	srv *Server
+	nc  net.Conn
+
+	// state is busy, gone, or since when the connection is idle, in
+	// nanoseconds since the server's epoch. Whoever changes it from idle owns
+	// what happens next: the connection's goroutine answers, anybody else
+	// closes it. So no request that has been read is ever dropped for room.
+	state atomic.Int64
+
+	buf        []byte // bytes read; r to w are still to be parsed
+	r, w       int
+	out        []byte        // replies still to be written, at most writeBuffer bytes
+	half       time.Duration // when the half-sent request must be complete; 0: there is none
+	read, sent deadline
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{srv: s, nc: nc, buf: make([]byte, firstReadBuffer)}
+	c.read.set, c.sent.set = nc.SetReadDeadline, nc.SetWriteDeadline
+	c.state.Store(int64(s.now()))
+	return c
+}
+
+// run serves the connection until it ends.
+func (c *conn) run() {
+	defer c.srv.forget(c)
+	defer c.nc.Close()
+	err := c.serve()
+	if errors.Is(err, ErrMalformed) || errors.Is(err, errHalfSent) {
+		c.srv.malformed.Add(1)
+		c.srv.tellMalformed.say(c.srv.Log, slog.LevelWarn, "closed a connection",
+			slog.Any("reason", err), slog.String("remote", c.nc.RemoteAddr().String()))
+	}
+}
+
+// serve answers request after request. Replies are held back as long as a
+// further request is already here in full, and always written before waiting.
+func (c *conn) serve() error {
+	for {
+		payload, size, err := cutNetstring(c.buf[c.r:c.w], MaxRequest)
+		switch {
+		case err != nil:
+			_ = c.flush() // what was asked before is answered; the connection ends in any case
+			return err
+		case size > 0:
+			c.r += size
+			c.half = 0
+			if err := c.reply(c.answer(payload)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+		if c.r == c.w {
+			err = c.await()
+		} else {
+			err = c.fill()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// await waits for the first bytes of the next request.
+func (c *conn) await() error {
+	c.r, c.w = 0, 0
+	if len(c.buf) > keptReadBuffer {
+		c.buf = make([]byte, firstReadBuffer)
+	}
+	idle := c.srv.now()
+	if err := c.read.keep(idle, or(c.srv.IdleTimeout, DefaultIdleTimeout)); err != nil {
+		return err
+	}
+	c.state.Store(int64(idle))
+	if c.srv.waiters.Load() > 0 {
+		c.srv.wake()
+	}
+	if c.srv.stopping.Load() {
+		return errGone
+	}
+	n, err := c.nc.Read(c.buf)
+	if !c.state.CompareAndSwap(int64(idle), busy) {
+		return errGone
+	}
+	return c.took(n, err)
+}
+
+// fill reads on where part of a request is here already.
+func (c *conn) fill() error {
+	now := c.srv.now()
+	if c.half == 0 {
+		// Counted from here and not from the read: a slow answer to the
+		// request before must not use up this one's time.
+		limit := or(c.srv.RequestTimeout, DefaultRequestTimeout)
+		c.half = now + limit
+		if err := c.read.in(now, limit); err != nil {
+			return err
+		}
+	}
+	c.w = copy(c.buf, c.buf[c.r:c.w])
+	c.r = 0
+	c.grow()
+	n, err := c.nc.Read(c.buf[c.w:])
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: incomplete after %v, begins with %q",
+			errHalfSent, or(c.srv.RequestTimeout, DefaultRequestTimeout), head(c.buf[:c.w]))
+	}
+	return c.took(n, err)
+}
+
+// took notes n bytes read. A read that brought bytes is no failure yet: if the
+// connection is broken, the next one says so.
+func (c *conn) took(n int, err error) error {
+	c.w += n
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// grow makes room in the read buffer when it is full. serve has refused what
+// does not fit in the last step already.
+func (c *conn) grow() {
+	if c.w < len(c.buf) {
+		return
+	}
+	size := keptReadBuffer
+	if c.w >= keptReadBuffer {
+		size = fullReadBuffer
+	}
+	larger := make([]byte, size)
+	copy(larger, c.buf[:c.w])
+	c.buf = larger
+}
+
+// answer gives the reply payload to a request payload.
+func (c *conn) answer(request []byte) []byte {
+	name, key, ok := cutRequest(request)
+	if !ok {
+		return []byte(`PERM request is not "NAME KEY"`)
+	}
+	reply := c.lookup(name, key)
+	if len(reply) > MaxReply {
+		c.srv.tellReply.say(c.srv.Log, slog.LevelError, "reply is too long for Postfix", slog.Int("bytes", len(reply)))
+		return fmt.Appendf(nil, "TEMP reply of %d bytes is longer than Postfix takes", len(reply))
+	}
+	return reply
+}
+
+// lookup asks the handler. A panic there costs this one answer.
+func (c *conn) lookup(name, key []byte) (reply []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.srv.panics.Add(1)
+			stack := debug.Stack()
+			c.srv.tellPanic.say(c.srv.Log, slog.LevelError, "lookup panicked",
+				slog.String("panic", fmt.Sprintf("%.200q", fmt.Sprint(p))),
+				slog.String("stack", string(stack[:min(len(stack), maxStack)])))
+			reply = []byte("TEMP internal error")
+		}
+	}()
+	return c.srv.Handler.Lookup(c.srv.ctx, name, key)
+}
+
+// reply puts a reply where the next flush finds it. One that is larger than the
+// buffer goes out from the handler's slice, without a copy.
+func (c *conn) reply(payload []byte) error {
+	if len(c.out)+netstringSize(len(payload)) > writeBuffer {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	if len(payload) <= largeReply {
+		c.out = AppendNetstring(c.out, payload)
+		return nil
+	}
+	c.out = append(strconv.AppendInt(c.out, int64(len(payload)), 10), ':')
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if err := c.write(payload); err != nil {
+		return err
+	}
+	c.out = append(c.out, ',')
+	return nil
+}
+
+// flush writes the replies collected so far.
+func (c *conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	err := c.write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+func (c *conn) write(b []byte) error {
+	if err := c.sent.keep(c.srv.now(), or(c.srv.WriteTimeout, DefaultWriteTimeout)); err != nil {
+		return err
+	}
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// closeIfIdle closes the connection if it has been idle since then and no
+// request waits unread in its socket. The caller is not the connection's own
+// goroutine.
+func (c *conn) closeIfIdle(since int64) bool {
+	if since <= 0 || hasUnread(c.nc) || !c.state.CompareAndSwap(since, gone) {
+		return false
+	}
+	c.nc.Close()
+	return true
+}
+
+// deadline is a read or a write deadline of a connection. Setting one costs a
+// timer and a lock in the runtime, so it is set a quarter further ahead than
+// asked for and then left alone until that quarter is used up: a busy
+// connection sets it once in a while and not once a request.
+type deadline struct {
+	set func(time.Time) error
+	at  time.Duration // since the server's epoch
+}
+
+// keep sees to it that the deadline is at least limit away.
+func (d *deadline) keep(now, limit time.Duration) error {
+	if d.at-now >= limit && d.at-now <= limit+limit/4 {
+		return nil
+	}
+	return d.in(now, limit+limit/4)
+}
+
+// in sets the deadline to exactly limit from now.
+func (d *deadline) in(now, limit time.Duration) error {
+	d.at = now + limit
+	return d.set(time.Now().Add(limit))
+}

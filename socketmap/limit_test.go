@@ -1,0 +1,199 @@
+package socketmap
+
+import (
+	"net"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAtTheLimitTheLongestIdleConnectionMakesRoom(t *testing.T) { // §1
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		s := &Server{Handler: mirror, MaxConnections: 3}
+		start(t, s, l)
+		a, b, c := l.dial(t), l.dial(t), l.dial(t)
+		for _, p := range []*peer{a, c, b, a} { // c is idle longest in the end
+			time.Sleep(time.Second)
+			p.ask("k")
+		}
+		synctest.Wait()
+		if st := s.Stats(); st.Connections != 3 || st.Idle != 3 || st.Evicted != 0 {
+			t.Fatalf("at the limit: %+v, want all three left alone", st)
+		}
+		d := l.dial(t)
+		d.ask("k")
+		c.wantClosed()
+		a.ask("k")
+		b.ask("k")
+		d.ask("k")
+		synctest.Wait()
+		if st := s.Stats(); st.Connections != 3 || st.Evicted != 1 || st.Accepted != 4 {
+			t.Errorf("afterwards: %+v", st)
+		}
+	})
+}
+
+func TestAConnectionWithARequestInFlightIsNeverClosedForRoom(t *testing.T) { // §1
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		var log journal
+		l := newPipeListener()
+		s := &Server{Handler: g, MaxConnections: 2, Log: log.logger()}
+		start(t, s, l)
+		working, half := l.dial(t), l.dial(t)
+		working.send(frame("m hold"))
+		<-g.entered
+		half.send("5:m a")
+		synctest.Wait()
+
+		late := l.dial(t)
+		synctest.Wait()
+		if st := s.Stats(); st.Connections != 2 || st.Evicted != 0 {
+			t.Fatalf("with none idle: %+v; want the third to wait", st)
+		}
+		if got := log.grep("connection limit reached"); len(got) != 1 {
+			t.Errorf("log %q, want one line", got)
+		}
+		half.send("bc,")
+		half.want("OK m|abc")
+		late.ask("k")
+		half.wantClosed()
+		close(g.released)
+		working.want("OK m|hold")
+	})
+}
+
+func TestConnectionWaitsInTheListenQueueOfARealSocket(t *testing.T) { // §1
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			g := newGate()
+			l, _ := listen(t, network)
+			s := &Server{Handler: g, MaxConnections: 1}
+			start(t, s, l)
+			first := dial(t, l)
+			first.send(frame("m hold"))
+			<-g.entered
+			var late []*peer
+			for range 5 {
+				p := dial(t, l)
+				p.send(frame("m k"))
+				late = append(late, p)
+			}
+			for s.waiters.Load() == 0 {
+				runtime.Gosched()
+			}
+			if st := s.Stats(); st.Connections != 1 || st.Accepted > 2 || st.Evicted != 0 {
+				t.Errorf("%+v with a request in flight, want the others to wait", st)
+			}
+			close(g.released)
+			first.want("OK m|hold")
+			first.wantClosed()
+			for _, p := range late {
+				p.want("OK m|k")
+			}
+		})
+	}
+}
+
+func TestIdleConnectionThatGotARequestDuringAcceptIsKept(t *testing.T) { // §1
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g, MaxConnections: 1}
+		start(t, s, l)
+		first := l.dial(t)
+		first.ask("k")
+		synctest.Wait() // full, but there is an idle one: Serve is in Accept now
+		first.send(frame("m hold"))
+		<-g.entered
+		second := l.dial(t)
+		synctest.Wait()
+		if st := s.Stats(); st.Connections != 1 || st.Evicted != 0 {
+			t.Fatalf("%+v, want the first kept", st)
+		}
+		close(g.released)
+		first.want("OK m|hold")
+		second.ask("k")
+		first.wantClosed()
+	})
+}
+
+func TestRoomIsFoundWhenAConnectionEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g, MaxConnections: 1}
+		start(t, s, l)
+		first := l.dial(t)
+		first.send("9:m")
+		synctest.Wait()
+		second := l.dial(t)
+		synctest.Wait()
+		first.Close()
+		second.ask("k")
+	})
+}
+
+func TestStopWhileWaitingForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g, MaxConnections: 1}
+		start(t, s, l)
+		p := l.dial(t)
+		p.send(frame("m hold"))
+		<-g.entered
+		first, _ := l.dial(t), l.dial(t)
+		synctest.Wait()
+		// Serve was in Accept when the only connection was still idle, so it
+		// has taken the first out of the queue; the second it must not.
+		if len(l.queue) != 1 {
+			t.Errorf("%d in the listen queue, want 1", len(l.queue))
+		}
+		s.Close() // start's cleanup sees Serve return
+		p.wantClosed()
+		first.wantClosed()
+		if len(l.queue) != 1 {
+			t.Errorf("%d left in the listen queue for another process, want 1", len(l.queue))
+		}
+	})
+}
+
+func TestAnUnreadRequestCountsAsInFlight(t *testing.T) { // §1
+	l, _ := listen(t, "unix")
+	defer l.Close()
+	p := dial(t, l)
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	s := &Server{Handler: mirror}
+	s.init()
+	defer s.cancel()
+	c := newConn(s, nc) // idle, and nobody reads
+	s.conns[c] = struct{}{}
+
+	p.send(frame("m k"))
+	if s.evict() {
+		t.Fatal("a connection with an unread request was closed for room")
+	}
+	if _, err := nc.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	if !s.evict() {
+		t.Fatal("an idle connection was not closed for room")
+	}
+	p.wantClosed()
+}
+
+func TestUnreadCannotBeToldOfAPipe(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	if hasUnread(near) {
+		t.Error("hasUnread of a pipe")
+	}
+}

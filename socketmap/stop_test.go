@@ -1,0 +1,156 @@
+package socketmap
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestShutdownClosesIdleAndFinishesWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g}
+		start(t, s, l)
+		idle, fresh, working := l.dial(t), l.dial(t), l.dial(t)
+		idle.ask("a.test")
+		working.send(frame("m hold", "m next", "m hold"))
+		<-g.entered
+		synctest.Wait()
+
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(t.Context()) }()
+		idle.wantClosed()
+		fresh.wantClosed()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("Shutdown returned %v with a request in flight", err)
+		default:
+		}
+		close(g.released)
+		working.want("OK m|hold", "OK m|next", "OK m|hold")
+		working.wantClosed()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("listener is open after Shutdown: %v", err)
+		}
+	})
+}
+
+func TestShutdownLetsAHalfSentRequestArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		s := &Server{Handler: mirror}
+		start(t, s, l)
+		p := l.dial(t)
+		p.send("5:m a")
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(t.Context()) }()
+		synctest.Wait()
+		p.send("bc,")
+		p.want("OK m|abc")
+		p.wantClosed()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}
+
+func TestShutdownForcesWhenItsTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g}
+		start(t, s, l)
+		p := l.dial(t)
+		p.send(frame("m hold"))
+		<-g.entered
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Shutdown: %v, want DeadlineExceeded", err)
+		}
+		p.wantClosed() // and the handler has ended, or the bubble would not
+	})
+}
+
+func TestServeAfterShutdown(t *testing.T) {
+	l, _ := listen(t, "tcp")
+	s := &Server{Handler: mirror}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); !errors.Is(err, ErrServerClosed) {
+		t.Errorf("Serve: %v, want ErrServerClosed", err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("listener left open: %v", err)
+	}
+}
+
+func TestShutdownUnderLoadLosesNoReply(t *testing.T) {
+	// Clients that behave as Postfix does, a server that stops, and another one
+	// on the same listen queue, as under socket activation.
+	l, address := listen(t, "unix")
+	file, err := l.(*unixListener).Listener.(*net.UnixListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	first, second := &Server{Handler: mirror}, &Server{Handler: mirror}
+	kept, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, first, kept)
+
+	failed := make(chan error, 10)
+	asked := make(chan struct{}, 10)
+	ctx, stop := context.WithCancel(t.Context())
+	for range cap(failed) {
+		c, err := NewClient(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			defer c.Close()
+			for n := 0; ; n++ {
+				if n == 100 {
+					asked <- struct{}{}
+				}
+				if _, err := c.Lookup(context.Background(), "m", "k"); err != nil || ctx.Err() != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	for range cap(asked) {
+		<-asked
+	}
+	if err := first.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	start(t, second, again)
+	for second.Stats().Connections < cap(failed) && len(failed) == 0 {
+		dial(t, l).ask("k") // time for the others, without a sleep
+	}
+	stop()
+	for range cap(failed) {
+		if err := <-failed; err != nil {
+			t.Errorf("lookup failed across the restart: %v", err)
+		}
+	}
+	l.Close()
+}
