@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"tlspolicyd/socketmap"
 )
@@ -83,9 +84,9 @@ type daemonProcess struct {
 	err    error         // of Wait
 }
 
-// daemon [-stderr=closed] [-activate=ADDRESS] [ARG...] starts tlspolicyd as a
-// service manager does and waits until it is ready. Its log goes to
-// daemon.log.
+// daemon [-stderr=closed|stalled] [-activate=PATH] [ARG...] starts tlspolicyd
+// as a service manager does and waits until it is ready. Its log goes to
+// daemon.log, or to a pipe whose reader has gone or does not read.
 func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	d := ts.Value(daemonKey{}).(*daemonProcess)
 	stderr, err := os.Create(ts.MkAbs("daemon.log"))
@@ -93,12 +94,9 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	program := []string{programName}
 	var files []*os.File
 	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
-		if args[0] == "-stderr=closed" {
-			r, w, err := os.Pipe()
-			ts.Check(err)
-			r.Close()
+		if kind, ok := strings.CutPrefix(args[0], "-stderr="); ok {
 			stderr.Close()
-			stderr = w
+			stderr = unreadPipe(ts, kind == "stalled")
 		}
 		if path, ok := strings.CutPrefix(args[0], "-activate="); ok {
 			l, err := net.Listen("unix", ts.MkAbs(path))
@@ -148,6 +146,23 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 		d.notify.Close()
 	})
 	cmdAwait(ts, false, []string{"READY=1"})
+}
+
+// unreadPipe returns the end for writing of a pipe whose other end is closed,
+// or of one that is full and that nobody reads.
+func unreadPipe(ts *testscript.TestScript, stalled bool) *os.File {
+	r, w, err := os.Pipe()
+	ts.Check(err)
+	if !stalled {
+		r.Close()
+		return w
+	}
+	ts.Defer(func() { r.Close() })
+	size, err := unix.FcntlInt(w.Fd(), unix.F_GETPIPE_SZ, 0)
+	ts.Check(err)
+	_, err = w.Write(make([]byte, size))
+	ts.Check(err)
+	return w
 }
 
 // lookPath finds a program in the PATH of the script.
