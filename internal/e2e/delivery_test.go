@@ -89,7 +89,7 @@ func testMailWithTLSRPT(t *testing.T, w *world) {
 		}
 		wantEqual(t, "policy strings", p.Strings, []string{
 			"version: STSv1", "mode: enforce", "mx: *.wildcard.open.test",
-			"mx: mx2.wildcard.open.test", "max_age: 604800",
+			"mx: MX2.wildcard.open.test", "max_age: 604800",
 		})
 		wantEqual(t, "MX host patterns", p.MXHosts, []string{"*.wildcard.open.test", "mx2.wildcard.open.test"})
 	})
@@ -119,9 +119,13 @@ func testMailWithTLSRPT(t *testing.T, w *world) {
 		}
 	})
 	t.Run("DANE", func(t *testing.T) {
+		w.reports.drain()
 		o := s.send(t, "a@dane.signed.test")
 		wantDelivered(t, o, "mx.dane.signed.test", "dane", "Verified")
 		wantNoWarning(t, o)
+		if p := w.reports.next(t, "dane.signed.test").Policies[0]; p.Failed != 0 || p.Type != reportTLSA {
+			t.Errorf("got %+v, want a success under the TLSA records", p)
+		}
 	})
 	t.Run("no policy", func(t *testing.T) {
 		o := s.send(t, "a@absent.open.test")

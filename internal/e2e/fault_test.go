@@ -7,11 +7,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/smtp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // testKeyChange: an MX host that shows another key than its TLSA record says is
@@ -135,4 +137,35 @@ func testForgery(t *testing.T, w *world) {
 	}
 	wantDeferred(t, w.postfix37.send(t, "b@"+domain), "4.7.5", "Server certificate not verified")
 	wantDeferred(t, w.postfix310.send(t, "c@"+domain), "4.7.5", "Server certificate not verified")
+}
+
+// testPolicyChange: an administrator who moves the mail and changes policy and
+// id is followed when the TXT record's TTL, of at least 60 s, is over, not when
+// max_age is (RFC 8461 §5.1; BEHAVIOUR §6).
+func testPolicyChange(t *testing.T, w *world) {
+	const domain = "changing.open.test"
+	wantDeferred(t, w.postfix37.send(t, "a@"+domain), "4.7.5", "Server certificate not verified")
+
+	if err := enforced(domain, "mx."+domain).publish(); err != nil {
+		t.Fatal(err)
+	}
+	old, changed := `_mta-sts.changing     1   TXT  "v=STSv1; id=1;"`, `_mta-sts.changing 1 TXT "v=STSv1; id=2;"`
+	records := strings.Replace(openRecords, old, changed, 1)
+	if records == openRecords {
+		t.Fatal("nothing was changed")
+	}
+	if err := w.names.republish(testZone{origin: "open.test", records: records}); err != nil {
+		t.Fatal(err)
+	}
+	want := reply{value: "secure match=mx." + domain + " servername=hostname", found: true}
+	err := waitUpTo(3*time.Minute, func() error {
+		if got := w.postfix37.query(t, w.daemon.table("postfix"), domain); got != want {
+			return fmt.Errorf("got %+v, want %+v", got, want)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantDelivered(t, w.postfix37.send(t, "b@"+domain), "mx."+domain, "good", "Verified")
 }

@@ -131,6 +131,12 @@ mx.forged                 A    ` + goodHost + `
 _mta-sts.forged           TXT  "v=STSv1; id=1;"
 mta-sts.forged            A    ` + policyHost + `
 
+; until a test changes the policy and its id
+changing                  MX   10 mx.changing
+mx.changing               A    ` + goodHost + `
+_mta-sts.changing     1   TXT  "v=STSv1; id=1;"
+mta-sts.changing          A    ` + policyHost + `
+
 ; MX answer insecure, host secure (RFC 7672 §2.2.1)
 half                      MX   10 mx.dane.signed.test.
 halfsts                   MX   10 mx.dane.signed.test.
@@ -142,6 +148,7 @@ mta-sts.halfsts           A    ` + policyHost + `
 const signedRecords = `
 dane                      MX   10 mx.dane
 mx.dane                   A    ` + daneHost + `
+_smtp._tls.dane           TXT  "v=TLSRPTv1; rua=mailto:reports@dane.signed.test"
 
 both                      MX   10 mx.dane
 _mta-sts.both             TXT  "v=STSv1; id=1;"
@@ -185,36 +192,39 @@ mta-sts.forged            A    ` + policyHost + `
 	return genuine, "mx.forged A " + mismatchHost + "\n"
 }
 
-func policies() []policy {
-	enforce := func(domain string, mx ...string) policy {
-		text := "version: STSv1\r\nmode: enforce\r\n"
-		for _, pattern := range mx {
-			text += "mx: " + pattern + "\r\n"
-		}
-		return policy{domain: domain, text: text + "max_age: 604800\r\n"}
+// enforced is a policy file in enforce mode.
+func enforced(domain string, mx ...string) policy {
+	text := "version: STSv1\r\nmode: enforce\r\n"
+	for _, pattern := range mx {
+		text += "mx: " + pattern + "\r\n"
 	}
+	return policy{domain: domain, text: text + "max_age: 604800\r\n"}
+}
+
+func policies() []policy {
 	testing := policy{
 		domain: "testing.open.test",
 		text:   "version: STSv1\nmode: testing\nmx: mx.testing.open.test\nmax_age: 86400\n",
 	}
 	// RFC 8461 §3.2 lets a policy have fields that nobody knows; none of these
 	// may reach Postfix, where they would be attributes.
-	hostile := enforce("hostile.open.test", "mx.hostile.open.test")
+	hostile := enforced("hostile.open.test", "mx.hostile.open.test")
 	hostile.text += "x: } policy_failure=sts-policy-invalid {\n" +
 		"y: match=.test policy_type=no-policy-found\n" +
 		"mx_host_pattern: *.test\n"
 	return []policy{
-		enforce("sts.open.test", "mx.sts.open.test"),
-		enforce("wildcard.open.test", "*.wildcard.open.test", "MX2.wildcard.open.test"),
-		enforce("deep.open.test", "*.deep.open.test"),
-		enforce("unlisted.open.test", "mx.unlisted.open.test"),
-		enforce("mismatch.open.test", "mx.mismatch.open.test"),
-		enforce("plaintext.open.test", "mx.plaintext.open.test"),
-		enforce("wrongcert.open.test", "mx.sts.open.test"),
-		enforce("forged.open.test", "mx.forged.open.test"),
-		enforce("halfsts.open.test", "mx.dane.signed.test"),
-		enforce("both.signed.test", "mx.dane.signed.test"),
-		enforce("stsonly.signed.test", "plain.signed.test"),
+		enforced("sts.open.test", "mx.sts.open.test"),
+		enforced("wildcard.open.test", "*.wildcard.open.test", "MX2.wildcard.open.test"),
+		enforced("deep.open.test", "*.deep.open.test"),
+		enforced("unlisted.open.test", "mx.unlisted.open.test"),
+		enforced("mismatch.open.test", "mx.mismatch.open.test"),
+		enforced("plaintext.open.test", "mx.plaintext.open.test"),
+		enforced("wrongcert.open.test", "mx.sts.open.test"),
+		enforced("forged.open.test", "mx.forged.open.test"),
+		enforced("changing.open.test", "mx.elsewhere.invalid"),
+		enforced("halfsts.open.test", "mx.dane.signed.test"),
+		enforced("both.signed.test", "mx.dane.signed.test"),
+		enforced("stsonly.signed.test", "plain.signed.test"),
 		testing,
 		hostile,
 	}
@@ -224,6 +234,6 @@ func policies() []policy {
 func goodNames() []string {
 	return []string{
 		"mx.sts.open.test", "mx.wildcard.open.test", "a.b.deep.open.test", "other.unlisted.open.test",
-		"mx.hostile.open.test", "mx.forged.open.test", "plain.signed.test",
+		"mx.hostile.open.test", "mx.forged.open.test", "mx.changing.open.test", "plain.signed.test",
 	}
 }

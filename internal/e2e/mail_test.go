@@ -134,9 +134,12 @@ func submit(address, recipient, id string) (queueID string, err error) {
 		line string
 		code int
 	}{
-		{"", 220}, {"EHLO client.test", 250},
-		{"MAIL FROM:<sender@client.test>", 250}, {"RCPT TO:<" + recipient + ">", 250},
-		{"DATA", 354}, {"Subject: " + id + "\r\n\r\n" + id + "\r\n.", 250},
+		{"", 220},
+		{"EHLO client.test", 250},
+		{"MAIL FROM:<sender@client.test>", 250},
+		{"RCPT TO:<" + recipient + ">", 250},
+		{"DATA", 354},
+		{"Subject: " + id + "\r\n\r\n" + id + "\r\n.", 250},
 	}
 	var message string
 	for _, step := range dialogue {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -104,8 +103,6 @@ func (p *postfix) start() (err error) {
 	_, err = p.waitForLog(0, `daemon started -- version \S+`)
 	return err
 }
-
-func (p *postfix) stop() error { return p.proc.stop(syscall.SIGTERM) }
 
 // run runs one of the instance's commands.
 func (p *postfix) run(name string, args ...string) (stdout, stderr string, err error) {

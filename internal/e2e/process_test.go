@@ -85,9 +85,11 @@ func command(root string, argv ...string) (stdout, stderr string, err error) {
 }
 
 // waitFor asks until the condition holds. The condition says what is missing.
-func waitFor(missing func() error) error {
-	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
+func waitFor(missing func() error) error { return waitUpTo(patience, missing) }
+
+func waitUpTo(limit time.Duration, missing func() error) error {
+	deadline := time.After(limit)
+	tick := time.NewTicker(limit / 1000)
 	defer tick.Stop()
 	for {
 		err := missing()

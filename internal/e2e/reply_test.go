@@ -120,7 +120,7 @@ func testReplyWithTLSRPT(t *testing.T, w *world) {
 				" policy_type=sts policy_domain=wildcard.open.test" +
 				" mx_host_pattern=*.wildcard.open.test mx_host_pattern=mx2.wildcard.open.test" +
 				" { policy_string = version: STSv1 } { policy_string = mode: enforce }" +
-				" { policy_string = mx: *.wildcard.open.test } { policy_string = mx: mx2.wildcard.open.test }" +
+				" { policy_string = mx: *.wildcard.open.test } { policy_string = mx: MX2.wildcard.open.test }" +
 				" { policy_string = max_age: 604800 }",
 		},
 		{

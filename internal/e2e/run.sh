@@ -13,6 +13,7 @@ set -eu
 
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 
 die() {
@@ -113,8 +114,9 @@ cd "$repo"
 say "building the daemon and the tests"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-go build -o "$work/tlspolicyd" ./cmd/tlspolicyd
-go test -c -tags e2e -o "$work/e2e.test" ./internal/e2e/
+# The repository may belong to another user than root, which git refuses to read.
+go build -buildvcs=false -o "$work/tlspolicyd" ./cmd/tlspolicyd
+go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./internal/e2e/
 
 TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd \
 	"$work/e2e.test" -test.v -test.timeout 10m "$@" </dev/null

@@ -52,7 +52,7 @@ http {
 		if err := server(address, f.domain, certName, " root "+webDir+"/"+f.domain+";"); err != nil {
 			return nil, err
 		}
-		if err := write(webDir+"/"+f.domain+"/.well-known/mta-sts.txt", f.text); err != nil {
+		if err := f.publish(); err != nil {
 			return nil, err
 		}
 	}
@@ -65,6 +65,11 @@ http {
 		return nil, err
 	}
 	return &policyHosts{root: root}, nil
+}
+
+// publish puts the policy where nginx reads it.
+func (p policy) publish() error {
+	return write(webDir+"/"+p.domain+"/.well-known/mta-sts.txt", p.text)
 }
 
 func (h *policyHosts) start() (err error) {

@@ -59,6 +59,7 @@ func TestEndToEnd(t *testing.T) {
 		{"KeyChange", testKeyChange},
 		{"Outage", testOutage},
 		{"Forgery", testForgery},
+		{"PolicyChange", testPolicyChange}, // waits a minute for the TTL
 	}
 	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) { part.test(t, w) })
