@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
 )
@@ -130,8 +131,12 @@ func withResult(f DANEFacts, res dane.Result) DANEFacts {
 
 // reasonOf puts a failure into the one line that Postfix logs.
 func reasonOf(err error) string {
-	if err == nil {
+	var failed *dnsclient.Error
+	switch {
+	case err == nil:
 		return "DANE lookup failed"
+	case errors.As(err, &failed):
+		return printable(failed.Reason(), maxReason) // without the resolver's address
 	}
 	return printable(err.Error(), maxReason)
 }

@@ -390,15 +390,15 @@ func TestEvictedFromMemoryIsAnsweredFromTheStore(t *testing.T) {
 		h.stop()
 		h.memory = 1
 		h.start()
-		for i := range 8000 {
+		for i := range 4500 {
 			h.Zone(fmt.Sprintf("d%d.test. 86400 IN MX 10 mx.test.", i))
 		}
 		h.Zone("mx.test. 86400 IN A 192.0.2.1\n_25._tcp.mx.test. 86400 IN TLSA " + tlsa)
-		for i := range 8000 {
+		for i := range 4500 {
 			h.want(fmt.Sprintf("d%d.test", i), "OK dane-only")
 		}
 		h.Down(true)
-		for i := range 8000 {
+		for i := range 4500 {
 			h.want(fmt.Sprintf("d%d.test", i), "OK dane-only")
 		}
 	})

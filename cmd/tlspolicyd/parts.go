@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap"
+	"tlspolicyd/socketmap"
+	"tlspolicyd/store/bolt"
+)
+
+// parts is what answers lookups, put together.
+type parts struct {
+	handler   socketmap.Handler
+	resolvers []netip.AddrPort // that are asked at this moment
+	trustAD   bool             // their AD bits count (7672 §2.1.3)
+	entries   int              // records in the store
+
+	// stop ends the background work, waits for it and closes the store. It is
+	// called once, after the last lookup was answered or cut off.
+	stop func(context.Context) error
+}
+
+// newParts opens the store and builds everything behind the socket. The log
+// may be used until stop has returned.
+func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, error) {
+	resolver, err := newResolver(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	fetcher, err := newFetcher(cfg, resolver)
+	if err != nil {
+		return nil, err
+	}
+	db, err := bolt.Open(cfg.Cache.Path, bolt.Options{MaxEntries: cfg.Cache.MaxEntries, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	m := policymap.New(policymap.Options{
+		Store: db, Resolver: resolver, Fetcher: fetcher, Config: mapConfig(cfg),
+		Observer: &journal{log: log}, Concurrency: cfg.Fetch.Concurrency,
+	})
+	return &parts{
+		handler:   m,
+		resolvers: resolver.Servers(),
+		trustAD:   resolver.Trusted(),
+		entries:   db.Len(),
+		stop: func(ctx context.Context) error {
+			done := make(chan error, 1)
+			go func() {
+				m.Close()
+				done <- db.Close()
+			}()
+			select {
+			case err := <-done:
+				return err
+			case <-ctx.Done():
+				return errors.New("the database does not finish writing")
+			}
+		},
+	}, nil
+}
+
+func newResolver(cfg config.Config, log *slog.Logger) (*dnsclient.Client, error) {
+	return dnsclient.New(dnsclient.Config{
+		Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD, Timeout: cfg.DNS.Timeout,
+		OnChange: func(servers []netip.AddrPort, trusted bool) {
+			log.Info("resolvers changed", "resolvers", servers, "ad_trusted", trusted)
+		},
+	})
+}
+
+func newFetcher(cfg config.Config, resolver dnsclient.Resolver) (*mtasts.Fetcher, error) {
+	roots, err := trustStore(cfg.Fetch.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	return &mtasts.Fetcher{
+		Resolver: resolver, RootCAs: roots, AllowNetworks: cfg.Fetch.AllowNetworks,
+		Proxy: cfg.Fetch.Proxy, Timeout: cfg.Fetch.Timeout,
+	}, nil
+}
+
+// trustStore reads a file of certificate authorities; without one it is nil,
+// which stands for the system's.
+func trustStore(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("fetch.ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("fetch.ca_file: %s: no certificate in it: want PEM", path)
+	}
+	return pool, nil
+}
+
+func mapConfig(cfg config.Config) policymap.Config {
+	return policymap.Config{
+		Settings:        mapSettings(cfg),
+		Overrides:       cfg.Override,
+		FetchWait:       cfg.Fetch.Wait,
+		RefreshInterval: cfg.Refresh.Interval,
+		UnusedFor:       cfg.Refresh.UnusedFor,
+	}
+}
+
+func mapSettings(cfg config.Config) policymap.Settings {
+	return policymap.Settings{
+		InsecureMXPrefersDANE: cfg.Policy.InsecureMX == config.DANE,
+		PartialPrefersSTS:     cfg.Policy.Partial == config.MTASTS,
+		EnforceTesting:        cfg.Policy.Testing == config.EnforceTesting,
+	}
+}
