@@ -1,0 +1,241 @@
+package mtasts
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"tlspolicyd/internal/dnsclient"
+)
+
+const (
+	policyLabel = "mta-sts."                 // 8461 §3.3
+	policyPath  = "/.well-known/mta-sts.txt" // 8461 §3.2
+
+	// MaxPolicySize is the largest policy file that is accepted, in bytes
+	// (8461 §3.3 suggests this limit).
+	MaxPolicySize = 64 << 10
+
+	// DefaultTimeout bounds a fetch (8461 §3.3 suggests one minute).
+	DefaultTimeout = time.Minute
+
+	maxHeader = 64 << 10 // bytes of response header
+	maxNames  = 20       // names of a certificate that are reported
+	userAgent = "tlspolicyd"
+)
+
+// Fetcher fetches policy files (8461 §3.3). All fields but Resolver may stay
+// zero. It is safe for concurrent use; bounding how many fetches run at a time
+// is the caller's part.
+type Fetcher struct {
+	Resolver dnsclient.Resolver // finds the policy hosts' addresses
+
+	RootCAs *x509.CertPool // nil: the system's
+
+	// AllowNetworks are networks that policy hosts may be in although they are
+	// not public.
+	AllowNetworks []netip.Prefix
+
+	// Proxy is an HTTP proxy, "http://user:password@host:port"; nil: none. Its
+	// own address is the operator's choice and not checked, and where it is a
+	// name, Dial finds its address.
+	Proxy *url.URL
+
+	// Dial makes TCP connections; nil: net.Dialer. Policy hosts are given as
+	// "address:port", never by name.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Timeout bounds a whole fetch, from the first DNS question to the last
+	// byte; 0: DefaultTimeout.
+	Timeout time.Duration
+}
+
+// Fetch fetches and parses the policy of a domain, given in A-labels. The
+// error is always a *FetchError.
+func (f *Fetcher) Fetch(ctx context.Context, domain string) (*Fetched, error) {
+	timeout := f.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+
+	host := policyLabel + strings.ToLower(strings.TrimSuffix(domain, "."))
+	x := &Exchange{start: time.Now()}
+	policy, failure := f.fetch(ctx, host, x)
+	x.Total = time.Since(x.start)
+	if failure != nil {
+		failure.Host, failure.Exchange = host, x
+		return nil, failure
+	}
+	return &Fetched{Policy: policy, Body: x.Body, Exchange: x}, nil
+}
+
+// fetch takes the steps in order and notes each in x.
+func (f *Fetcher) fetch(ctx context.Context, host string, x *Exchange) (Policy, *FetchError) {
+	if fault := hostFault(host); fault != "" { // else the name could reach into the URL
+		return Policy{}, &FetchError{Stage: StageDNS, Reason: "no host name: " + fault}
+	}
+	x.URL = "https://" + host + policyPath
+	if f.Proxy != nil {
+		x.Proxy = printable(f.Proxy.Scheme+"://"+f.Proxy.Host, maxReason)
+	}
+	conn, failure := f.connect(ctx, host, x)
+	if failure != nil {
+		return Policy{}, failure
+	}
+	defer conn.Close()
+	session, failure := f.handshake(ctx, conn, host, x)
+	if failure != nil {
+		return Policy{}, failure
+	}
+	if failure := get(ctx, session, x); failure != nil {
+		return Policy{}, failure
+	}
+	policy, err := ParsePolicy(x.Body)
+	if err != nil {
+		return Policy{}, &FetchError{Stage: StagePolicy, Reason: err.Error(), Err: err}
+	}
+	return policy, nil
+}
+
+// handshake opens the TLS session: 1.2 or later, SNI, and a WebPKI certificate
+// with a DNS-ID that matches the policy host (8461 §3.3). crypto/tls matches
+// as 6125 §6.4 asks: subjectAltName only, a wildcard only as the whole
+// left-most label.
+func (f *Fetcher) handshake(ctx context.Context, conn net.Conn, host string, x *Exchange) (*tls.Conn, *FetchError) {
+	start := time.Now()
+	session := tls.Client(conn, &tls.Config{
+		ServerName: host,
+		RootCAs:    f.RootCAs,
+		MinVersion: tls.VersionTLS12,
+		// HTTP/2 would bring nothing to a single small request, and its framing
+		// and header compression are more for a hostile server to play with.
+		NextProtos: []string{"http/1.1"},
+	})
+	err := session.HandshakeContext(ctx)
+	x.TLS = time.Since(start)
+	if err == nil {
+		state := session.ConnectionState()
+		x.TLSVersion = tls.VersionName(state.Version)
+		x.CipherSuite = tls.CipherSuiteName(state.CipherSuite)
+		x.Certificate = describe(state.PeerCertificates)
+		return session, nil
+	}
+	if invalid, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		x.Certificate = describe(invalid.UnverifiedCertificates)
+		return nil, &FetchError{Stage: StageCertificate, Reason: printable(invalid.Err.Error(), maxReason), Err: err}
+	}
+	return nil, broken(ctx, x, StageTLS, "TLS handshake", err)
+}
+
+func describe(chain []*x509.Certificate) *Certificate {
+	if len(chain) == 0 {
+		return nil
+	}
+	leaf := chain[0]
+	c := &Certificate{
+		Issuer:    printable(leaf.Issuer.String(), maxReason),
+		NotBefore: leaf.NotBefore,
+		NotAfter:  leaf.NotAfter,
+	}
+	for _, name := range leaf.DNSNames[:min(len(leaf.DNSNames), maxNames)] {
+		c.Names = append(c.Names, printable(name, maxHostLength))
+	}
+	return c
+}
+
+// get sends the request over the session and leaves the policy file in x.Body.
+func get(ctx context.Context, session *tls.Conn, x *Exchange) *FetchError {
+	start := time.Now()
+	// RoundTrip of a Transport that lives for one request: no redirects, no
+	// cookies, no cache (8461 §3.3) and no proxy from the environment.
+	transport := &http.Transport{
+		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return session, nil },
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHeader,
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, x.URL, nil)
+	if err != nil {
+		return broken(ctx, x, StageHTTP, "request", err)
+	}
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return broken(ctx, x, StageHTTP, "waiting for the HTTP response", err)
+	}
+	defer resp.Body.Close()
+	x.Status = resp.StatusCode
+	x.MediaType = printable(resp.Header.Get("Content-Type"), maxReason)
+	x.Location = printable(resp.Header.Get("Location"), maxReason)
+	if failure := headFault(resp); failure != nil {
+		x.Response = time.Since(start)
+		return failure
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxPolicySize+1))
+	x.Response = time.Since(start)
+	x.Size = len(body)
+	x.Body = body[:min(len(body), MaxPolicySize)]
+	switch {
+	case err != nil:
+		return broken(ctx, x, StageHTTP, fmt.Sprintf("reading the policy file, after %d bytes", len(body)), err)
+	case len(body) > MaxPolicySize:
+		return &FetchError{Stage: StageSize, Reason: fmt.Sprintf("policy file is larger than %d bytes", MaxPolicySize)}
+	}
+	return nil
+}
+
+// headFault says why a response cannot carry a policy (8461 §3.3).
+func headFault(resp *http.Response) *FetchError {
+	if resp.StatusCode/100 == 3 {
+		return &FetchError{Stage: StageRedirect, Reason: fmt.Sprintf("%s to %s: redirects are not followed",
+			statusLine(resp.StatusCode), quote(resp.Header.Get("Location")))}
+	}
+	if resp.StatusCode != http.StatusOK {
+		return &FetchError{Stage: StageStatus, Reason: statusLine(resp.StatusCode)}
+	}
+	for _, coding := range resp.Header.Values("Content-Encoding") {
+		if !strings.EqualFold(strings.TrimSpace(coding), "identity") {
+			return &FetchError{Stage: StageEncoding, Reason: fmt.Sprintf("content coding %s was not asked for", quote(coding))}
+		}
+	}
+	// Any parameters will do, even those that mime.ParseMediaType refuses.
+	field := resp.Header.Get("Content-Type")
+	mediaType, _, _ := strings.Cut(field, ";")
+	if !strings.EqualFold(strings.Trim(mediaType, blanks), "text/plain") {
+		return &FetchError{Stage: StageMediaType, Reason: fmt.Sprintf("media type %s: want text/plain", quote(field))}
+	}
+	return nil
+}
+
+func statusLine(code int) string {
+	return strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", code, http.StatusText(code)))
+}
+
+// broken tells of an error in a step, which is a time-out when the time is up.
+func broken(ctx context.Context, x *Exchange, stage Stage, doing string, err error) *FetchError {
+	if ctx.Err() != nil {
+		return interrupted(ctx, x, doing)
+	}
+	return &FetchError{Stage: stage, Reason: doing + ": " + printable(err.Error(), maxReason), Err: err}
+}
+
+// interrupted tells of a fetch that was ended from this side.
+func interrupted(ctx context.Context, x *Exchange, doing string) *FetchError {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return &FetchError{Stage: StageCanceled, Reason: "canceled: " + doing, Err: ctx.Err()}
+	}
+	after := time.Since(x.start).Round(time.Millisecond)
+	return &FetchError{Stage: StageTimeout, Reason: fmt.Sprintf("gave up after %s: %s", after, doing), Err: ctx.Err()}
+}
