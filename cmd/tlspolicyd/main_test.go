@@ -29,7 +29,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			env.Values[daemonKey{}] = new(daemonProcess)
+			env.Values[daemonKey{}] = new([]*daemonProcess)
 			// As under systemd, so that nothing depends on who runs the test.
 			env.Setenv("RUNTIME_DIRECTORY", filepath.Join(env.WorkDir, "run"))
 			env.Setenv("STATE_DIRECTORY", filepath.Join(env.WorkDir, "state"))
@@ -76,7 +76,18 @@ type daemonKey struct{}
 // ended is what a script hears instead of the daemon once that has ended.
 const ended = "ENDED=1"
 
-// daemonProcess is the daemon of a script.
+// tellEnded puts that word behind everything told at a notification socket.
+func tellEnded(name string) error {
+	c, err := net.Dial("unixgram", name)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(ended))
+	return err
+}
+
+// daemonProcess is a daemon of a script.
 type daemonProcess struct {
 	cmd    *exec.Cmd
 	notify *net.UnixConn // what it tells its service manager
@@ -84,11 +95,21 @@ type daemonProcess struct {
 	err    error         // of Wait
 }
 
+// currentDaemon returns the one that was started last.
+func currentDaemon(ts *testscript.TestScript) *daemonProcess {
+	all := *ts.Value(daemonKey{}).(*[]*daemonProcess)
+	if len(all) == 0 {
+		ts.Fatalf("no daemon was started")
+	}
+	return all[len(all)-1]
+}
+
 // daemon [-stderr=closed|stalled] [-activate=PATH] [ARG...] starts tlspolicyd
 // as a service manager does and waits until it is ready. Its log goes to
 // daemon.log, or to a pipe whose reader has gone or does not read.
 func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
-	d := ts.Value(daemonKey{}).(*daemonProcess)
+	all := ts.Value(daemonKey{}).(*[]*daemonProcess)
+	d := &daemonProcess{ended: make(chan struct{})}
 	stderr, err := os.Create(ts.MkAbs("daemon.log"))
 	ts.Check(err)
 	program := []string{programName}
@@ -109,7 +130,7 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		args = args[1:]
 	}
-	notify := ts.MkAbs("notify.sock")
+	notify := ts.MkAbs(fmt.Sprintf("notify%d.sock", len(*all)))
 	d.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: notify})
 	ts.Check(err)
 	path, err := lookPath(ts, program[0])
@@ -129,21 +150,19 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	for _, f := range files {
 		f.Close()
 	}
-	d.ended = make(chan struct{})
+	*all = append(*all, d)
 	go func() {
+		defer close(d.ended)
 		d.err = d.cmd.Wait()
-		close(d.ended)
-		// Whoever awaits something learns, behind what was told before, that
-		// nothing more will come.
-		if c, err := net.Dial("unixgram", notify); err == nil {
-			_, _ = c.Write([]byte(ended))
-			c.Close()
+		// Whoever awaits something learns that nothing more will come.
+		if err := tellEnded(notify); err != nil && d.err == nil {
+			d.err = err
 		}
 	}()
 	ts.Defer(func() {
 		_ = d.cmd.Process.Kill() // gone already when all went well
+		d.notify.Close()         // nobody is to wait for room in it
 		<-d.ended
-		d.notify.Close()
 	})
 	cmdAwait(ts, false, []string{"READY=1"})
 }
@@ -179,12 +198,13 @@ func lookPath(ts *testscript.TestScript, name string) (string, error) {
 
 // await STATE waits until the daemon has told its service manager that state.
 func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
-	d := ts.Value(daemonKey{}).(*daemonProcess)
+	d := currentDaemon(ts)
 	buf := make([]byte, 4096)
 	for {
 		n, err := d.notify.Read(buf)
 		ts.Check(err)
 		if string(buf[:n]) == ended {
+			<-d.ended
 			ts.Fatalf("ended (%v) before it told %s: %s", d.err, args[0], ts.ReadFile("daemon.log"))
 		}
 		if strings.Contains("\n"+string(buf[:n])+"\n", "\n"+args[0]+"\n") {
@@ -195,7 +215,7 @@ func cmdAwait(ts *testscript.TestScript, _ bool, args []string) {
 
 // signal NAME sends a signal to the daemon.
 func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
-	d := ts.Value(daemonKey{}).(*daemonProcess)
+	d := currentDaemon(ts)
 	sig, ok := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP}[args[0]]
 	if !ok {
 		ts.Fatalf("signal %s", args[0])
@@ -205,7 +225,7 @@ func cmdSignal(ts *testscript.TestScript, _ bool, args []string) {
 
 // ended waits for the end of the daemon, which must be with status 0.
 func cmdEnded(ts *testscript.TestScript, _ bool, _ []string) {
-	d := ts.Value(daemonKey{}).(*daemonProcess)
+	d := currentDaemon(ts)
 	<-d.ended
 	if d.err != nil {
 		ts.Fatalf("daemon: %v: %s", d.err, ts.ReadFile("daemon.log"))

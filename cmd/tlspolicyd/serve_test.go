@@ -73,33 +73,32 @@ func TestAHangingDaemonIsLogged(t *testing.T) {
 	if n := strings.Count(out.String(), "ERROR lookups hang"); n != 2 {
 		t.Errorf("logged %d times, want 2: %s", n, out.String())
 	}
-	notify.Close()
-	if told := <-notify.told; told != "" {
+	if told := notify.all(t); told != "" {
 		t.Errorf("told %q", told)
 	}
 }
 
 // notifySocket collects what the process tells its service manager.
 type notifySocket struct {
-	*net.UnixConn
-	told chan string // everything, once closed
+	name string
+	told chan string
 }
 
 func listenNotify(t *testing.T) notifySocket {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "notify")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: name})
+	n := notifySocket{filepath.Join(t.TempDir(), "notify"), make(chan string, 1)}
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: n.name})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("NOTIFY_SOCKET", name)
-	n := notifySocket{c, make(chan string, 1)}
+	t.Setenv("NOTIFY_SOCKET", n.name)
 	go func() {
+		defer c.Close()
 		var all []string
 		buf := make([]byte, 4096)
 		for {
 			k, err := c.Read(buf)
-			if err != nil {
+			if err != nil || string(buf[:k]) == ended {
 				n.told <- strings.Join(all, " ")
 				return
 			}
@@ -107,6 +106,15 @@ func listenNotify(t *testing.T) notifySocket {
 		}
 	}()
 	return n
+}
+
+// all returns everything that was told.
+func (n notifySocket) all(t *testing.T) string {
+	t.Helper()
+	if err := tellEnded(n.name); err != nil {
+		t.Fatal(err)
+	}
+	return <-n.told
 }
 
 // When a socket fails the daemon stops in order and says why, so that the
@@ -138,8 +146,7 @@ func TestAListenerThatFailsEndsTheDaemon(t *testing.T) {
 	if err := log.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	notify.Close()
-	if told := <-notify.told; !strings.HasSuffix(told, "STOPPING=1") {
+	if told := notify.all(t); !strings.HasSuffix(told, "STOPPING=1") {
 		t.Errorf("told %q", told)
 	}
 }

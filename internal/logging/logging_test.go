@@ -22,6 +22,7 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -113,10 +114,15 @@ func TestCloseAndFlushGiveUpWithTheirContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := New(w, Options{Format: Text, Queue: 1})
-	for range 3000 {
-		l.Info("resolved", "domain", "example.test")
+	size, err := unix.FcntlInt(w.Fd(), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := w.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	l := New(w, Options{Format: Text, Queue: 1})
+	l.Info("resolved", "domain", "example.test") // the pipe is full: never written
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := l.Flush(over); !errors.Is(err, context.Canceled) {
