@@ -120,7 +120,7 @@ func (c *Client) trusts(servers []netip.AddrPort) bool {
 		return true
 	}
 	for _, s := range servers {
-		if !s.Addr().Unmap().IsLoopback() {
+		if !s.Addr().IsLoopback() {
 			return false
 		}
 	}
