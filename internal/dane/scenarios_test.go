@@ -114,6 +114,7 @@ var scenarios = []scenario{
 	{
 		name: "MX targets that are no host names",
 		zone: `example.test. MX 10 192.0.2.9.
+			192.0.2.9. A 192.0.2.9
 			example.test. MX 15 not\032a\000host.test.
 			example.test. MX 20 mx1.test.` + hosts + `_25._tcp.mx1.test. TLSA 3 1 1 DIGEST`,
 		want: "full +tlsa\n192.0.2.9: no address\nnot\\ a\\000host.test: no address\nmx1.test: usable TLSA\n",
