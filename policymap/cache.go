@@ -2,11 +2,10 @@ package policymap
 
 import (
 	"hash/maphash"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"tlspolicyd/store"
 )
 
 // entry is an answer in memory. Everything but lastUsed is fixed once the
@@ -16,7 +15,7 @@ type entry struct {
 	replies  replies
 	decision Decision
 	sts      STSState
-	rec      store.Record // the facts behind the answer
+	noted    time.Time // the last use that is on disk
 
 	until   time.Time // the answer is good before this
 	recheck time.Time // from then on a hit starts a look in the background; zero: never
@@ -37,7 +36,12 @@ func (e *entry) touch(now time.Time) {
 
 func (e *entry) used() time.Time { return time.Unix(e.lastUsed.Load(), 0) }
 
-const cacheShards = 1024 // a power of two
+func (e *entry) size() int { return len(e.replies.postfix) + len(e.replies.tlsrpt) }
+
+const (
+	cacheShards = 1024      // a power of two
+	shardBytes  = 256 << 10 // of replies: two of the largest there can be
+)
 
 // cache holds the answers in memory by canonical key. A reader loads a pointer
 // and looks into a map that nobody changes any more; a writer replaces the
@@ -80,34 +84,42 @@ func (c *cache) shard(key string) *shard {
 	return &c.shards[maphash.String(c.seed, key)%cacheShards]
 }
 
-// put stores an entry in place of any other of its key. A full shard loses
-// the entry that was not asked for longest; its facts are in the store.
+// put stores an entry in place of any other of its key. A shard that is full,
+// by number or by size, loses what was not asked for longest; the facts are in
+// the store.
 func (c *cache) put(key string, e *entry) {
 	s := c.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.entries.Load()
-	if old == nil {
-		s.entries.Store(&map[string]*entry{key: e})
-		return
-	}
-	next := make(map[string]*entry, len(*old)+1)
-	var idle string
-	idleSince := int64(1<<63 - 1)
-	for k, v := range *old {
-		next[k] = v
-		if used := v.lastUsed.Load(); k != key && used < idleSince {
-			idle, idleSince = k, used
+	next := make(map[string]*entry)
+	bytes := e.size()
+	if old := s.entries.Load(); old != nil {
+		for k, v := range *old {
+			if k != key {
+				next[k] = v
+				bytes += v.size()
+			} else if used := v.lastUsed.Load(); used > e.lastUsed.Load() {
+				e.lastUsed.Store(used)
+			}
 		}
 	}
-	if prev := next[key]; prev != nil && prev.lastUsed.Load() > e.lastUsed.Load() {
-		e.lastUsed.Store(prev.lastUsed.Load())
-	}
-	next[key] = e
-	if len(next) > c.perShard && idleSince < 1<<63-1 {
+	for len(next) > 0 && (len(next) >= c.perShard || bytes > shardBytes) {
+		idle := idlest(next)
+		bytes -= next[idle].size()
 		delete(next, idle)
 	}
+	next[key] = e
 	s.entries.Store(&next)
+}
+
+func idlest(entries map[string]*entry) (key string) {
+	since := int64(math.MaxInt64)
+	for k, v := range entries {
+		if used := v.lastUsed.Load(); used < since {
+			key, since = k, used
+		}
+	}
+	return key
 }
 
 func (c *cache) remove(key string) {

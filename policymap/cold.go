@@ -19,6 +19,7 @@ const (
 	daneTimeout   = 14 * time.Second // leaves a second to decide, write and reply
 	knownWait     = 2 * time.Second  // how long a lookup waits where a last known state can stand in
 	stsTimeout    = 90 * time.Second // TXT lookup and fetch; the fetch has its own 60 s
+	maxFetches    = 512              // at a time, of lookups and the refresher together
 	pendingFor    = time.Minute      // how long an answer stands that a running fetch may still change
 )
 
@@ -98,7 +99,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 // in, not for long. The result is zero where the wait was in vain.
 func (m *Map) awaitDANE(hop NextHop, last DANEFacts, began time.Time) (DANEFacts, dane.Result) {
 	wait := lookupTimeout - 500*time.Millisecond
-	if last.Last != dane.Unknown && last.LastAge <= lastKnownFor {
+	if last.SomeTLSA || last.Last != dane.Unknown && last.LastAge <= lastKnownFor {
 		wait = knownWait
 	}
 	timer := time.NewTimer(wait)
@@ -220,13 +221,17 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, again
 	switch {
 	case found.Failed:
 		after.TXTTTL, after.TXTError = txtRetry, reasonOf(found.Err)
+		if again { // what lookups find does not make the refresher's pauses longer
+			after.FailedAt = now
+			after.Failures++
+		}
 	case !found.Found:
 		after.TXTID, after.TXTError = "", reasonOf(found.Err)
 	default:
 		after.TXTID, after.TXTError = found.Record.ID, ""
 		if m.wantsFetch(&after, now, again) {
-			once = m.fetch(ctx, domain, &after, !again)
-			if ctx.Err() != nil && after.FetchedAt.Equal(before.FetchedAt) && once == nil {
+			once = m.fetch(ctx, domain, &after, again)
+			if ctx.Err() != nil {
 				return nil
 			}
 		}
@@ -250,11 +255,20 @@ func (m *Map) wantsFetch(s *store.STS, now time.Time, again bool) bool {
 }
 
 // fetch gets the policy file and notes the outcome in s.
-func (m *Map) fetch(ctx context.Context, domain string, s *store.STS, cold bool) (once *mtasts.Policy) {
+func (m *Map) fetch(ctx context.Context, domain string, s *store.STS, background bool) (once *mtasts.Policy) {
+	select {
+	case m.fetches <- struct{}{}:
+		defer func() { <-m.fetches }()
+	case <-ctx.Done():
+		return nil
+	}
 	began := m.clock.now()
 	got, err := m.fetcher.Fetch(ctx, domain)
+	if ctx.Err() != nil {
+		return nil // abandoned or stopping: says nothing about the policy host
+	}
 	now := m.clock.now()
-	m.observer.Fetched(domain, !cold, now.Sub(began), err)
+	m.observer.Fetched(domain, background, now.Sub(began), err)
 	if err != nil {
 		// A failure never ends or shortens a policy (8461 §5.1).
 		s.FailedID, s.FailedAt, s.Error = s.TXTID, now, reasonOf(err)
@@ -281,7 +295,11 @@ func (m *Map) fromFacts(hop NextHop, rec *store.Record, now time.Time) *entry {
 	if !known && !daneAlone(facts, set) {
 		return nil
 	}
-	return m.assemble(hop, rec, facts, stsOutcome{pending: !known}, now)
+	e := m.assemble(hop, rec, facts, stsOutcome{pending: !known}, now)
+	if !known {
+		e.recheck = now // nobody is looking: the next hit has somebody look
+	}
+	return e
 }
 
 // assemble decides, renders, and says how long the answer is good.
@@ -293,7 +311,7 @@ func (m *Map) assemble(hop NextHop, rec *store.Record, facts DANEFacts, found st
 	}
 	d := Decide(facts, sts.state, set)
 	e := &entry{
-		hop: hop, decision: d, sts: sts.state, rec: *rec,
+		hop: hop, decision: d, sts: sts.state, noted: rec.LastUsed,
 		replies: render(d, hop.Domain, sts.policy, ""),
 		recheck: sts.recheck,
 	}

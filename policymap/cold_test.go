@@ -77,7 +77,7 @@ func TestRowsFromTheWire(t *testing.T) {
 			{"full.test", "OK dane-only", RowFull},
 			{"[mx.full.test]", "OK dane-only", RowFull},
 			{"full.test:587", "OK dane", RowPartialEnforce}, // the policy of full.test is known by now
-			{"partial.test", "OK dane", RowPartial}, // DANE decides alone, the policy is not waited for
+			{"partial.test", "OK dane", RowPartial},         // DANE decides alone, the policy is not waited for
 			{"insecure.test", secure, RowInsecureSTS},
 			{"plain.test", secure, RowEnforce},
 			{"testing.test", "NOTFOUND ", RowTesting},

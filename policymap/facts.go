@@ -146,9 +146,9 @@ func (c schedule) stsDue(s *store.STS, now, used time.Time) time.Time {
 	if s.Failures > 0 {
 		due = atLeast(due, notFuture(s.FailedAt, now).Add(backoff(s.Failures)))
 	}
-	if s.TXTError != "" {
-		// A record that is gone, or fails, ends the fetching but not the policy.
-		due = atLeast(due, notFuture(s.CheckedAt, now).Add(min(c.interval, max(clampTTL(s.TXTTTL), fetchRetry))))
+	if s.TXTError != "" && s.TXTID == "" {
+		// A record that is gone ends the fetching, not the policy.
+		due = atLeast(due, notFuture(s.CheckedAt, now).Add(c.interval))
 	}
 	return due
 }

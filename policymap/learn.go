@@ -223,7 +223,7 @@ func (m *Map) republish(rec *store.Record, now time.Time) {
 	for i := range rec.DANE {
 		hop := hopOf(rec.Domain, &rec.DANE[i])
 		old := m.cache.getString(hop.String())
-		if old == nil || old.decision.Level == Override {
+		if old == nil || old.decision.Row == RowOverride {
 			continue
 		}
 		if e := m.fromFacts(hop, rec, now); e != nil {

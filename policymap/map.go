@@ -80,6 +80,7 @@ type Map struct {
 	// One flight for each next hop, each DANE evaluation and each policy
 	// domain, however many want the same.
 	cold, dane, sts singleflight.Group
+	fetches         chan struct{} // one token for each fetch under way
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -98,6 +99,7 @@ func New(o Options) *Map {
 		clock:       newClock(o.Wall),
 		concurrency: o.Concurrency,
 		alarm:       alarm{ring: make(chan struct{}, 1)},
+		fetches:     make(chan struct{}, maxFetches),
 	}
 	if m.observer == nil {
 		m.observer = silent{}

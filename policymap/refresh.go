@@ -15,6 +15,7 @@ const (
 	refreshBatch = 256
 	spreadOver   = 10 * time.Minute // overdue work after a start
 	maxSleep     = time.Minute      // between looks at the schedule, the clock and the store
+	restMin      = 100 * time.Millisecond
 	refreshRetry = 30 * time.Second // pause after a refresh that taught nothing
 	noteUseEvery = 10 * time.Minute
 	noteUseGrain = time.Hour // a last use on disk is exact to this
@@ -62,6 +63,11 @@ func (m *Map) refresher() {
 		select {
 		case <-timer.C:
 		case <-m.alarm.ring:
+			timer.Reset(restMin) // many may ring at once
+			select {
+			case <-timer.C:
+			case <-m.ctx.Done():
+			}
 		case <-m.ctx.Done():
 		}
 		timer.Stop()
@@ -113,7 +119,10 @@ func (r *refresher) worker() {
 	for rec := range r.jobs {
 		r.m.refresh(rec)
 		r.setBusy(rec.Domain, false)
-		r.m.alarm.due(r.m.clock.now())
+		// What became due while it was busy was passed over.
+		if due := r.m.ledger.get(rec.Domain).Due; !due.IsZero() {
+			r.m.alarm.due(due)
+		}
 	}
 }
 
@@ -209,7 +218,7 @@ func (m *Map) forget(rec *store.Record) {
 // behind by more than grain.
 func (m *Map) noteUse(grain time.Duration) {
 	m.cache.each(func(e *entry) {
-		if e.decision.Row == RowOverride || e.used().Sub(e.rec.LastUsed) <= grain {
+		if e.decision.Row == RowOverride || e.used().Sub(e.noted) <= grain {
 			return
 		}
 		m.learn(e.hop.Domain, update{used: e.used(), minor: true})
