@@ -26,7 +26,8 @@ const httpsPort = 443
 // answers, IPv6 before IPv4, later addresses joining while earlier ones are
 // still being tried. Only addresses that pass the check are tried, and what
 // is connected to is the address itself, so a second DNS answer can change
-// nothing.
+// nothing. The TCP connection decides: a host that answers with a bad
+// certificate is not tried at its next address.
 func (f *Fetcher) connect(ctx context.Context, host string, x *Exchange) (net.Conn, *FetchError) {
 	raceCtx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends every lookup and attempt that has not won
@@ -48,7 +49,10 @@ func (f *Fetcher) connect(ctx context.Context, host string, x *Exchange) (net.Co
 				go f.attempt(raceCtx, a, results)
 			}
 		}
-		if waiting == 0 && running == 0 && ctx.Err() == nil {
+		if waiting == 0 && running == 0 {
+			if over(ctx) {
+				return nil, interrupted(ctx, x, queue.doing())
+			}
 			return nil, noConnection(x, failed)
 		}
 		select {
@@ -78,11 +82,7 @@ func (f *Fetcher) connect(ctx context.Context, host string, x *Exchange) (net.Co
 		case <-timer.C:
 			ready = true
 		case <-ctx.Done():
-			doing := "looking up its addresses"
-			if running > 0 {
-				doing = "connecting"
-			}
-			return nil, interrupted(ctx, x, doing)
+			return nil, interrupted(ctx, x, queue.doing())
 		}
 	}
 }
@@ -131,6 +131,14 @@ type candidates struct {
 }
 
 func (c *candidates) empty() bool { return len(c.v6)+len(c.v4) == 0 }
+
+// doing names the step for a fetch that is ended here.
+func (c *candidates) doing() string {
+	if c.tried == 0 {
+		return "looking up its addresses"
+	}
+	return "connecting"
+}
 
 func (c *candidates) add(a netip.Addr) {
 	if a.Is4() {

@@ -225,10 +225,17 @@ func statusLine(code int) string {
 
 // broken tells of an error in a step, which is a time-out when the time is up.
 func broken(ctx context.Context, x *Exchange, stage Stage, doing string, err error) *FetchError {
-	if ctx.Err() != nil {
+	if over(ctx) {
 		return interrupted(ctx, x, doing)
 	}
 	return &FetchError{Stage: stage, Reason: doing + ": " + printable(err.Error(), maxReason), Err: err}
+}
+
+// over reports whether the fetch was ended from this side. A connection that
+// has its deadline from ctx may notice before ctx itself does.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // interrupted tells of a fetch that was ended from this side.
@@ -237,5 +244,5 @@ func interrupted(ctx context.Context, x *Exchange, doing string) *FetchError {
 		return &FetchError{Stage: StageCanceled, Reason: "canceled: " + doing, Err: ctx.Err()}
 	}
 	after := time.Since(x.start).Round(time.Millisecond)
-	return &FetchError{Stage: StageTimeout, Reason: fmt.Sprintf("gave up after %s: %s", after, doing), Err: ctx.Err()}
+	return &FetchError{Stage: StageTimeout, Reason: fmt.Sprintf("gave up after %s: %s", after, doing), Err: context.DeadlineExceeded}
 }

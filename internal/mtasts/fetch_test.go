@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/lab"
 )
 
@@ -281,6 +282,27 @@ func TestFetchTimeoutCoversDNS(t *testing.T) {
 			t.Errorf("reason %q, want %q", failure.Reason, want)
 		}
 	})
+}
+
+// A resolver may give up at the very moment the time is up. What is noticed
+// first is chance, so it is tried often; it is a time-out all the same.
+func TestFetchTimeoutIsNoDNSFailure(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
+		f.Timeout = time.Second
+		f.Resolver = resolverFunc(func(_ context.Context, name string, qtype uint16) (dnsclient.Answer, error) {
+			time.Sleep(f.Timeout) // in the bubble
+			return dnsclient.Answer{}, &dnsclient.Error{Name: name, Type: qtype, Kind: dnsclient.Timeout}
+		})
+		for range 200 {
+			failed(t, f, domain, StageTimeout)
+		}
+	})
+}
+
+type resolverFunc func(ctx context.Context, name string, qtype uint16) (dnsclient.Answer, error)
+
+func (f resolverFunc) Lookup(ctx context.Context, name string, qtype uint16) (dnsclient.Answer, error) {
+	return f(ctx, name, qtype)
 }
 
 // A caller who no longer wants the policy is not told that the host failed.

@@ -1,6 +1,7 @@
 // Package mtasts is RFC 8461 (SMTP MTA Strict Transport Security): the TXT
 // record that announces a policy, the policy file, and the HTTPS fetch of it.
-// Parsing is pure (parse.go); only record.go and fetch.go use the network.
+// Parsing is pure (parse.go, mx.go); record.go asks DNS, and fetch.go with
+// dial.go and proxy.go uses the network.
 // Nothing is cached here and nothing is known of Postfix.
 package mtasts
 

@@ -118,7 +118,9 @@ func TestFetchProxyFails(t *testing.T) {
 				f.Proxy = &url.URL{Scheme: tc.scheme, Host: "proxy.test:3128"}
 				f.Dial = proxyDial(t, "proxy.test:3128", func(conn net.Conn) {
 					http.ReadRequest(bufio.NewReader(conn))
-					io.WriteString(conn, tc.answer)
+					if n, _ := io.WriteString(conn, tc.answer); n > 2*maxProxyHeader {
+						t.Errorf("%d bytes of header were read", n)
+					}
 				})
 				if failure := failed(t, f, domain, StageProxy); !strings.Contains(failure.Reason, tc.reason) {
 					t.Errorf("reason %q, want %q", failure.Reason, tc.reason)
