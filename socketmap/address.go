@@ -34,7 +34,7 @@ func checkPath(path string) error {
 	const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 	switch {
 	case path == "":
-		return errors.New("no path after unix:")
+		return errors.New("the path is missing")
 	case path[0] == '@':
 		return errors.New("abstract sockets are not supported: Postfix cannot connect to them")
 	case strings.IndexByte(path, 0) >= 0:

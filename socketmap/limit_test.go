@@ -152,11 +152,17 @@ func TestStopWhileWaitingForRoom(t *testing.T) {
 		if len(l.queue) != 1 {
 			t.Errorf("%d in the listen queue, want 1", len(l.queue))
 		}
-		s.Close() // start's cleanup sees Serve return
-		p.wantClosed()
-		first.wantClosed()
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(t.Context()) }()
+		first.wantClosed() // while the request is still in flight
 		if len(l.queue) != 1 {
 			t.Errorf("%d left in the listen queue for another process, want 1", len(l.queue))
+		}
+		close(g.released)
+		p.want("OK m|hold")
+		p.wantClosed()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
 		}
 	})
 }
@@ -183,7 +189,7 @@ func TestAnUnreadRequestCountsAsInFlight(t *testing.T) { // §1
 	if _, err := nc.Read(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
-	if !s.evict() {
+	if !s.evict() || s.Stats().Connections != 0 {
 		t.Fatal("an idle connection was not closed for room")
 	}
 	p.wantClosed()

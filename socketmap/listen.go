@@ -100,24 +100,32 @@ func lockPath(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lockFile(f); err != nil {
 		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, ErrInUse
-		}
-		return nil, fmt.Errorf("lock %q: %w", name, err)
+		return nil, err
 	}
-	// Whoever held the lock before may have removed the file after we opened
-	// it: then this is a lock on nothing, and the path is somebody else's.
+	return func() { os.Remove(name); f.Close() }, nil
+}
+
+// lockFile locks a lock file, or says ErrInUse.
+func lockFile(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return ErrInUse
+	}
+	if err != nil {
+		return fmt.Errorf("lock %q: %w", f.Name(), err)
+	}
 	ours, err := f.Stat()
-	if err == nil {
-		var there os.FileInfo
-		if there, err = os.Lstat(name); err == nil && os.SameFile(ours, there) {
-			return func() { os.Remove(name); f.Close() }, nil
-		}
+	if err != nil {
+		return err
 	}
-	f.Close()
-	return nil, ErrInUse
+	// Whoever held the lock before may have removed the file after it was
+	// opened here: then this is a lock on nothing.
+	if there, err := os.Lstat(f.Name()); err != nil || !os.SameFile(ours, there) {
+		return ErrInUse
+	}
+	return nil
 }
 
 // removeStale makes way at path. Only a socket that refuses connections, which

@@ -26,7 +26,7 @@ func TestParseAddress(t *testing.T) {
 		{"", "", "", `address "": want unix:/path or tcp:host:port`},
 		{"/run/s", "", "", "want unix:/path or tcp:host:port"},
 		{"127.0.0.1:8461", "", "", "want unix:/path or tcp:host:port"},
-		{"unix:", "", "", "no path after unix:"},
+		{"unix:", "", "", "the path is missing"},
 		{"unix:@abstract", "", "", "abstract sockets are not supported"},
 		{"unix:/a\x00b", "", "", "NUL in the path"},
 		{"unix:" + long + "p", "", "", "path of 108 bytes is too long for a socket: 107 at most"},
@@ -296,6 +296,59 @@ func TestTwoListenersForOneStaleSocket(t *testing.T) {
 		}
 		nc.Close()
 		won[0].Close()
+	}
+}
+
+func TestLockOnALockFileThatIsGoneIsNone(t *testing.T) {
+	name := filepath.Join(socketDir(t), "s.lock")
+	open := func() *os.File {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	late := open()
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if err := lockFile(late); !errors.Is(err, ErrInUse) {
+		t.Errorf("lock of a removed file: %v, want ErrInUse", err)
+	}
+	if err := lockFile(open()); err != nil {
+		t.Errorf("lock of the new file: %v", err)
+	}
+	if err := lockFile(late); !errors.Is(err, ErrInUse) {
+		t.Errorf("lock of a replaced file: %v, want ErrInUse", err)
+	}
+}
+
+func TestListenLeavesASocketWithAFullQueueAlone(t *testing.T) {
+	path := filepath.Join(socketDir(t), "s")
+	f, err := bindUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Listen(int(f.Fd()), 1); err != nil {
+		t.Fatal(err)
+	}
+	for { // until the queue takes no more
+		nc, err := net.Dial("unix", path)
+		if errors.Is(err, syscall.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	if _, err := Listen(t.Context(), "unix:"+path, ListenOptions{}); !errors.Is(err, ErrInUse) {
+		t.Errorf("Listen: %v, want ErrInUse", err)
+	}
+	if got := entries(t, path); got != "s" {
+		t.Errorf("the directory holds %q, want s", got)
 	}
 }
 

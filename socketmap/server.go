@@ -229,6 +229,7 @@ func (s *Server) stop() {
 
 // Stats returns the counts of this moment.
 func (s *Server) Stats() Stats {
+	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{

@@ -115,39 +115,45 @@ func TestShutdownUnderLoadLosesNoReply(t *testing.T) {
 	}
 	start(t, first, kept)
 
-	failed := make(chan error, 10)
-	asked := make(chan struct{}, 10)
+	const clients = 10
+	failed := make(chan error, clients)
+	progress := make(chan struct{}) // a hundred lookups of one client
 	ctx, stop := context.WithCancel(t.Context())
-	for range cap(failed) {
+	for range clients {
 		c, err := NewClient(address)
 		if err != nil {
 			t.Fatal(err)
 		}
 		go func() {
 			defer c.Close()
-			for n := 0; ; n++ {
-				if n == 100 {
-					asked <- struct{}{}
+			var err error
+			for n := 1; ctx.Err() == nil; n++ {
+				if err == nil {
+					_, err = c.Lookup(context.Background(), "m", "k")
 				}
-				if _, err := c.Lookup(context.Background(), "m", "k"); err != nil || ctx.Err() != nil {
-					failed <- err
-					return
+				if n%100 == 0 {
+					select {
+					case progress <- struct{}{}:
+					case <-ctx.Done():
+					}
 				}
 			}
+			failed <- err
 		}()
 	}
-	for range cap(asked) {
-		<-asked
+	await := func(hundreds int) {
+		for range hundreds {
+			<-progress
+		}
 	}
+	await(clients)
 	if err := first.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
 	start(t, second, again)
-	for second.Stats().Connections < cap(failed) && len(failed) == 0 {
-		dial(t, l).ask("k") // time for the others, without a sleep
-	}
+	await(5 * clients)
 	stop()
-	for range cap(failed) {
+	for range clients {
 		if err := <-failed; err != nil {
 			t.Errorf("lookup failed across the restart: %v", err)
 		}
