@@ -289,7 +289,7 @@ func newExplainPolicy(x *mtasts.Exchange, policy *mtasts.Policy, err error) *exp
 
 func newExplainDANE(res dane.Result, literal bool) *explainDANE {
 	d := &explainDANE{
-		State: daneState(res.State), TTLSeconds: int64(res.TTL / time.Second),
+		State: res.State.String(), TTLSeconds: int64(res.TTL / time.Second),
 		Hosts: []explainHost{}, HostsOmitted: res.Omitted, Error: errorText(res.Err),
 	}
 	switch {
@@ -323,20 +323,6 @@ func newExplainDANE(res dane.Result, literal bool) *explainDANE {
 		d.Hosts = append(d.Hosts, host)
 	}
 	return d
-}
-
-func daneState(s dane.State) string {
-	switch s {
-	case dane.None:
-		return "none"
-	case dane.Full:
-		return "full"
-	case dane.Partial:
-		return "partial"
-	case dane.InsecureMX:
-		return "insecure-mx"
-	}
-	return "unknown"
 }
 
 func hostVerdict(v dane.Verdict) string {
