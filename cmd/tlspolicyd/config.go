@@ -33,12 +33,17 @@ func newConfigCheck(o *options) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration file",
 		Long: `check reads the configuration file as serve does and tells the first mistake with
-its line and column. Nothing is started.`,
+its line and column. It also looks for the files and the group that are named.
+Nothing is started.`,
 		Example: `  tlspolicyd config check
   tlspolicyd config check --config new.toml && cp new.toml ` + config.DefaultPath,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := o.load(); err != nil {
+			cfg, err := o.load()
+			if err != nil {
+				return err
+			}
+			if err := checkHost(cfg); err != nil {
 				return err
 			}
 			name, verdict := o.config, "ok"
@@ -48,7 +53,7 @@ its line and column. Nothing is started.`,
 					verdict = "absent: the defaults apply"
 				}
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, verdict)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, verdict)
 			return outputError(err)
 		},
 	}

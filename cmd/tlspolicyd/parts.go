@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/user"
 
 	"tlspolicyd/internal/config"
 	"tlspolicyd/internal/dnsclient"
@@ -104,6 +105,20 @@ func trustStore(path string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("fetch.ca_file: %s: no certificate in it: want PEM", path)
 	}
 	return pool, nil
+}
+
+// checkHost holds the settings against this host: what the file alone cannot
+// tell to be wrong. Its errors are mistakes of the configuration.
+func checkHost(cfg config.Config) error {
+	if _, err := trustStore(cfg.Fetch.CAFile); err != nil {
+		return usageError("%w", err)
+	}
+	if group := cfg.Listen.SocketGroup; group != "" {
+		if _, err := user.LookupGroup(group); err != nil {
+			return usageError("listen.socket_group: %q: no such group on this host: create it, or name another", group)
+		}
+	}
+	return nil
 }
 
 func mapConfig(cfg config.Config) policymap.Config {

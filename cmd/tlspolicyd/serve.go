@@ -45,6 +45,9 @@ $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 			if err != nil {
 				return err
 			}
+			if err := checkHost(cfg); err != nil {
+				return err
+			}
 			if err := serve(cmd.Context(), cfg, cmd.ErrOrStderr()); err != nil {
 				return unknownError(err)
 			}
