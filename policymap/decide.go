@@ -122,48 +122,68 @@ func Decide(d DANEFacts, sts STSState, set Settings) Decision {
 	}
 	switch {
 	case d.MXInsecure && sts == STSEnforce:
-		return Decision{Level: Secure, Row: RowUnknownSTS, Reason: d.Reason, KeepAtMost: keepIncomplete,
-			Why: "the MX answer is insecure, so MTA-STS decides whatever the failing hosts have"}
+		return Decision{
+			Level: Secure, Row: RowUnknownSTS, Reason: d.Reason, KeepAtMost: keepIncomplete,
+			Why: "the MX answer is insecure, so MTA-STS decides whatever the failing hosts have",
+		}
 	case d.SomeTLSA:
-		return Decision{Level: DANE, Row: RowUnknownSome, Reason: d.Reason, KeepAtMost: keepIncomplete,
-			Why: "some hosts have TLSA records and the lookup of another failed: Postfix skips that one"}
+		return Decision{
+			Level: DANE, Row: RowUnknownSome, Reason: d.Reason, KeepAtMost: keepIncomplete,
+			Why: "some hosts have TLSA records and the lookup of another failed: Postfix skips that one",
+		}
 	case d.SomeNone && sts != STSEnforce:
 		// §5, last paragraph: one failing host never holds back the mail for
 		// the others. Postfix evaluates DANE host by host (7672 §2.2).
-		return Decision{Level: DANE, Row: RowUnknownSome, Reason: d.Reason, KeepAtMost: keepIncomplete,
-			Why: "some hosts have no TLSA records and the lookup of another failed: Postfix skips that one"}
+		return Decision{
+			Level: DANE, Row: RowUnknownSome, Reason: d.Reason, KeepAtMost: keepIncomplete,
+			Why: "some hosts have no TLSA records and the lookup of another failed: Postfix skips that one",
+		}
 	}
-	return Decision{Level: Temporary, Row: RowUnknown, Reason: d.Reason, KeepAtMost: keepFailure,
-		Why: "a failed lookup is not an absence (RFC 7672 §2.1.2)"}
+	return Decision{
+		Level: Temporary, Row: RowUnknown, Reason: d.Reason, KeepAtMost: keepFailure,
+		Why: "a failed lookup is not an absence (RFC 7672 §2.1.2)",
+	}
 }
 
 func decideKnown(state dane.State, sts STSState, set Settings) Decision {
 	enforce := sts == STSEnforce
 	switch state {
 	case dane.Full:
-		return Decision{Level: DANEOnly, Row: RowFull,
-			Why: "every mail host has usable TLSA records, and DANE comes before MTA-STS (RFC 8461 §2)"}
+		return Decision{
+			Level: DANEOnly, Row: RowFull,
+			Why: "every mail host has usable TLSA records, and DANE comes before MTA-STS (RFC 8461 §2)",
+		}
 	case dane.Partial:
 		switch {
 		case !enforce:
 			return Decision{Level: DANE, Row: RowPartial, Why: "some mail hosts have TLSA records (RFC 7672 §2.2)"}
 		case set.PartialPrefersSTS:
-			return Decision{Level: Secure, Row: RowPartialEnforce,
-				Why: `some mail hosts have TLSA records, and policy.partial = "mta-sts" prefers MTA-STS`}
+			return Decision{
+				Level: Secure, Row: RowPartialEnforce,
+				Why: `some mail hosts have TLSA records, and policy.partial = "mta-sts" prefers MTA-STS`,
+			}
 		}
-		return Decision{Level: DANE, Row: RowPartialEnforce,
-			Why: "some mail hosts have TLSA records, and MTA-STS must not override DANE there (RFC 8461 §2)"}
+		return Decision{
+			Level: DANE, Row: RowPartialEnforce,
+			Why: "some mail hosts have TLSA records, and MTA-STS must not override DANE there (RFC 8461 §2)",
+		}
 	case dane.InsecureMX:
 		switch {
 		case !enforce:
-			return Decision{Level: DANE, Row: RowInsecure,
-				Why: "the MX answer is insecure and some mail hosts have TLSA records (RFC 7672 §2.2.1)"}
+			return Decision{
+				Level: DANE, Row: RowInsecure,
+				Why: "the MX answer is insecure and some mail hosts have TLSA records (RFC 7672 §2.2.1)",
+			}
 		case set.InsecureMXPrefersDANE:
-			return Decision{Level: DANE, Row: RowInsecureSTS,
-				Why: `some mail hosts have TLSA records, and policy.insecure_mx = "dane" prefers DANE`}
+			return Decision{
+				Level: DANE, Row: RowInsecureSTS,
+				Why: `some mail hosts have TLSA records, and policy.insecure_mx = "dane" prefers DANE`,
+			}
 		}
-		return Decision{Level: Secure, Row: RowInsecureSTS,
-			Why: "the MX answer can be forged: only MTA-STS binds the domain to its hosts"}
+		return Decision{
+			Level: Secure, Row: RowInsecureSTS,
+			Why: "the MX answer can be forged: only MTA-STS binds the domain to its hosts",
+		}
 	}
 	switch sts {
 	case STSEnforce:

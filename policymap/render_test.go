@@ -34,7 +34,9 @@ func TestReplies(t *testing.T) {
 		{"temporary", Decision{Level: Temporary, Reason: "MX lookup of example.test: SERVFAIL"}, "", "TEMP MX lookup of example.test: SERVFAIL", "TEMP MX lookup of example.test: SERVFAIL"},
 		{"override", Decision{Level: Override}, "encrypt", "OK encrypt", "OK encrypt"},
 		{
-			"secure", Decision{Level: Secure}, "",
+			"secure",
+			Decision{Level: Secure},
+			"",
 			"OK secure match=mx1.example.test:.example.test servername=hostname",
 			"OK secure match=mx1.example.test:.example.test servername=hostname policy_type=sts policy_domain=example.test" +
 				" mx_host_pattern=mx1.example.test mx_host_pattern=*.example.test" +

@@ -172,7 +172,6 @@ func (s *watchedStore) count() int {
 
 // witness remembers what an observer is told.
 type witness struct {
-	silent
 	mu      sync.Mutex
 	rows    []Row
 	changes []Change
