@@ -76,8 +76,9 @@ make_root() {
 		return 0
 	fi
 	say "making a $suite folder in $root"
-	rm -rf "$root" "$root.partial"
-	debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
+	rm -rf --one-file-system "$root" "$root.partial"
+	# In a mount namespace: what debootstrap mounts is gone with it, even killed.
+	unshare --mount debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
 		--include="$packages" "$suite" "$root.partial" "$mirror" >"$cache/$suite.log" 2>&1 </dev/null || {
 		tail -n 20 "$cache/$suite.log" >&2
 		die "debootstrap of $suite failed, see $cache/$suite.log; if it cannot verify the signature, upgrade debian-archive-keyring"
