@@ -89,10 +89,24 @@ func (m *Map) resolve(hop NextHop) *entry {
 		m.cache.put(hop.String(), e)
 	}
 	m.observer.Resolved(Resolution{
-		Key: hop.String(), Decision: e.decision, STS: e.sts,
+		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: whyAbsent(&rec, found, now),
 		Reply: string(e.replies.postfix), Took: now.Sub(began),
 	})
 	return e
+}
+
+// whyAbsent says why a lookup was answered without an MTA-STS policy.
+func whyAbsent(rec *store.Record, found stsOutcome, now time.Time) string {
+	switch sts := readSTS(rec.STS, now); {
+	case sts.policy != nil || found.once != nil:
+		return ""
+	case found.abandoned:
+		return "not wanted: null MX"
+	case found.pending && !sts.known:
+		return "not waited for"
+	default:
+		return sts.reason
+	}
 }
 
 // awaitDANE evaluates DANE and waits for it; where a last known state can stand

@@ -44,6 +44,7 @@ type Resolution struct {
 	Key      string // canonical
 	Decision Decision
 	STS      STSState
+	STSWhy   string // STSAbsent: why there is no policy
 	Reply    string // for the map "postfix"
 	Took     time.Duration
 }

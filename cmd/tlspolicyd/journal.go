@@ -27,8 +27,12 @@ func (j *journal) Resolved(r policymap.Resolution) {
 	if r.Decision.Level == policymap.Temporary || r.Decision.Stale {
 		level = slog.LevelWarn
 	}
+	sts := r.STS.String()
+	if r.STSWhy != "" {
+		sts += ": " + r.STSWhy
+	}
 	j.log.Log(context.Background(), level, "resolved", "next_hop", r.Key, "reply", shorten(r.Reply),
-		"row", string(r.Decision.Row), "why", r.Decision.Why, "mta_sts", r.STS.String(), "took", r.Took.Round(time.Microsecond))
+		"row", string(r.Decision.Row), "why", r.Decision.Why, "mta_sts", sts, "took", r.Took.Round(time.Microsecond))
 }
 
 // Changed tells of a policy that is not what it was.
