@@ -12,14 +12,13 @@ import (
 // records. This one reads with ReadAt, so no byte in the file can do harm.
 //
 // It covers the meta pages, the list of free pages, every branch page, and
-// leaf pages up to leafBudget: all of a file of some 100,000 domains. Leaf
-// pages beyond are judged when they are used, by bbolt's page header and by the
+// leaf pages up to leafBudget bytes. Leaf pages beyond are judged when they are used, by bbolt's page header and by the
 // checksum of each record. Buckets within buckets are left out: we have none.
 //
 // Format: bbolt, internal/common/{meta,page,bucket}.go, version 2. All numbers
 // are in the byte order of the machine; a file from another kind of machine
 // shows as one without valid meta page.
-func checkPages(r io.ReaderAt, size int64) error {
+func checkPages(r io.ReaderAt, size, leafBudget int64) error {
 	m, err := readMeta(r, size)
 	if err != nil {
 		return err
@@ -35,9 +34,9 @@ func checkPages(r io.ReaderAt, size int64) error {
 }
 
 const (
-	// leafBudget is in bytes: a second's reading on a slow disk, some
-	// hundredths on a fast one.
-	leafBudget = 32 << 20
+	// checkedLeaves covers all of a file of some 80,000 domains: a second's
+	// reading on a slow disk, some hundredths on a fast one.
+	checkedLeaves = 32 << 20
 
 	boltMagic   = 0xED0CDAED
 	boltVersion = 2

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,51 @@ import (
 
 	"tlspolicyd/store"
 )
+
+// countingReader counts the bytes that are read.
+type countingReader struct {
+	*bytes.Reader
+	n int
+}
+
+func (r *countingReader) ReadAt(p []byte, at int64) (int, error) {
+	n, err := r.Reader.ReadAt(p, at)
+	r.n += n
+	return n, err
+}
+
+// A large database must open at once: beyond the budget leaf pages are not
+// read, branch pages are.
+func TestCheckOfALargeFile(t *testing.T) {
+	good := used(t, someRecords(t, newPath(t)))
+	read := func(file []byte, budget int64) (int, error) {
+		r := countingReader{Reader: bytes.NewReader(file)}
+		err := checkPages(&r, int64(len(file)), budget)
+		return r.n, err
+	}
+	all, err := read(good, checkedLeaves)
+	if err != nil {
+		t.Fatal(err)
+	}
+	branches, err := read(good, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all < len(good)/2 || branches > all/10 {
+		t.Errorf("of %d bytes read %d with leaves, %d without", len(good), all, branches)
+	}
+	damaged := 0
+	eachBranch(t, good, func(_ uint64, elements []byte) {
+		garble(elements[:elementSize])
+		if _, err := read(good, 0); err != nil {
+			damaged++
+		}
+		garble(elements[:elementSize])
+	})
+	if damaged == 0 {
+		t.Error("no damage to a branch page was found")
+	}
+}
 
 // Whatever a broken disk makes of the file: it is opened, with what is in it
 // or empty, and a record read from it is one that was written.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tlspolicyd/store"
 )
 
 const fullDiskChildEnv = "TLSPOLICYD_TEST_FULL_DISK"
@@ -83,7 +85,7 @@ func TestFullDisk(t *testing.T) {
 				lift()
 				mustPut(t, s, policy("after.test"))
 				kept = append(kept, "after.test", "later.test", "0815.test")
-				if st := s.Stats(); st.Failing || st.Waiting != 0 || len(log.lines("can be written again")) != 1 {
+				if st := s.Stats(); st.Failing || st.Waiting != 0 || len(log.lines("cannot be")) != len(log.lines("written again")) {
 					t.Errorf("%+v, log %q", st, log.lines(""))
 				}
 				closeStore(t, s)
@@ -104,21 +106,35 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fillUp puts records until the disk is full, and returns those that were
+// large is a record that takes many pages in a row: a small one may still find
+// room among those that changes have left behind.
+func large(domain string) store.Record {
+	rec := policy(domain)
+	rec.STS.Policy = make([]byte, 64<<10)
+	return rec
+}
+
+// fillUp puts records until no more fit, and returns those that were
 // acknowledged.
 func fillUp(t *testing.T, s *Store) (kept []string) {
 	t.Helper()
+	failed := 0
 	for i := range 1000 {
-		rec := policy(fmt.Sprintf("fill-%d.test", i))
-		rec.STS.Policy = make([]byte, 64<<10)
-		if err := s.Put(context.Background(), rec); err != nil {
-			if !strings.Contains(err.Error(), s.path) || !strings.Contains(err.Error(), syscall.EFBIG.Error()) {
-				t.Errorf("error %q, want one with the path and the reason", err)
-			}
-			t.Logf("full after %d records: %v", i, err)
+		rec := large(fmt.Sprintf("fill-%d.test", i))
+		err := s.Put(context.Background(), rec)
+		if err == nil {
+			kept = append(kept, rec.Domain)
+			failed = 0
+			continue
+		}
+		if !strings.Contains(err.Error(), s.path) || !strings.Contains(err.Error(), syscall.EFBIG.Error()) {
+			t.Errorf("error %q, want one with the path and the reason", err)
+		}
+		// The pages that the last transaction left behind come free with the next.
+		if failed++; failed == 3 {
+			t.Logf("full after %d records: %v", len(kept), err)
 			return kept
 		}
-		kept = append(kept, rec.Domain)
 	}
 	t.Fatal("the disk does not get full")
 	return nil
@@ -126,9 +142,12 @@ func fillUp(t *testing.T, s *Store) (kept []string) {
 
 func whileFull(t *testing.T, s *Store, log *logBuffer) {
 	t.Helper()
-	s.PutLater(policy("later.test"))
+	lines := len(log.lines(""))
 	before := s.Stats().WriteErrors
-	time.Sleep(10 * retryAfter)
+	for range 10 * retryAfter / time.Second {
+		s.PutLater(large("later.test")) // asked for again and again
+		time.Sleep(time.Second)
+	}
 	synctest.Wait()
 	if tries := s.Stats().WriteErrors - before; tries < 9 || tries > 11 {
 		t.Errorf("%d attempts in %v, want one in %v", tries, 10*retryAfter, retryAfter)
@@ -138,7 +157,7 @@ func whileFull(t *testing.T, s *Store, log *logBuffer) {
 	if due, err := s.Due(policy("").Due, 10); len(due) != 10 || err != nil {
 		t.Errorf("%d due: %v", len(due), err)
 	}
-	if !s.Stats().Failing || len(log.lines("cannot be written")) != 1 {
+	if !s.Stats().Failing || lines == 0 || len(log.lines("")) != lines {
 		t.Errorf("%+v, log %q", s.Stats(), log.lines(""))
 	}
 }

@@ -41,7 +41,7 @@ type file struct {
 // openFile opens or creates the database and returns its number of records. A
 // damaged or foreign file is set aside, which is told to report.
 func openFile(path string, report func(path, aside string, reason error)) (*file, int, error) {
-	for {
+	for again := false; ; again = true {
 		f, err := lockFile(path)
 		if err != nil {
 			return nil, 0, fmt.Errorf("open database: %w", err)
@@ -51,7 +51,7 @@ func openFile(path string, report func(path, aside string, reason error)) (*file
 			return opened, records, nil
 		}
 		var damage *damageError
-		if !errors.As(err, &damage) {
+		if !errors.As(err, &damage) || again { // an empty one too: it is the disk
 			f.Close()
 			return nil, 0, fmt.Errorf("open database %s: %w", path, err)
 		}
@@ -130,7 +130,7 @@ func openLocked(f *os.File) (*file, int, error) {
 	}
 	fresh := info.Size() == 0
 	if !fresh {
-		if err := checkPages(f, info.Size()); err != nil {
+		if err := checkPages(f, info.Size(), checkedLeaves); err != nil {
 			return nil, 0, err
 		}
 	}

@@ -2,10 +2,12 @@ package bolt
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +34,7 @@ func TestDatabaseIsTheOwnersAlone(t *testing.T) {
 func TestPathThatCannotBeADatabase(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
-	if err := mkfifo(fifo); err != nil {
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	below := filepath.Join(dir, "file")
@@ -212,21 +214,23 @@ func TestDamagedDatabaseBehindALink(t *testing.T) {
 	}
 }
 
+// What is too much goes without any write, in portions that hold nobody up.
 func TestLimitLowered(t *testing.T) {
 	path := newPath(t)
 	s := openStore(t, path, Options{})
-	mustPut(t, s, policy("a.test"), policy("b.test"), policy("c.test"))
+	recs := make([]store.Record, 2*evictAtOnce+2)
+	for i := range recs {
+		recs[i].Domain = fmt.Sprintf("%d.test", i)
+	}
+	mustPut(t, s, recs...)
 	closeStore(t, s)
 	synctest.Test(t, func(t *testing.T) {
-		s, err := Open(path, Options{MaxEntries: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
+		s := openStore(t, path, Options{MaxEntries: 1})
 		time.Sleep(2 * flushAfter)
 		synctest.Wait()
-		if n := s.Len(); n != 2 {
-			t.Errorf("%d records, want 2 without any write", n)
+		if st := s.Stats(); st.Records != 1 || st.Commits != 3 || int(st.Evicted) != len(recs)-1 {
+			t.Errorf("%+v, want 1 record after 3 commits", st)
 		}
+		closeStore(t, s)
 	})
 }

@@ -14,7 +14,10 @@ import (
 // handed. A stored record that cannot be trusted is an error that wraps
 // store.ErrDamaged; it is removed in the background.
 func (s *Store) Get(domain string) (store.Record, error) {
-	if o := s.later.get(domain); o != nil && !s.closed() {
+	if s.closed() {
+		return store.Record{}, store.ErrClosed
+	}
+	if o := s.later.get(domain); o != nil {
 		return store.DecodeRecord(domain, o.value)
 	}
 	var rec store.Record

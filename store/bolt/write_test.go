@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"tlspolicyd/store"
 )
@@ -42,6 +45,135 @@ func TestPutsThatWaitShareOneTransaction(t *testing.T) {
 	})
 }
 
+// One transaction has bounds, so that those who wait are not kept waiting for
+// ever more to join them.
+func TestTransactionHasBounds(t *testing.T) {
+	large := make([]byte, 64<<10)
+	for _, c := range []struct {
+		name          string
+		calls, commit int
+		recs          func(call int) []store.Record
+	}{
+		{"records", 4, 2, func(call int) (recs []store.Record) {
+			for i := range batchOps / 2 {
+				recs = append(recs, store.Record{Domain: fmt.Sprintf("%d-%d.test", call, i)})
+			}
+			return recs
+		}},
+		{"bytes", batchBytes / len(large), 1, func(call int) []store.Record {
+			return []store.Record{{Domain: fmt.Sprintf("%d.test", call), STS: &store.STS{Policy: large}}}
+		}},
+		{"more bytes", batchBytes/len(large) + 2, 2, func(call int) []store.Record {
+			return []store.Record{{Domain: fmt.Sprintf("%d.test", call), STS: &store.STS{Policy: large}}}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := idleStore(t, Options{})
+				var wg sync.WaitGroup
+				for call := range c.calls {
+					wg.Go(func() { mustPut(t, s, c.recs(call)...) })
+				}
+				synctest.Wait()
+				go s.run()
+				wg.Wait()
+				if st := s.Stats(); st.Commits != uint64(c.commit) {
+					t.Errorf("%d commits, want %d", st.Commits, c.commit)
+				}
+				closeStore(t, s)
+			})
+		})
+	}
+}
+
+// The buckets for the schedule and for eviction hold one entry for each record
+// and no more, whatever happened.
+func TestBucketsStayInStep(t *testing.T) {
+	s := openStore(t, newPath(t), Options{MaxEntries: 50})
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		rec := policy(fmt.Sprintf("%d.test", random.IntN(80)))
+		rec.LastUsed = rec.LastUsed.Add(time.Duration(random.IntN(10)) * time.Hour)
+		rec.Class = store.Class(random.IntN(2))
+		if rec.Due = rec.Due.Add(time.Duration(random.IntN(10)) * time.Hour); random.IntN(4) == 0 {
+			rec.Due = time.Time{}
+		}
+		switch random.IntN(4) {
+		case 0:
+			s.PutLater(rec)
+		case 1:
+			if err := s.Delete(t.Context(), rec.Domain); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			mustPut(t, s, rec)
+		}
+	}
+	s.flush()
+	due, use, records := make(map[string]bool), make(map[string]bool), 0
+	err := s.Each(func(rec store.Record) bool {
+		records++
+		use[string(useKey(&rec))] = true
+		if k := dueKey(&rec); k != nil {
+			due[string(k)] = true
+		}
+		return true
+	})
+	if err != nil || records != s.Len() || records == 0 || records > 50 {
+		t.Errorf("%d records, %d counted: %v", records, s.Len(), err)
+	}
+	err = s.view(func(b buckets) error {
+		return errors.Join(wantKeys(b.due, due), wantKeys(b.use, use))
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func wantKeys(b *bbolt.Bucket, want map[string]bool) error {
+	n := 0
+	err := b.ForEach(func(k, _ []byte) error {
+		if n++; !want[string(k)] {
+			return fmt.Errorf("entry %q without record", k)
+		}
+		return nil
+	})
+	if err == nil && n != len(want) {
+		err = fmt.Errorf("%d entries, want %d", n, len(want))
+	}
+	return err
+}
+
+// Each must not keep pages from being used again while it goes on: it reads
+// in portions, so that it comes upon what is written ahead of it.
+func TestEachReadsInPortions(t *testing.T) {
+	for name, perRecord := range map[string]int{"many": 0, "large": 64 << 10} {
+		t.Run(name, func(t *testing.T) {
+			s := openStore(t, newPath(t), Options{})
+			n := eachRecords
+			if perRecord > 0 {
+				n = eachBytes / perRecord
+			}
+			recs := make([]store.Record, n+1)
+			for i := range recs {
+				recs[i] = store.Record{Domain: fmt.Sprintf("%04d.test", i), STS: &store.STS{Policy: make([]byte, perRecord)}}
+			}
+			mustPut(t, s, recs...)
+			var last string
+			err := s.Each(func(rec store.Record) bool {
+				if rec.Domain == "0000.test" {
+					mustPut(t, s, policy("9999.test"))
+				}
+				last = rec.Domain
+				return true
+			})
+			if err != nil || last != "9999.test" {
+				t.Errorf("ended at %s: %v", last, err)
+			}
+		})
+	}
+}
+
 func TestLonePutWaitsForNothingButTheDisk(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -53,89 +185,6 @@ func TestLonePutWaitsForNothingButTheDisk(t *testing.T) {
 		}
 		closeStore(t, s)
 	})
-}
-
-func TestPutLaterIsWrittenWithinASecond(t *testing.T) {
-	path := newPath(t)
-	synctest.Test(t, func(t *testing.T) {
-		s := openStore(t, path, Options{})
-		for i := range 3 {
-			s.PutLater(policy(fmt.Sprintf("%d.test", i)))
-		}
-		time.Sleep(time.Second - time.Millisecond)
-		synctest.Wait()
-		if st := s.Stats(); st.Commits != 0 || st.Waiting != 3 {
-			t.Errorf("%+v before the second is over, want 3 waiting for company", st)
-		}
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
-		if st := s.Stats(); st.Commits != 1 || st.Waiting != 0 || st.Records != 3 {
-			t.Errorf("%+v, want 3 records in 1 commit", st)
-		}
-		// With nothing to do the disk is left alone.
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if st := s.Stats(); st.Commits != 1 {
-			t.Errorf("%+v after an idle hour", st)
-		}
-		closeStore(t, s)
-	})
-}
-
-// More than fits into one transaction is spread over several without a pause.
-func TestMuchIsPutLater(t *testing.T) {
-	path := newPath(t)
-	synctest.Test(t, func(t *testing.T) {
-		s := openStore(t, path, Options{})
-		for i := range 2*batchOps + 1 {
-			s.PutLater(store.Record{Domain: fmt.Sprintf("%d.test", i)})
-		}
-		time.Sleep(2 * flushAfter)
-		synctest.Wait()
-		if st := s.Stats(); st.Commits != 3 || st.Records != 2*batchOps+1 || st.Waiting != 0 {
-			t.Errorf("%+v, want 3 commits", st)
-		}
-		closeStore(t, s)
-	})
-}
-
-// BEHAVIOUR §6: the cache is bounded; so is what waits for a disk that cannot
-// be written.
-func TestTooMuchIsPutLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := idleStore(t, Options{})
-		big := policy("")
-		big.STS.Policy = make([]byte, 64<<10)
-		fit := maxLaterBytes / (64<<10 + 1<<10)
-		for i := range 2 * fit {
-			big.Domain = fmt.Sprintf("%d.test", i)
-			s.PutLater(big)
-		}
-		st := s.Stats()
-		if st.Waiting < fit || st.Waiting+int(st.Dropped) != 2*fit || st.Dropped == 0 {
-			t.Errorf("%+v, want some %d of %d waiting and the rest counted", st, fit, 2*fit)
-		}
-		s.PutLater(policy("0.test")) // takes the place of what waits
-		if s.later.get("0.test").seq != s.seq.Load() {
-			t.Error("a smaller record of the same domain was dropped")
-		}
-		s.PutLater(store.Record{}) // cannot be encoded
-		if got := s.Stats().Dropped; got != st.Dropped+1 {
-			t.Errorf("%d dropped, want %d", got, st.Dropped+1)
-		}
-		go s.run()
-		closeStore(t, s)
-	})
-	var q laterQueue
-	var seq atomic.Uint64
-	for i := range maxLater {
-		if !q.add(&op{domain: fmt.Sprint(i)}, &seq) {
-			t.Fatalf("no room for record %d", i)
-		}
-	}
-	if q.add(&op{domain: "one more"}, &seq) {
-		t.Error("there is room for more than there should be")
-	}
 }
 
 func TestGivingUpBeforeTheWriteIsQueued(t *testing.T) {
@@ -200,7 +249,16 @@ func TestCloseAnswersThoseWhoWait(t *testing.T) {
 	})
 }
 
-// A call of one domain that cannot be stored must not fail the others.
+// BEHAVIOUR §6: on disk before the reply leaves. That a kill loses nothing
+// says little about power; what makes the difference are these switches.
+func TestTransactionsAreSynced(t *testing.T) {
+	db := openStore(t, newPath(t), Options{}).file.Load().db
+	if db.NoSync || db.NoGrowSync || db.NoFreelistSync {
+		t.Error("fsync is off")
+	}
+}
+
+// A record that cannot be stored must not fail the others.
 func TestRecordThatCannotBeStoredFailsAlone(t *testing.T) {
 	s := openStore(t, newPath(t), Options{})
 	tooBig := policy("big.test")

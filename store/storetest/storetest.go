@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tlspolicyd/store"
 )
@@ -279,90 +278,6 @@ func testDelete(t *testing.T, backend Backend) {
 	}
 }
 
-func dueAt(domain string, at time.Time) store.Record {
-	rec := full(domain)
-	rec.Due = at
-	return rec
-}
-
-func wantDue(t *testing.T, s store.Store, at time.Time, limit int, domains ...string) {
-	t.Helper()
-	recs, err := s.Due(at, limit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, rec := range recs {
-		got = append(got, rec.Domain)
-		want(t, s, rec)
-	}
-	if diff := cmp.Diff(domains, got, cmpopts.EquateEmpty()); diff != "" {
-		t.Errorf("due at %v (-want +got):\n%s", at, diff)
-	}
-	if limit <= len(domains) {
-		return
-	}
-	if n, err := s.CountDue(at); err != nil || n != len(domains) {
-		t.Errorf("%d counted as due at %v, want %d: %v", n, at, len(domains), err)
-	}
-}
-
-func wantNext(t *testing.T, s store.Store, at time.Time) {
-	t.Helper()
-	if got, err := s.NextDue(); err != nil || !got.Equal(at) {
-		t.Errorf("next due %v, %v; want %v", got, err, at)
-	}
-}
-
-func testSchedule(t *testing.T, backend Backend) {
-	open := backend(t, 0)
-	s := open()
-	at := start()
-	wantNext(t, s, time.Time{})
-	put(t, s,
-		dueAt("a-third.test", at.Add(3*time.Second)),
-		dueAt("z-first.test", at.Add(-24*365*60*time.Hour)), // before 1970
-		dueAt("never.test", time.Time{}),
-		dueAt("m-second.test", at.Add(2*time.Second)),
-		dueAt("b-third.test", at.Add(3*time.Second)),
-	)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = opened(t, open)
-	wantNext(t, s, at.Add(-24*365*60*time.Hour))
-	wantDue(t, s, at, 10, "z-first.test")
-	wantDue(t, s, at.Add(2*time.Second-time.Millisecond), 10, "z-first.test")
-	wantDue(t, s, at.Add(2*time.Second), 10, "z-first.test", "m-second.test")
-	wantDue(t, s, at.Add(time.Hour), 10, "z-first.test", "m-second.test", "a-third.test", "b-third.test")
-	wantDue(t, s, at.Add(time.Hour), 2, "z-first.test", "m-second.test")
-	wantDue(t, s, at.Add(time.Hour), 0)
-}
-
-func testScheduleChanges(t *testing.T, backend Backend) {
-	s := opened(t, backend(t, 0))
-	at := start()
-	put(t, s, dueAt("a.test", at), dueAt("b.test", at.Add(time.Second)))
-
-	// Nothing is refreshed twice: once the new time is written, in whatever
-	// way, the old one is gone (BEHAVIOUR §7).
-	put(t, s, dueAt("a.test", at.Add(time.Hour)))
-	wantNext(t, s, at.Add(time.Second))
-	wantDue(t, s, at.Add(time.Minute), 10, "b.test")
-	s.PutLater(dueAt("b.test", at.Add(2*time.Hour)))
-	wantNext(t, s, at.Add(time.Hour))
-	wantDue(t, s, at.Add(time.Minute), 10)
-	wantDue(t, s, at.Add(24*time.Hour), 10, "a.test", "b.test")
-
-	s.PutLater(dueAt("new.test", at))
-	wantNext(t, s, at)
-	wantDue(t, s, at.Add(24*time.Hour), 2, "new.test", "a.test")
-
-	put(t, s, dueAt("a.test", time.Time{}), dueAt("b.test", time.Time{}), dueAt("new.test", time.Time{}))
-	wantNext(t, s, time.Time{})
-	wantDue(t, s, at.Add(24*time.Hour), 10)
-}
-
 func testEach(t *testing.T, backend Backend) {
 	s := opened(t, backend(t, 0))
 	const n = 1000 // more than any implementation reads at a time
@@ -413,68 +328,6 @@ func testEachWhileWriting(t *testing.T, backend Backend) {
 	})
 	if err != nil || seen != 600 || s.Len() != 594 {
 		t.Errorf("saw %d of 600 records, %d are left, want 594: %v", seen, s.Len(), err)
-	}
-}
-
-func ranked(domain string, class store.Class, used time.Duration) store.Record {
-	rec := full(domain)
-	rec.Class, rec.LastUsed = class, start().Add(used)
-	return rec
-}
-
-func testEviction(t *testing.T, backend Backend) {
-	s := opened(t, backend(t, 4))
-	put(t, s, ranked("policy-old.test", store.Positive, 1*time.Hour))
-	put(t, s, ranked("policy-new.test", store.Positive, 2*time.Hour))
-	put(t, s, ranked("negative-old.test", store.Negative, 3*time.Hour))
-	put(t, s, ranked("negative-new.test", store.Negative, 4*time.Hour))
-
-	for _, step := range []struct{ put, gone string }{
-		{"policy-1.test", "negative-old.test"}, // negative answers first, however fresh
-		{"policy-2.test", "negative-new.test"},
-		{"policy-3.test", "policy-old.test"}, // then what was not asked for longest
-	} {
-		put(t, s, ranked(step.put, store.Positive, 5*time.Hour))
-		wantNone(t, s, step.gone)
-		if n := s.Len(); n != 4 {
-			t.Fatalf("%d records after %s, want 4", n, step.put)
-		}
-	}
-	// Being asked for counts, through PutLater as well; so does what was evicted
-	// leave nothing behind in the schedule.
-	s.PutLater(ranked("policy-new.test", store.Positive, 6*time.Hour))
-	put(t, s, ranked("policy-4.test", store.Positive, 7*time.Hour))
-	wantNone(t, s, "policy-1.test")
-	due, err := s.Due(start().Add(48*time.Hour), 10)
-	if err != nil || len(due) != 4 {
-		t.Errorf("%d due, %v; want 4", len(due), err)
-	}
-}
-
-func testNegativeGoesFirst(t *testing.T, backend Backend) {
-	s := opened(t, backend(t, 3))
-	thirtyDays := 30 * 24 * time.Hour
-	policies := []store.Record{
-		ranked("a.test", store.Positive, -thirtyDays),
-		ranked("b.test", store.Positive, -thirtyDays),
-		ranked("c.test", store.Positive, -thirtyDays),
-	}
-	put(t, s, policies...)
-	for i := range 10 {
-		negative := ranked(fmt.Sprintf("negative-%d.test", i), store.Negative, 0)
-		if i%2 == 0 {
-			put(t, s, negative)
-			wantNone(t, s, negative.Domain)
-		} else {
-			s.PutLater(negative)
-		}
-	}
-	put(t, s, ranked("negative-last.test", store.Negative, 0))
-	for _, rec := range policies {
-		want(t, s, rec)
-	}
-	if n := s.Len(); n != 3 {
-		t.Errorf("%d records, want 3", n)
 	}
 }
 

@@ -1,0 +1,95 @@
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"tlspolicyd/store"
+)
+
+func dueAt(domain string, at time.Time) store.Record {
+	rec := full(domain)
+	rec.Due = at
+	return rec
+}
+
+func wantDue(t *testing.T, s store.Store, at time.Time, limit int, domains ...string) {
+	t.Helper()
+	recs, err := s.Due(at, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, rec := range recs {
+		got = append(got, rec.Domain)
+		want(t, s, rec)
+	}
+	if diff := cmp.Diff(domains, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("due at %v (-want +got):\n%s", at, diff)
+	}
+	if limit <= len(domains) {
+		return
+	}
+	if n, err := s.CountDue(at); err != nil || n != len(domains) {
+		t.Errorf("%d counted as due at %v, want %d: %v", n, at, len(domains), err)
+	}
+}
+
+func wantNext(t *testing.T, s store.Store, at time.Time) {
+	t.Helper()
+	if got, err := s.NextDue(); err != nil || !got.Equal(at) {
+		t.Errorf("next due %v, %v; want %v", got, err, at)
+	}
+}
+
+func testSchedule(t *testing.T, backend Backend) {
+	open := backend(t, 0)
+	s := open()
+	at := start()
+	wantNext(t, s, time.Time{})
+	put(t, s,
+		dueAt("a-third.test", at.Add(3*time.Second)),
+		dueAt("z-first.test", at.Add(-24*365*60*time.Hour)), // before 1970
+		dueAt("never.test", time.Time{}),
+		dueAt("m-second.test", at.Add(2*time.Second)),
+		dueAt("b-third.test", at.Add(3*time.Second)),
+	)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = opened(t, open)
+	wantNext(t, s, at.Add(-24*365*60*time.Hour))
+	wantDue(t, s, at, 10, "z-first.test")
+	wantDue(t, s, at.Add(2*time.Second-time.Millisecond), 10, "z-first.test")
+	wantDue(t, s, at.Add(2*time.Second), 10, "z-first.test", "m-second.test")
+	wantDue(t, s, at.Add(time.Hour), 10, "z-first.test", "m-second.test", "a-third.test", "b-third.test")
+	wantDue(t, s, at.Add(time.Hour), 2, "z-first.test", "m-second.test")
+	wantDue(t, s, at.Add(time.Hour), 0)
+}
+
+func testScheduleChanges(t *testing.T, backend Backend) {
+	s := opened(t, backend(t, 0))
+	at := start()
+	put(t, s, dueAt("a.test", at), dueAt("b.test", at.Add(time.Second)))
+
+	// Nothing is refreshed twice: once the new time is written, in whatever
+	// way, the old one is gone (BEHAVIOUR §7).
+	put(t, s, dueAt("a.test", at.Add(time.Hour)))
+	wantNext(t, s, at.Add(time.Second))
+	wantDue(t, s, at.Add(time.Minute), 10, "b.test")
+	s.PutLater(dueAt("b.test", at.Add(2*time.Hour)))
+	wantNext(t, s, at.Add(time.Hour))
+	wantDue(t, s, at.Add(time.Minute), 10)
+	wantDue(t, s, at.Add(24*time.Hour), 10, "a.test", "b.test")
+
+	s.PutLater(dueAt("new.test", at))
+	wantNext(t, s, at)
+	wantDue(t, s, at.Add(24*time.Hour), 2, "new.test", "a.test")
+
+	put(t, s, dueAt("a.test", time.Time{}), dueAt("b.test", time.Time{}), dueAt("new.test", time.Time{}))
+	wantNext(t, s, time.Time{})
+	wantDue(t, s, at.Add(24*time.Hour), 10)
+}
