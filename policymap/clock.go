@@ -97,7 +97,7 @@ func (m *Map) rewriteTimes(move func(time.Time) time.Time) {
 		}
 		domain := rec.Domain
 		g.Go(func() error {
-			m.learn(domain, update{change: func(rec *store.Record) { moveTimes(rec, move) }})
+			_ = m.learn(domain, update{change: func(rec *store.Record) { moveTimes(rec, move) }})
 			return nil
 		})
 		return m.ctx.Err() == nil

@@ -58,8 +58,11 @@ func (m *Map) resolve(hop NextHop) *entry {
 	facts, fresh := daneFacts(endpoint(&rec, hop), began)
 
 	var policy *policyFlight
-	if !readSTS(rec.STS, began).known {
+	switch sts := readSTS(rec.STS, began); {
+	case !sts.known:
 		policy = m.startSTS(hop.Domain, began, false)
+	case began.After(sts.recheck):
+		m.startSTS(hop.Domain, began, false) // the policy in force answers meanwhile
 	}
 	var res dane.Result
 	if !fresh {

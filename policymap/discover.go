@@ -94,7 +94,7 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, again
 			}
 		}
 	}
-	m.learn(domain, update{used: used, change: func(rec *store.Record) {
+	_ = m.learn(domain, update{used: used, change: func(rec *store.Record) {
 		rec.STS = &after
 		at := m.clock.now()
 		if change, ok := changeOfSTS(domain, readSTS(&before, at), readSTS(&after, at)); ok {

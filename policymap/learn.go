@@ -121,6 +121,7 @@ type update struct {
 	change func(*store.Record) // nil: none but to the times of use and refresh
 	used   time.Time           // of the lookup that wanted to know; zero: none did
 
+	durable   bool      // must be on disk at once, whatever the record holds
 	minor     bool      // nothing that must be on disk at once
 	notBefore time.Time // earliest next refresh
 	onlyIfDue bool      // leave a record alone that is not due any more
@@ -128,17 +129,18 @@ type update struct {
 
 // learn changes the record of a domain and has the answers in memory follow.
 // What Postfix may be told to insist on is on disk when it returns (8461 §10);
-// mere absences are written soon.
-func (m *Map) learn(domain string, u update) {
+// mere absences are written soon. An error means that the record is in memory
+// only; the observer has been told.
+func (m *Map) learn(domain string, u update) error {
 	mu := m.ledger.lock(domain)
 	mu.Lock()
 	defer mu.Unlock()
 	now := m.clock.now()
 	rec := cloneRecord(m.ledger.get(domain))
 	if u.onlyIfDue && rec.Due.After(now) {
-		return
+		return nil
 	}
-	durable := rec.Class == store.Positive
+	hadPolicy := rec.Class == store.Positive
 	if u.change != nil {
 		u.change(&rec)
 	}
@@ -146,12 +148,14 @@ func (m *Map) learn(domain string, u update) {
 	rec.LastUsed = latest(notFuture(rec.LastUsed, now), u.used, m.usedInMemory(&rec))
 	rec.Class = classOf(&rec)
 	rec.Due = atLeast(m.schedule(domain).next(&rec, now, rec.LastUsed), u.notBefore)
-	durable = (durable || rec.Class == store.Positive) && !u.minor
-	if err := m.ledger.put(rec, durable); err != nil {
+	durable := u.durable || (hadPolicy || rec.Class == store.Positive) && !u.minor
+	err := m.ledger.put(rec, durable)
+	if err != nil {
 		m.observer.StoreFailed(domain, err)
 	}
 	m.republish(&rec, now)
 	m.alarm.due(rec.Due)
+	return err
 }
 
 // learnDANE keeps the outcome of an evaluation that knew something. Unknown
@@ -171,7 +175,7 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
 		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA,
 		KnownAt:  now, ExpiresAt: now.Add(clampTTL(res.TTL)),
 	}
-	m.learn(hop.Domain, update{used: used, change: func(rec *store.Record) {
+	_ = m.learn(hop.Domain, update{used: used, change: func(rec *store.Record) {
 		old := endpoint(rec, hop)
 		if change, ok := changeOfDANE(hop, old, fact); ok {
 			m.observer.Changed(change)

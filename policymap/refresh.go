@@ -177,20 +177,15 @@ func (m *Map) refresh(rec store.Record) {
 	plan := m.schedule(rec.Domain)
 	isDue := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
 
-	var flights []<-chan singleflight.Result
-	if isDue(plan.stsDue(rec.STS, now, used)) {
-		if f := readSTS(rec.STS, now); f.policy != nil || wanted(rec.STS.CheckedAt, used, now) {
-			flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).result)
-		}
-	}
-	for i := range rec.DANE {
-		d := &rec.DANE[i]
-		if now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now) {
-			flights = append(flights, m.startDANE(hopOf(rec.Domain, d), time.Time{}))
-		}
-	}
+	policy := isDue(plan.stsDue(rec.STS, now, used)) &&
+		(readSTS(rec.STS, now).policy != nil || wanted(rec.STS.CheckedAt, used, now))
+	flights := m.lookUpAgain(&rec, func(d *store.DANE) bool {
+		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
+	}, policy)
 	if len(flights) == 0 && !now.Before(keepUntil(&rec, now)) {
-		m.forget(&rec)
+		if err := m.forget(context.Background(), &rec); err != nil {
+			m.observer.StoreFailed(rec.Domain, err)
+		}
 		return
 	}
 	for _, f := range flights {
@@ -198,20 +193,35 @@ func (m *Map) refresh(rec store.Record) {
 	}
 	if m.ctx.Err() == nil {
 		// Whatever happened, the record must not stay due.
-		m.learn(rec.Domain, update{notBefore: m.clock.now().Add(refreshRetry), minor: true, onlyIfDue: true})
+		_ = m.learn(rec.Domain, update{notBefore: m.clock.now().Add(refreshRetry), minor: true, onlyIfDue: true})
 	}
 }
 
-// forget removes a record in which nothing can serve any more.
-func (m *Map) forget(rec *store.Record) {
+// lookUpAgain starts the lookups of a record that are called for.
+func (m *Map) lookUpAgain(rec *store.Record, dane func(*store.DANE) bool, policy bool) (flights []<-chan singleflight.Result) {
+	if policy {
+		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).result)
+	}
+	for i := range rec.DANE {
+		if d := &rec.DANE[i]; dane(d) {
+			flights = append(flights, m.startDANE(hopOf(rec.Domain, d), time.Time{}))
+		}
+	}
+	return flights
+}
+
+// forget removes a record and the answers that rest on it.
+func (m *Map) forget(ctx context.Context, rec *store.Record) error {
 	mu := m.ledger.lock(rec.Domain)
 	mu.Lock()
 	defer mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
-	if err := m.ledger.remove(ctx, rec.Domain); err != nil {
-		m.observer.StoreFailed(rec.Domain, err)
+	err := m.ledger.remove(ctx, rec.Domain)
+	for i := range rec.DANE {
+		m.cache.remove(hopOf(rec.Domain, &rec.DANE[i]).String())
 	}
+	return err
 }
 
 // noteUse writes down when domains were last asked for, where the store is
@@ -221,6 +231,6 @@ func (m *Map) noteUse(grain time.Duration) {
 		if e.decision.Row == RowOverride || e.used().Sub(e.noted) <= grain {
 			return
 		}
-		m.learn(e.hop.Domain, update{used: e.used(), minor: true})
+		_ = m.learn(e.hop.Domain, update{used: e.used(), minor: true})
 	})
 }

@@ -1,0 +1,172 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/store"
+)
+
+// This file is what an operator may do with what the map knows. None of it is
+// on the path of a lookup.
+
+// Info is what is known of one policy domain, and what it means now.
+type Info struct {
+	Record store.Record // as stored; LastUsed as far as memory knows
+
+	STS        STSState
+	Policy     *mtasts.Policy // in force; nil: none
+	STSExpires time.Time      // of the policy in force
+	STSReason  string         // STSAbsent: why
+
+	Answers []Answer // for each way the domain was asked for
+}
+
+// Answer is what one next hop of a domain gets now.
+type Answer struct {
+	Key         string // canonical
+	DANE        dane.State
+	DANEFresh   bool // within its TTL; else State is the last known one
+	DANEExpires time.Time
+	Decision    Decision
+	Reply       string // for the map "postfix"
+	TLSRPT      string // for the map "postfix-tlsrpt"
+}
+
+// Info returns what is known of a domain, given in A-labels and lower case, or
+// false.
+func (m *Map) Info(domain string) (Info, bool) {
+	rec := m.ledger.get(domain)
+	if rec.STS == nil && rec.DANE == nil {
+		return Info{}, false
+	}
+	return m.inspect(rec), true
+}
+
+// Each calls fn for every domain in order until fn returns false. What is
+// written meanwhile may or may not be seen.
+func (m *Map) Each(fn func(Info) bool) error {
+	return m.ledger.store.Each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
+}
+
+func (m *Map) inspect(rec store.Record) Info {
+	now := m.clock.now()
+	rec.LastUsed = latest(rec.LastUsed, m.usedInMemory(&rec))
+	sts := readSTS(rec.STS, now)
+	info := Info{Record: rec, STS: sts.state, Policy: sts.policy, STSReason: sts.reason}
+	if sts.policy != nil {
+		info.STSExpires = sts.until
+	}
+	set := m.config.Load().Settings
+	for i := range rec.DANE {
+		d := &rec.DANE[i]
+		facts, fresh := daneFacts(d, now)
+		decision := Decide(facts, sts.state, set)
+		r := render(decision, rec.Domain, sts.policy, "")
+		info.Answers = append(info.Answers, Answer{
+			Key: hopOf(rec.Domain, d).String(), DANE: dane.State(d.State), DANEFresh: fresh,
+			DANEExpires: daneExpiry(d, now), Decision: decision,
+			Reply: string(r.postfix), TLSRPT: string(r.tlsrpt),
+		})
+	}
+	return info
+}
+
+// ErrUnknownDomain: nothing is known of the domain.
+var ErrUnknownDomain = errors.New("nothing is known of this domain")
+
+// Refresh looks a domain up again now, DANE and MTA-STS, the policy file too,
+// and returns when that is done. A domain that nobody asked for yet is
+// ErrUnknownDomain: Warm is for these.
+func (m *Map) Refresh(ctx context.Context, domain string) error {
+	rec := m.ledger.get(domain)
+	if rec.STS == nil && rec.DANE == nil {
+		return ErrUnknownDomain
+	}
+	for _, f := range m.lookUpAgain(&rec, func(*store.DANE) bool { return true }, true) {
+		select {
+		case r := <-f:
+			if r.Err != nil {
+				return r.Err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Purge forgets domains, in memory and on disk. The next lookup of one starts
+// from nothing: a policy that cannot be fetched then is lost.
+func (m *Map) Purge(ctx context.Context, domains ...string) error {
+	for _, domain := range domains {
+		rec := m.ledger.get(domain)
+		if err := m.forget(ctx, &rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Warm looks a next hop up as a message to it would, and returns the decision.
+// A key that is no next hop is answered as Postfix would be.
+func (m *Map) Warm(ctx context.Context, key string) Decision {
+	hop, ok := ParseNextHop(key)
+	if e := m.override(key, hop, ok); e != nil {
+		return e.decision
+	}
+	if !ok {
+		return Decision{Level: NoPolicy, Row: RowNotLookedUp, Why: whyNotLookedUp(key)}
+	}
+	now := m.clock.now()
+	if rec := m.ledger.get(hop.Domain); rec.STS != nil || rec.DANE != nil {
+		if e := m.fromFacts(hop, &rec, now); e != nil {
+			return e.decision
+		}
+	}
+	return m.lookup(ctx, hop, hop.String()).decision
+}
+
+// importers is how many records are taken over at a time: they share disk writes.
+const importers = 64
+
+// Import takes over records of another store, durably. Where a domain is known
+// already, what was learned later wins, for MTA-STS and each DANE state apart.
+func (m *Map) Import(ctx context.Context, recs []store.Record) error {
+	g, working := errgroup.WithContext(ctx)
+	g.SetLimit(importers)
+	for _, in := range recs {
+		if working.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			return m.learn(in.Domain, update{used: in.LastUsed, durable: true, change: func(rec *store.Record) {
+				merge(rec, in)
+			}})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+func merge(rec *store.Record, in store.Record) {
+	if in.STS != nil && (rec.STS == nil || rec.STS.FetchedAt.Before(in.STS.FetchedAt)) {
+		rec.STS = in.STS
+	}
+	for _, d := range in.DANE {
+		old := endpoint(rec, NextHop{Domain: rec.Domain, Literal: d.Literal, Port: d.Port})
+		switch {
+		case old == nil && len(rec.DANE) < maxEndpoints:
+			rec.DANE = append(rec.DANE, d)
+		case old != nil && old.KnownAt.Before(d.KnownAt):
+			*old = d
+		}
+	}
+}

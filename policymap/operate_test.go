@@ -1,0 +1,126 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/store"
+)
+
+func TestOperatorSeesWhatIsKnown(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.want("[mx.full.test]:587", "OK dane")
+		h.after(time.Minute)
+		h.want("plain.test", secure)
+
+		info, ok := h.Info("plain.test")
+		if !ok || info.STS != STSEnforce || info.Policy == nil || len(info.Answers) != 1 {
+			t.Fatalf("got %+v %v", info, ok)
+		}
+		if a := info.Answers[0]; a.Key != "plain.test" || a.DANE != dane.None || !a.DANEFresh || a.Reply != secure || a.Decision.Row != RowEnforce {
+			t.Errorf("answer %+v", a)
+		}
+		if left := time.Until(info.STSExpires); left < 7*day-2*time.Minute || left > 7*day {
+			t.Errorf("expires in %v", left)
+		}
+		if ago := time.Since(info.Record.LastUsed); ago > usedGrain*time.Second {
+			t.Errorf("last used %v ago", ago)
+		}
+		if _, ok := h.Info("absent.test"); ok {
+			t.Error("something is known of a domain that nobody asked for")
+		}
+		var keys []string
+		if err := h.Each(func(i Info) bool {
+			keys = append(keys, i.Answers[0].Key)
+			return true
+		}); err != nil || len(keys) != 2 || keys[0] != "[mx.full.test]:587" {
+			t.Errorf("domains %v, %v", keys, err)
+		}
+	})
+}
+
+func TestOperatorRefreshesAndPurges(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.SetPolicyKeepID("version: STSv1\nmode: none\nmax_age: 86400\n")
+		h.Replace("_25._tcp.mx.plain.test", "TLSA", tlsa)
+		if err := h.Refresh(context.Background(), "plain.test"); err != nil {
+			t.Fatal(err)
+		}
+		h.want("plain.test", "OK dane-only")
+		if info, _ := h.Info("plain.test"); info.STS != STSNone {
+			t.Errorf("policy %v", info.STS)
+		}
+		if err := h.Refresh(context.Background(), "absent.test"); !errors.Is(err, ErrUnknownDomain) {
+			t.Errorf("refresh of an unknown domain: %v", err)
+		}
+
+		if err := h.Purge(context.Background(), "plain.test", "absent.test"); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := h.Info("plain.test"); ok {
+			t.Error("still known")
+		}
+		n := h.Count("plain.test", "MX")
+		h.want("plain.test", "OK dane-only")
+		if h.Count("plain.test", "MX") != n+1 {
+			t.Error("answered without a lookup")
+		}
+	})
+}
+
+func TestOperatorWarms(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		for key, want := range map[string]Level{"plain.test": Secure, "full.test": DANEOnly, "absent.test": NoPolicy, "192.0.2.1": NoPolicy} {
+			for range 2 {
+				if d := h.Warm(context.Background(), key); d.Level != want {
+					t.Errorf("%s: %v, want %v", key, d.Level, want)
+				}
+			}
+		}
+		h.Down(true)
+		h.want("plain.test", secure)
+	})
+}
+
+// A cache that moves to another host: what was learned later wins.
+func TestImport(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.want("full.test", "OK dane-only")
+		var moved []store.Record
+		_ = h.Each(func(i Info) bool {
+			moved = append(moved, i.Record)
+			return true
+		})
+		h.after(time.Hour)
+		ph.SetPolicy("version: STSv1\nmode: testing\nmx: *.plain.test\nmax_age: 604800\n")
+		h.ask("plain.test")
+		h.after(time.Second)
+		h.want("plain.test", "NOTFOUND ")
+		if err := h.Purge(context.Background(), "full.test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Import(context.Background(), moved); err != nil {
+			t.Fatal(err)
+		}
+		h.Down(true)
+		h.want("plain.test", "NOTFOUND ")
+		h.want("full.test", "OK dane-only")
+		h.crash()
+		h.want("full.test", "OK dane-only")
+
+		h.store.setFull(true)
+		if err := h.Import(context.Background(), moved); !errors.Is(err, errDiskFull) {
+			t.Errorf("import on a full disk: %v", err)
+		}
+	})
+}
