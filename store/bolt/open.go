@@ -55,8 +55,8 @@ func openFile(path string, report func(path, aside string, reason error)) (*file
 			f.Close()
 			return nil, 0, fmt.Errorf("open database %s: %w", path, err)
 		}
-		// Nobody else can do the same: whoever waits for the lock looks again
-		// at what path leads to.
+		// Still locked, and whoever waits for the lock looks again at what path
+		// leads to: the file is set aside once.
 		aside, err := setAside(path)
 		f.Close()
 		if err != nil {
@@ -121,8 +121,8 @@ func isAt(f *os.File, path string) bool {
 }
 
 // openLocked opens the database in a locked file. An error that is a
-// *damageError means that the file should be set aside. When there is an error
-// f may have been closed.
+// *damageError means that the file should be set aside. In that
+// case f is still open and locked; after another error it may be closed.
 func openLocked(f *os.File) (*file, int, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -145,7 +145,9 @@ func openLocked(f *os.File) (*file, int, error) {
 	}
 	records, err := opened.prepare()
 	if err != nil {
-		_ = opened.close()
+		if opened.damage.Load() == nil {
+			_ = opened.close()
+		}
 		return nil, 0, err
 	}
 	return opened, records, nil
