@@ -29,10 +29,10 @@ func benchHost(b *testing.B) (*lab.World, *Map) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	m := New(Options{Store: db, Resolver: resolver, Fetcher: &mtasts.Fetcher{
+	m := New(Options{Store: db, Config: Config{Resolver: resolver, Fetcher: &mtasts.Fetcher{
 		Resolver: resolver, RootCAs: w.Roots(), Dial: w.Dial,
 		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
-	}})
+	}}})
 	b.Cleanup(func() {
 		m.Close()
 		db.Close()

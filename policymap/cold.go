@@ -86,10 +86,10 @@ func (m *Map) resolve(hop NextHop) *entry {
 		rec = m.ledger.get(hop.Domain)
 	}
 	now := m.clock.now()
-	e := m.assemble(hop, &rec, facts, found, now)
+	e := m.assemble(cfg, hop, &rec, facts, found, now)
 	e.lastUsed.Store(now.Unix())
 	if e.until.After(now) {
-		m.cache.put(hop.String(), e)
+		m.keep(e, cfg)
 	}
 	m.observer.Resolved(Resolution{
 		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: whyAbsent(&rec, found, now),
@@ -164,7 +164,7 @@ func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result 
 	return m.flight(&m.dane, hop.String(), func() any {
 		ctx, cancel := context.WithTimeout(m.ctx, daneTimeout)
 		defer cancel()
-		res := dane.Lookup(ctx, m.resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		res := dane.Lookup(ctx, m.config.Load().Resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
 		if m.ctx.Err() == nil {
 			m.learnDANE(hop, res, used)
 		}
@@ -173,17 +173,16 @@ func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result 
 }
 
 // fromFacts makes an answer of what is stored, or nil where that is not enough.
-func (m *Map) fromFacts(hop NextHop, rec *store.Record, now time.Time) *entry {
+func (m *Map) fromFacts(cfg *Config, hop NextHop, rec *store.Record, now time.Time) *entry {
 	facts, fresh := daneFacts(endpoint(rec, hop), now)
 	if !fresh {
 		return nil
 	}
-	set := m.config.Load().Settings
 	known := readSTS(rec.STS, now).known
-	if !known && !daneAlone(facts, set) {
+	if !known && !daneAlone(facts, cfg.Settings) {
 		return nil
 	}
-	e := m.assemble(hop, rec, facts, stsOutcome{pending: !known}, now)
+	e := m.assemble(cfg, hop, rec, facts, stsOutcome{pending: !known}, now)
 	if !known {
 		e.recheck = now // nobody is looking: the next hit has somebody look
 	}
@@ -191,13 +190,12 @@ func (m *Map) fromFacts(hop NextHop, rec *store.Record, now time.Time) *entry {
 }
 
 // assemble decides, renders, and says how long the answer is good.
-func (m *Map) assemble(hop NextHop, rec *store.Record, facts DANEFacts, found stsOutcome, now time.Time) *entry {
-	set := m.config.Load().Settings
+func (m *Map) assemble(cfg *Config, hop NextHop, rec *store.Record, facts DANEFacts, found stsOutcome, now time.Time) *entry {
 	sts := readSTS(rec.STS, now)
 	if found.once != nil {
 		sts = stsFacts{state: stateOf(found.once.Mode), policy: found.once}
 	}
-	d := Decide(facts, sts.state, set)
+	d := Decide(facts, sts.state, cfg.Settings)
 	e := &entry{
 		hop: hop, decision: d, sts: sts.state, noted: rec.LastUsed,
 		replies: render(d, hop.Domain, sts.policy, ""),
@@ -223,7 +221,7 @@ func (m *Map) assemble(hop NextHop, rec *store.Record, facts DANEFacts, found st
 		e.until = now
 	case sts.known:
 		e.until = earliest(e.until, sts.until)
-	case daneAlone(facts, set):
+	case daneAlone(facts, cfg.Settings):
 		e.recheck = time.Time{}
 	default:
 		e.until = earliest(e.until, now.Add(pendingFor))

@@ -321,9 +321,9 @@ four.test. MX 20 mx.dead.test.
 func TestOverrides(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)
-		h.Reconfigure(Config{Overrides: Overrides{
-			"full.test": "skip", ".test": "encrypt", "plain.test": "lookup",
-		}})
+		with := h.config
+		with.Overrides = Overrides{"full.test": "skip", ".test": "encrypt", "plain.test": "lookup"}
+		h.Reconfigure(with)
 		h.want("full.test", "NOTFOUND ")
 		h.want("[FULL.test]:587", "NOTFOUND ")
 		h.want("full.test:nosuchservice", "NOTFOUND ")
@@ -334,7 +334,7 @@ func TestOverrides(t *testing.T) {
 		if n := h.Count("full.test", "MX"); n != 0 {
 			t.Errorf("looked %d times at an overridden domain", n)
 		}
-		h.Reconfigure(Config{})
+		h.Reconfigure(h.config)
 		h.want("full.test", "OK dane-only")
 	})
 }

@@ -64,7 +64,7 @@ func (m *Map) startSTS(domain string, used time.Time, again bool) *policyFlight 
 // discover is 8461 §3 for one domain: TXT record, then the policy file. It
 // returns a policy only if that is for the waiting lookups alone.
 func (m *Map) discover(ctx context.Context, domain string, used time.Time, again bool) (once *mtasts.Policy) {
-	found := mtasts.LookupRecord(ctx, m.resolver, domain)
+	found := mtasts.LookupRecord(ctx, m.config.Load().Resolver, domain)
 	if ctx.Err() != nil && found.Failed {
 		return nil // abandoned or stopping: nothing was learned
 	}
@@ -121,7 +121,7 @@ func (m *Map) fetch(ctx context.Context, domain string, s *store.STS, background
 		return nil
 	}
 	began := m.clock.now()
-	got, err := m.fetcher.Fetch(ctx, domain)
+	got, err := m.config.Load().Fetcher.Fetch(ctx, domain)
 	if ctx.Err() != nil {
 		return nil // abandoned or stopping: says nothing about the policy host
 	}

@@ -54,6 +54,15 @@ func (l *ledger) get(domain string) store.Record {
 	return rec
 }
 
+// waiting returns the record of a domain that the store could not take, and
+// whether there are any such.
+func (l *ledger) waiting(domain string) (rec store.Record, ok, any bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rec, ok = l.unsaved[domain]
+	return rec, ok, len(l.unsaved) > 0
+}
+
 // put writes a record, at once if told to. A record that cannot be written is
 // kept in memory and goes out with a later one.
 func (l *ledger) put(rec store.Record, durable bool) error {
@@ -230,9 +239,10 @@ func (m *Map) republish(rec *store.Record, now time.Time) {
 		if old == nil || old.decision.Row == RowOverride {
 			continue
 		}
-		if e := m.fromFacts(hop, rec, now); e != nil {
+		cfg := m.config.Load()
+		if e := m.fromFacts(cfg, hop, rec, now); e != nil {
 			e.lastUsed.Store(old.lastUsed.Load())
-			m.cache.put(hop.String(), e)
+			m.keep(e, cfg)
 		}
 	}
 }

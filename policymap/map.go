@@ -27,9 +27,12 @@ type Fetcher interface {
 	Fetch(ctx context.Context, domain string) (*mtasts.Fetched, error)
 }
 
-// Config are the settings that can change while the map works. Zero fields
-// stand for the defaults named here.
+// Config is what can change while the map works. Resolver and Fetcher are
+// required; other zero fields stand for the defaults named here.
 type Config struct {
+	Resolver dnsclient.Resolver
+	Fetcher  Fetcher
+
 	Settings  Settings
 	Overrides Overrides
 
@@ -51,13 +54,11 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Options are the parts a Map is built from. Store, Resolver and Fetcher are
-// required; the caller closes the store after the map.
+// Options are the parts a Map is built from. Store and Config are required; the
+// caller closes the store after the map.
 type Options struct {
-	Store    store.Store
-	Resolver dnsclient.Resolver
-	Fetcher  Fetcher
-	Config   Config
+	Store  store.Store
+	Config Config
 
 	Observer    Observer         // nil: nobody is told
 	MemorySize  int              // answers kept in memory; 0: 65,536
@@ -67,8 +68,6 @@ type Options struct {
 
 // Map answers lookups. It is safe for concurrent use.
 type Map struct {
-	resolver    dnsclient.Resolver
-	fetcher     Fetcher
 	observer    Observer
 	ledger      *ledger
 	cache       *cache
@@ -92,8 +91,6 @@ type Map struct {
 // New makes a map and starts its refresher.
 func New(o Options) *Map {
 	m := &Map{
-		resolver:    o.Resolver,
-		fetcher:     o.Fetcher,
 		observer:    o.Observer,
 		ledger:      newLedger(o.Store),
 		clock:       newClock(o.Wall),
@@ -119,11 +116,21 @@ func New(o Options) *Map {
 	return m
 }
 
-// Reconfigure changes the settings; answers follow at once.
+// Reconfigure changes the settings; answers follow at once. Lookups under way
+// end by the old ones.
 func (m *Map) Reconfigure(c Config) {
 	cfg := c.withDefaults()
 	m.config.Store(&cfg)
 	m.cache.each(func(e *entry) { m.cache.remove(e.hop.String()) })
+}
+
+// keep puts an answer into memory, unless the settings it was made by have gone.
+func (m *Map) keep(e *entry, cfg *Config) {
+	key := e.hop.String()
+	m.cache.put(key, e)
+	if m.config.Load() != cfg {
+		m.cache.remove(key)
+	}
 }
 
 // Close ends background work, waits for it, and writes down what was last
@@ -251,9 +258,10 @@ func (m *Map) miss(ctx context.Context, kind mapKind, key string) []byte {
 	}
 	now := m.clock.now()
 	if rec := m.ledger.get(hop.Domain); rec.STS != nil || rec.DANE != nil {
-		if e := m.fromFacts(hop, &rec, now); e != nil {
+		cfg := m.config.Load()
+		if e := m.fromFacts(cfg, hop, &rec, now); e != nil {
 			e.lastUsed.Store(now.Unix())
-			m.cache.put(canonical, e)
+			m.keep(e, cfg)
 			return m.hit(kind, e)
 		}
 	}

@@ -125,7 +125,7 @@ func (m *Map) Warm(ctx context.Context, key string) Decision {
 	}
 	now := m.clock.now()
 	if rec := m.ledger.get(hop.Domain); rec.STS != nil || rec.DANE != nil {
-		if e := m.fromFacts(hop, &rec, now); e != nil {
+		if e := m.fromFacts(m.config.Load(), hop, &rec, now); e != nil {
 			return e.decision
 		}
 	}

@@ -61,7 +61,8 @@ func overrideDecision(value string) Decision {
 
 // override answers a key by the operator's word, or returns nil.
 func (m *Map) override(key string, hop NextHop, parsed bool) *entry {
-	value, ok := overrideFor(m.config.Load().Overrides, key, hop, parsed)
+	cfg := m.config.Load()
+	value, ok := overrideFor(cfg.Overrides, key, hop, parsed)
 	if !ok {
 		return nil
 	}
@@ -70,7 +71,7 @@ func (m *Map) override(key string, hop NextHop, parsed bool) *entry {
 	e := &entry{hop: hop, decision: d, replies: render(d, hop.Domain, nil, value), until: now.Add(24 * time.Hour)}
 	if parsed {
 		e.lastUsed.Store(now.Unix())
-		m.cache.put(hop.String(), e)
+		m.keep(e, cfg)
 	}
 	return e
 }

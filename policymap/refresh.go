@@ -92,9 +92,15 @@ func (r *refresher) handOut() (next time.Time) {
 		r.m.observer.StoreFailed("", err)
 		return next
 	}
+	failing := false
 	for _, rec := range soon {
 		if !r.idle(rec.Domain) {
 			continue
+		}
+		newer, unsaved, any := r.m.ledger.waiting(rec.Domain)
+		failing = failing || any
+		if unsaved && newer.Due.After(now) {
+			continue // done, but the store could not take it
 		}
 		if rec.Due.After(now) {
 			return rec.Due // sorted: nothing before this one
@@ -109,10 +115,10 @@ func (r *refresher) handOut() (next time.Time) {
 			return next
 		}
 	}
-	if len(soon) == refreshBatch {
+	if len(soon) == refreshBatch && !failing {
 		return now
 	}
-	return next
+	return next // while the store takes nothing, what was done looks due: one batch a minute
 }
 
 func (r *refresher) worker() {

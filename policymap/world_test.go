@@ -65,8 +65,9 @@ func (h *host) start() {
 		Resolver: resolver, RootCAs: h.Roots(), Dial: h.Dial,
 		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
 	}
+	h.config.Resolver, h.config.Fetcher = resolver, fetcher
 	h.Map = New(Options{
-		Store: h.store, Resolver: resolver, Fetcher: fetcher, Config: h.config,
+		Store: h.store, Config: h.config,
 		Observer: h.seen, Wall: h.wall, MemorySize: h.memory,
 	})
 }

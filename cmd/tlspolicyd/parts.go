@@ -46,7 +46,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		return nil, err
 	}
 	m := policymap.New(policymap.Options{
-		Store: db, Resolver: resolver, Fetcher: fetcher, Config: mapConfig(cfg),
+		Store: db, Config: mapConfig(cfg, resolver, fetcher),
 		Observer: &journal{log: log}, Concurrency: cfg.Fetch.Concurrency,
 	})
 	return &parts{
@@ -121,8 +121,10 @@ func checkHost(cfg config.Config) error {
 	return nil
 }
 
-func mapConfig(cfg config.Config) policymap.Config {
+func mapConfig(cfg config.Config, resolver *dnsclient.Client, fetcher *mtasts.Fetcher) policymap.Config {
 	return policymap.Config{
+		Resolver:        resolver,
+		Fetcher:         fetcher,
 		Settings:        mapSettings(cfg),
 		Overrides:       cfg.Override,
 		FetchWait:       cfg.Fetch.Wait,
