@@ -36,13 +36,16 @@ func (c *clock) now() time.Time {
 	return c.start.Add(time.Since(c.start) + time.Duration(c.offset.Load()))
 }
 
+// began returns the start of the clock in the facts' time.
+func (c *clock) began() time.Time { return c.start.Add(time.Duration(c.offset.Load())) }
+
 // step returns how far the wall clock is ahead of the facts' time.
 func (c *clock) step() time.Duration {
 	return c.wall().Round(0).Sub(c.now().Round(0))
 }
 
 // followClock takes over a step of the wall clock and moves the stored times
-// along, so that every fact keeps its age.
+// along, so that facts keep their age.
 func (m *Map) followClock() {
 	step := m.clock.step()
 	switch {
@@ -50,12 +53,20 @@ func (m *Map) followClock() {
 		// Moved first and followed then: in between, stored times lie in the
 		// future and count as now. What is learned meanwhile is moved after.
 		from := m.clock.now()
-		m.shiftTimes(step, time.Time{}, from)
+		m.shiftTimes(step, func(t time.Time) bool { return !t.After(from) })
 		until := m.clock.now()
 		m.clock.offset.Add(int64(step))
-		m.shiftTimes(step, from, until)
+		m.shiftTimes(step, func(t time.Time) bool { return t.After(from) && !t.After(until) })
 	case step < -clockStep:
+		// Followed first and moved then, and only what was learned since the
+		// start: times of before may have been right all along. What is learned
+		// meanwhile stays.
+		began := m.clock.began().Add(-time.Second) // stored times are not exact
 		m.clock.offset.Add(int64(step))
+		from := m.clock.now()
+		m.shiftTimes(step, func(t time.Time) bool {
+			return t.After(began) && (!t.After(from) || t.After(m.clock.now()))
+		})
 		m.clampFuture()
 	default:
 		return
@@ -63,10 +74,10 @@ func (m *Map) followClock() {
 	m.observer.ClockStepped(step)
 }
 
-// shiftTimes moves the stored times in (after, until] by step.
-func (m *Map) shiftTimes(step time.Duration, after, until time.Time) {
+// shiftTimes moves the stored times that are picked by step.
+func (m *Map) shiftTimes(step time.Duration, picked func(time.Time) bool) {
 	m.rewriteTimes(func(t time.Time) time.Time {
-		if t.IsZero() || !t.After(after) || t.After(until) {
+		if t.IsZero() || !picked(t) {
 			return t
 		}
 		return t.Add(step)

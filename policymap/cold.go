@@ -59,27 +59,27 @@ func (m *Map) resolve(hop NextHop) *entry {
 
 	var policy *policyFlight
 	switch sts := readSTS(rec.STS, began); {
-	case !sts.known:
+	case !sts.known && !(fresh && facts.NullMX):
 		policy = m.startSTS(hop.Domain, began, false)
-	case began.After(sts.recheck):
+	case sts.known && began.After(sts.recheck):
 		m.startSTS(hop.Domain, began, false) // the policy in force answers meanwhile
 	}
 	var res dane.Result
 	if !fresh {
 		facts, res = m.awaitDANE(hop, facts, began)
 	}
-	found := stsOutcome{pending: policy != nil}
+	found := stsOutcome{pending: policy != nil, abandoned: facts.NullMX}
 	switch {
 	case policy == nil:
 	case res.NullMX:
 		policy.abandon() // 7505: no mail will go there
-		found = stsOutcome{abandoned: true}
 	case !daneAlone(facts, cfg.Settings):
-		found = policy.wait(m.ctx, min(cfg.FetchWait, lookupTimeout)-m.clock.now().Sub(began))
+		found = policy.wait(m.ctx, min(cfg.FetchWait, daneTimeout)-m.clock.now().Sub(began))
 	}
 
 	rec = m.ledger.get(hop.Domain)
-	if rec.Class == store.Positive && res.State != dane.Unknown && endpoint(&rec, hop) == nil {
+	if rec.Class == store.Positive && res.State != dane.Unknown && endpoint(&rec, hop) == nil &&
+		m.clock.now().Sub(began) < lookupTimeout-2*putTimeout {
 		// When DANE was done nothing called for writing it at once, and then
 		// something took its place: it goes to disk with the policy.
 		m.learnDANE(hop, res, began)
@@ -141,6 +141,7 @@ func withResult(f DANEFacts, res dane.Result) DANEFacts {
 	f.MXInsecure = !res.MXSecure && !res.MXUnknown
 	f.SomeTLSA = f.SomeTLSA || res.SomeTLSA
 	f.SomeNone = res.SomeNone
+	f.NullMX = res.NullMX
 	if res.State == dane.Unknown {
 		f.Reason = reasonOf(res.Err)
 	}
@@ -179,11 +180,11 @@ func (m *Map) fromFacts(cfg *Config, hop NextHop, rec *store.Record, now time.Ti
 		return nil
 	}
 	known := readSTS(rec.STS, now).known
-	if !known && !daneAlone(facts, cfg.Settings) {
+	if !known && !facts.NullMX && !daneAlone(facts, cfg.Settings) {
 		return nil
 	}
-	e := m.assemble(cfg, hop, rec, facts, stsOutcome{pending: !known}, now)
-	if !known {
+	e := m.assemble(cfg, hop, rec, facts, stsOutcome{pending: !known, abandoned: facts.NullMX}, now)
+	if !known && !facts.NullMX {
 		e.recheck = now // nobody is looking: the next hit has somebody look
 	}
 	return e
@@ -216,7 +217,7 @@ func (m *Map) assemble(cfg *Config, hop NextHop, rec *store.Record, facts DANEFa
 		e.until = daneExpiry(dn, now)
 	}
 	switch {
-	case d.Stale && sts.policy == nil, found.abandoned:
+	case d.Stale && sts.policy == nil, found.abandoned && !sts.known:
 	case found.once != nil:
 		e.until = now
 	case sts.known:

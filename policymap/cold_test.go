@@ -236,6 +236,33 @@ func TestNullMXAbandonsTheFetch(t *testing.T) {
 	})
 }
 
+// The same when the policy host is quicker than the MX answer, and after a
+// restart.
+func TestNullMXHasNoPolicyHoweverQuickItsHost(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("null.test", enforce)
+		h.Delay(300*time.Millisecond, "null.test")
+		for range 3 {
+			h.want("null.test", "NOTFOUND ")
+			h.restart()
+		}
+		if n := ph.Requests(); n > 1 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+// A policy in force outlives a null MX, which may be forged.
+func TestNullMXDoesNotEndAPolicyInForce(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.Replace("plain.test", "MX", "0 .")
+		h.after(time.Hour)
+		h.want("plain.test", secure)
+	})
+}
+
 // §6: no lookup takes longer than 15 s, whatever is silent; a failure is
 // remembered for 10 s, so that a storm of retries costs one lookup.
 func TestSilentDNSIsBoundedAndRemembered(t *testing.T) {

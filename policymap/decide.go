@@ -21,6 +21,7 @@ type Settings struct {
 // DANEFacts is the DANE side of the table.
 type DANEFacts struct {
 	State      dane.State
+	NullMX     bool // State None: the domain takes no mail (7505)
 	MXInsecure bool // State Unknown: the MX answer was seen, and is insecure
 	SomeTLSA   bool // State Unknown: another host has a secure TLSA record
 	SomeNone   bool // State Unknown: another host is proved to have none

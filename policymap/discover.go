@@ -95,8 +95,11 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, again
 		}
 	}
 	_ = m.learn(domain, update{used: used, change: func(rec *store.Record) {
-		rec.STS = &after
 		at := m.clock.now()
+		if takesNoMail(rec) && readSTS(rec.STS, at).policy == nil {
+			return
+		}
+		rec.STS = &after
 		if change, ok := changeOfSTS(domain, readSTS(&before, at), readSTS(&after, at)); ok {
 			m.observer.Changed(change)
 		}

@@ -103,10 +103,20 @@ func daneFacts(d *store.DANE, now time.Time) (f DANEFacts, fresh bool) {
 	f = DANEFacts{Last: dane.State(d.State), LastAge: now.Sub(known)}
 	f.SomeTLSA = d.SomeTLSA && f.LastAge <= lastKnownFor
 	if now.Before(daneExpiry(d, now)) {
-		f.State = f.Last
+		f.State, f.NullMX = f.Last, d.NullMX
 		return f, true
 	}
 	return f, false
+}
+
+// takesNoMail reports whether the domain was last seen with a null MX.
+func takesNoMail(rec *store.Record) bool {
+	for i := range rec.DANE {
+		if rec.DANE[i].NullMX {
+			return true
+		}
+	}
+	return false
 }
 
 // classOf says what may make room: records that hold nothing but absences go first.
@@ -190,7 +200,11 @@ func wanted(from, used, now time.Time) bool {
 // the time at which nothing in it can serve any more. What should have been
 // refreshed before now and was not wanted is left to expire.
 func (c schedule) next(rec *store.Record, now, used time.Time) time.Time {
-	dues := []time.Time{c.stsDue(rec.STS, now, used)}
+	policy := c.stsDue(rec.STS, now, used)
+	if !policy.IsZero() && !policy.After(now) && readSTS(rec.STS, now).policy != nil {
+		return now.Add(shortest) // overdue: a policy in force is not given up
+	}
+	dues := []time.Time{policy}
 	for i := range rec.DANE {
 		dues = append(dues, c.daneDue(&rec.DANE[i], now, used))
 	}

@@ -181,10 +181,13 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
 	}
 	fact := store.DANE{
 		Literal: hop.Literal, Port: hop.Port, State: uint8(res.State), Detail: detail(res),
-		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA,
-		KnownAt:  now, ExpiresAt: now.Add(clampTTL(res.TTL)),
+		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.NullMX,
+		KnownAt: now, ExpiresAt: now.Add(clampTTL(res.TTL)),
 	}
 	_ = m.learn(hop.Domain, update{used: used, change: func(rec *store.Record) {
+		if res.NullMX && rec.STS != nil && !rec.STS.FetchedAt.Before(used) && !used.IsZero() {
+			rec.STS = nil // its policy host was quicker than the MX answer; it has no say (7505)
+		}
 		old := endpoint(rec, hop)
 		if change, ok := changeOfDANE(hop, old, fact); ok {
 			m.observer.Changed(change)

@@ -17,6 +17,7 @@ const (
 	maxSleep     = time.Minute      // between looks at the schedule, the clock and the store
 	restMin      = 100 * time.Millisecond
 	refreshRetry = 30 * time.Second // pause after a refresh that taught nothing
+	clockTrusted = time.Hour        // after a start, when the time service has had its say
 	noteUseEvery = 10 * time.Minute
 	noteUseGrain = time.Hour // a last use on disk is exact to this
 )
@@ -188,7 +189,7 @@ func (m *Map) refresh(rec store.Record) {
 	flights := m.lookUpAgain(&rec, func(d *store.DANE) bool {
 		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
 	}, policy)
-	if len(flights) == 0 && !now.Before(keepUntil(&rec, now)) {
+	if len(flights) == 0 && !now.Before(keepUntil(&rec, now)) && m.settled(&rec, now) {
 		if err := m.forget(context.Background(), &rec); err != nil {
 			m.observer.StoreFailed(rec.Domain, err)
 		}
@@ -201,6 +202,12 @@ func (m *Map) refresh(rec store.Record) {
 		// Whatever happened, the record must not stay due.
 		_ = m.learn(rec.Domain, update{notBefore: m.clock.now().Add(refreshRetry), minor: true, onlyIfDue: true})
 	}
+}
+
+// settled reports whether an expired record may go. Expired policies outlive the
+// first hour after a start: the clock may yet turn out to have run ahead.
+func (m *Map) settled(rec *store.Record, now time.Time) bool {
+	return rec.Class == store.Negative || now.Sub(m.clock.began()) >= clockTrusted
 }
 
 // lookUpAgain starts the lookups of a record that are called for.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -344,6 +345,61 @@ func TestClockSteps(t *testing.T) {
 	}
 }
 
+// §7: a small step leaves every lifetime as long as it was, too.
+func TestSmallClockSteps(t *testing.T) {
+	for _, step := range []time.Duration{2 * day, -2 * day} {
+		t.Run(step.String(), func(t *testing.T) {
+			var stepped atomic.Bool
+			inBubble(t, zones, func(t *testing.T, h *host) {
+				h.wall = func() time.Time {
+					if stepped.Load() {
+						return time.Now().Add(step)
+					}
+					return time.Now()
+				}
+				h.restart()
+				ph := h.PolicyHost("plain.test", withMaxAge(enforce, 7*86400))
+				h.want("plain.test", secure)
+				ph.Fault(lab.HostFault{Refuse: true})
+				h.after(3 * day)
+				stepped.Store(true)
+				h.after(4*day - time.Minute)
+				h.want("plain.test", secure)
+				h.restart() // what is on disk has kept its age as well
+				h.want("plain.test", secure)
+				h.after(2 * time.Minute)
+				h.want("plain.test", "NOTFOUND ")
+				if len(h.seen.steps) != 0 {
+					t.Errorf("the step was seen again after the restart: %v", h.seen.steps)
+				}
+			})
+		})
+	}
+}
+
+// §7: an expired policy is not deleted soon after a start, when the clock may
+// yet turn out to have run ahead.
+func TestStartedWithAClockThatRunsAhead(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.stop()
+		var right atomic.Bool
+		h.wall = func() time.Time {
+			if right.Load() {
+				return time.Now()
+			}
+			return time.Now().Add(365 * day)
+		}
+		h.Down(true)
+		h.start()
+		h.after(30 * time.Minute)
+		right.Store(true)
+		h.after(2 * time.Minute)
+		h.want("plain.test", secure)
+	})
+}
+
 // §7: started with a clock that is right again after one that ran ahead, a
 // fetch time in the future counts as now, once and not for ever.
 func TestFetchTimeInTheFuture(t *testing.T) {
@@ -383,11 +439,16 @@ func TestWhenNext(t *testing.T) {
 		{"unused", store.STS{Policy: policy(604800), FetchedAt: now, CheckedAt: now}, now.Add(-31 * day), time.Time{}},
 		{"failed once", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 1, FailedAt: now}, now, now.Add(5 * time.Minute)},
 		{"failed ten times", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 10, FailedAt: now}, now, now.Add(6 * time.Hour)},
+		{"overdue since a week switched off", store.STS{Policy: policy(31557600), FetchedAt: now.Add(-8 * day), CheckedAt: now.Add(-8 * day)}, now.Add(-8 * day), now.Add(-7 * day)},
 		{"fetched in the future", store.STS{Policy: policy(604800), FetchedAt: now.Add(day), CheckedAt: now.Add(day)}, now, now.Add(day)},
 	} {
 		if got := plan.stsDue(&c.sts, now, c.used); !got.Equal(c.want) {
 			t.Errorf("%s: due %v, want %v", c.name, got, c.want)
 		}
+	}
+	overdue := store.Record{STS: &store.STS{Policy: policy(31557600), FetchedAt: now.Add(-8 * day)}, LastUsed: now.Add(-8 * day)}
+	if got := plan.next(&overdue, now, overdue.LastUsed); got.Sub(now) > time.Minute {
+		t.Errorf("an overdue refresh is put off by %v", got.Sub(now))
 	}
 	known := store.DANE{State: uint8(dane.Full), KnownAt: now, ExpiresAt: now.Add(time.Hour)}
 	if got := plan.daneDue(&known, now, now); !got.Equal(now.Add(59 * time.Minute)) {

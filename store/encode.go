@@ -65,6 +65,7 @@ const (
 	tagKnownAt
 	tagExpiresAt
 	tagSomeTLSA
+	tagNullMX
 )
 
 // EncodeRecord returns the stored form of a record without its Domain, which
@@ -190,7 +191,8 @@ func encodeDANE(d *DANE) []byte {
 	b = appendString(b, tagDetail, d.Detail)
 	b = appendTime(b, tagKnownAt, d.KnownAt)
 	b = appendTime(b, tagExpiresAt, d.ExpiresAt)
-	return appendBool(b, tagSomeTLSA, d.SomeTLSA)
+	b = appendBool(b, tagSomeTLSA, d.SomeTLSA)
+	return appendBool(b, tagNullMX, d.NullMX)
 }
 
 func decodeDANE(b []byte) (DANE, error) {
@@ -211,6 +213,8 @@ func decodeDANE(b []byte) (DANE, error) {
 			d.ExpiresAt, err = decodeTime(v)
 		case tagSomeTLSA:
 			d.SomeTLSA, err = decodeBool(v)
+		case tagNullMX:
+			d.NullMX, err = decodeBool(v)
 		}
 		return err
 	})

@@ -42,7 +42,7 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, r := range []Record{
 		{},
 		{STS: &STS{Policy: []byte("version: STSv1\n"), TXTTTL: 1e9, Failures: 3, Error: "x"}},
-		{DANE: []DANE{{Port: 25, SomeTLSA: true}, {Literal: true, State: 3}}, Class: Positive},
+		{DANE: []DANE{{Port: 25, SomeTLSA: true, NullMX: true}, {Literal: true, State: 3}}, Class: Positive},
 	} {
 		r.Domain = "seed.test"
 		b, err := EncodeRecord(r)

@@ -44,6 +44,7 @@ type DANE struct {
 	Port      uint16
 	State     uint8     // dane.State of the last evaluation
 	SomeTLSA  bool      // State 0 (unknown): a host had a secure TLSA record, the lookup of another failed
+	NullMX    bool      // the domain takes no mail (RFC 7505): its policy host is left alone
 	Detail    string    // one line for the operator
 	KnownAt   time.Time // when State was learned
 	ExpiresAt time.Time
