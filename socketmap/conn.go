@@ -48,6 +48,9 @@ type conn struct {
 	// closes it. So no request that has been read is ever dropped for room.
 	state atomic.Int64
 
+	// fresh is true until the first request begins to arrive.
+	fresh atomic.Bool
+
 	buf        []byte // bytes read; r to w are still to be parsed
 	r, w       int
 	out        []byte        // replies still to be written, at most writeBuffer bytes
@@ -59,6 +62,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{srv: s, nc: nc, buf: make([]byte, firstReadBuffer)}
 	c.read.set, c.sent.set = nc.SetReadDeadline, nc.SetWriteDeadline
 	c.state.Store(int64(s.now()))
+	c.fresh.Store(true)
 	return c
 }
 
@@ -119,10 +123,13 @@ func (c *conn) await() error {
 	if c.srv.waiters.Load() > 0 {
 		c.srv.wake()
 	}
-	if c.srv.stopping.Load() {
+	if c.srv.stopping.Load() && !c.lastChance() {
 		return errGone
 	}
 	n, err := c.nc.Read(c.buf)
+	if n > 0 && c.fresh.Load() {
+		c.fresh.Store(false)
+	}
 	if !c.state.CompareAndSwap(int64(idle), busy) {
 		return errGone
 	}
@@ -256,6 +263,14 @@ func (c *conn) closeIfIdle(since int64) bool {
 	}
 	c.nc.Close()
 	return true
+}
+
+// lastChance gives a connection that has brought no request yet a moment to do
+// so while the server stops: its client may have come here because another
+// connection was closed under it, and does not come a third time. It reports
+// whether there is such a moment. It may be called by any goroutine.
+func (c *conn) lastChance() bool {
+	return c.fresh.Load() && c.nc.SetReadDeadline(time.Now().Add(stopGrace)) == nil
 }
 
 // deadline is a read or a write deadline of a connection. Setting one costs a

@@ -31,12 +31,13 @@ func (s *Server) awaitRoom() bool {
 }
 
 // admit serves an accepted connection. If every connection that was idle before
-// the accept has got a request meanwhile, it waits for the first one to finish.
+// the accept has got a request meanwhile, it waits for the first one to finish;
+// or for the server to stop, as it gets its one answer even then.
 func (s *Server) admit(nc net.Conn) {
 	s.accepted.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.await(func() bool { return s.hasRoom() || s.evict() }) {
+	if !s.await(s.makeRoom) && s.ctx.Err() != nil {
 		nc.Close()
 		return
 	}
@@ -76,6 +77,28 @@ func (s *Server) hasRoom() bool {
 	return len(s.conns) < or(s.MaxConnections, DefaultMaxConnections)
 }
 
+// makeRoom closes idle connections until there is room. It returns false when
+// there are not enough of them. s.mu is held.
+func (s *Server) makeRoom() bool {
+	for !s.hasRoom() {
+		if !s.evict() {
+			return false
+		}
+	}
+	return true
+}
+
+// SetMaxConnections changes MaxConnections while the server works. A lower
+// limit closes no connection by itself: those above it go as they become idle
+// and others want in.
+func (s *Server) SetMaxConnections(n int) {
+	s.init()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.MaxConnections = n
+	s.room.Broadcast()
+}
+
 // evict closes the connection that has been idle longest. It returns false when
 // there is none. s.mu is held.
 func (s *Server) evict() bool {
@@ -109,10 +132,7 @@ func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	s.running--
-	if s.running == 0 && s.stopping.Load() {
-		close(s.drained)
-	}
+	s.done()
 	s.room.Broadcast()
 }
 

@@ -203,3 +203,37 @@ func TestUnreadCannotBeToldOfAPipe(t *testing.T) {
 		t.Error("hasUnread of a pipe")
 	}
 }
+
+func TestTheLimitCanBeChangedWhileServing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g, MaxConnections: 1}
+		start(t, s, l)
+		first := l.dial(t)
+		first.send(frame("m hold"))
+		<-g.entered
+		second := l.dial(t)
+		synctest.Wait()
+		s.SetMaxConnections(3) // second need not wait any more
+		second.ask("k")
+		third := l.dial(t)
+		third.ask("k")
+		synctest.Wait()
+
+		s.SetMaxConnections(2)
+		if st := s.Stats(); st.Connections != 3 {
+			t.Fatalf("a lower limit closed something by itself: %+v", st)
+		}
+		fourth := l.dial(t)
+		fourth.ask("k")
+		second.wantClosed()
+		third.wantClosed()
+		synctest.Wait()
+		if st := s.Stats(); st.Connections != 2 || st.Evicted != 2 {
+			t.Errorf("afterwards: %+v", st)
+		}
+		close(g.released)
+		first.want("OK m|hold")
+	})
+}

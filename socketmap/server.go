@@ -28,8 +28,13 @@ const (
 	maxAcceptPause = time.Second
 )
 
+// stopGrace is how long a connection that is new when the server stops may take
+// to send its request. A client that connects does so in order to ask.
+const stopGrace = 2 * time.Second
+
 // Server answers socketmap requests on any number of listeners. Only Handler
-// must be set, and no field may be changed once Serve has been called.
+// must be set, and no field may be changed once Serve has been called (but see
+// SetMaxConnections).
 //
 // The requests of one connection are answered one after the other, in order;
 // replies to requests that arrived together leave together. A request whose
@@ -76,9 +81,9 @@ type Server struct {
 	room      sync.Cond  // broadcast when a waiter should look again
 	listeners map[*net.Listener]struct{}
 	conns     map[*conn]struct{}
-	running   int           // goroutines of connections, those just closed included
+	running   int           // accept loops, and goroutines of connections, those just closed included
 	stopped   chan struct{} // closed when stopping begins
-	drained   chan struct{} // closed when stopping and the last connection has gone
+	drained   chan struct{} // closed when stopping and nothing runs any more
 
 	accepted, evicted, malformed, panics atomic.Uint64
 
@@ -169,6 +174,7 @@ func (s *Server) track(l *net.Listener) bool {
 		return false
 	}
 	s.listeners[l] = struct{}{}
+	s.running++
 	return true
 }
 
@@ -176,11 +182,22 @@ func (s *Server) untrack(l *net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, l)
+	s.done()
+}
+
+// done counts one thing less that runs. s.mu is held.
+func (s *Server) done() {
+	s.running--
+	if s.running == 0 && s.stopping.Load() {
+		close(s.drained)
+	}
 }
 
 // Shutdown stops accepting, closes idle connections at once, lets requests in
-// flight be answered and the answers be written, and then returns nil. When ctx
-// ends first it does as Close and returns the error of ctx.
+// flight be answered and the answers be written, and then returns nil. A
+// connection that was accepted but has not asked yet gets a moment to do so: its
+// client may be at the only retry Postfix makes. When ctx ends first Shutdown
+// does as Close and returns the error of ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
 	select {
@@ -220,7 +237,9 @@ func (s *Server) stop() {
 	s.room.Broadcast()
 	for c := range s.conns {
 		// One that becomes idle after this look sees stopping by itself.
-		c.closeIfIdle(c.state.Load())
+		if !c.lastChance() {
+			c.closeIfIdle(c.state.Load())
+		}
 	}
 	if s.running == 0 {
 		close(s.drained)

@@ -24,7 +24,7 @@ func TestShutdownClosesIdleAndFinishesWork(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- s.Shutdown(t.Context()) }()
 		idle.wantClosed()
-		fresh.wantClosed()
+		fresh.wantClosed() // in a moment, see below
 		synctest.Wait()
 		select {
 		case err := <-done:
@@ -57,6 +57,84 @@ func TestShutdownLetsAHalfSentRequestArrive(t *testing.T) {
 		p.send("bc,")
 		p.want("OK m|abc")
 		p.wantClosed()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}
+
+// A client whose connection is closed comes back once, and if that one is closed
+// too, its lookup has failed. So a connection that has not asked yet, wherever
+// it is between the listen queue and its first byte, may still do so.
+func TestShutdownAnswersTheFirstRequestOfANewConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		s := &Server{Handler: mirror}
+		start(t, s, l)
+		p := l.dial(t)
+		synctest.Wait() // accepted, and waiting for its request
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(t.Context()) }()
+		synctest.Wait()
+		time.Sleep(stopGrace - time.Millisecond)
+		p.ask("k")
+		p.wantClosed() // and not a second one
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}
+
+// heldListener hands its connection over only when the server has stopped: the
+// accept was under way.
+type heldListener struct {
+	*pipeListener
+	s *Server
+}
+
+func (l heldListener) Accept() (net.Conn, error) {
+	nc := <-l.queue
+	<-l.s.stopped
+	return nc, nil
+}
+
+func TestShutdownAnswersWhatWasJustBeingAccepted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: mirror}
+		l := heldListener{newPipeListener(), s}
+		start(t, s, l)
+		p := l.dial(t)
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(t.Context()) }()
+		p.ask("k")
+		p.wantClosed()
+		if err := <-done; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	})
+}
+
+// At the limit, one connection waits in the hands of Serve.
+func TestShutdownAnswersWhatWaitedForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		l := newPipeListener()
+		s := &Server{Handler: g, MaxConnections: 1}
+		start(t, s, l)
+		first := l.dial(t)
+		synctest.Wait() // while first is idle, another one may come
+		first.send(frame("m hold"))
+		<-g.entered
+		late := l.dial(t)
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(t.Context()) }()
+		synctest.Wait()
+		close(g.released)
+		first.want("OK m|hold")
+		late.ask("k")
+		late.wantClosed()
 		if err := <-done; err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
