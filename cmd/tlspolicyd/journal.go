@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tlspolicyd/policymap"
+	"tlspolicyd/socketmap"
 )
 
 // journal tells the operator what the map learns: one line for each fresh
@@ -74,4 +75,31 @@ func shorten(s string) string {
 		return s[:200] + "…"
 	}
 	return s
+}
+
+// verbose tells of every lookup at debug, but those of the watchdog. While that
+// level is off it costs one comparison.
+type verbose struct {
+	next socketmap.Handler
+	log  *slog.Logger
+}
+
+func (v verbose) Lookup(ctx context.Context, name, key []byte) []byte {
+	if !v.log.Enabled(ctx, slog.LevelDebug) || string(key) == probeKey {
+		return v.next.Lookup(ctx, name, key)
+	}
+	began := time.Now()
+	reply := v.next.Lookup(ctx, name, key)
+	v.log.Debug("answered", "map", string(name), "key", string(key), "reply", shorten(string(reply)), "took", brief(time.Since(began)))
+	return reply
+}
+
+// brief leaves about three digits of a duration: more tell nothing.
+func brief(d time.Duration) time.Duration {
+	for unit := time.Microsecond; unit < time.Second; unit *= 10 {
+		if d < 1000*unit {
+			return d.Round(unit)
+		}
+	}
+	return d.Round(time.Second)
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
+	"slices"
 
 	"tlspolicyd/internal/config"
 	"tlspolicyd/internal/dnsclient"
@@ -25,6 +26,10 @@ type parts struct {
 	trustAD   bool             // their AD bits count (7672 §2.1.3)
 	entries   int              // records in the store
 
+	// reconfigure puts new settings in force, or returns why that cannot be.
+	// The parts that are only built once keep theirs.
+	reconfigure func(config.Config) error
+
 	// stop ends the background work, waits for it and closes the store. It is
 	// called once, after the last lookup was answered or cut off.
 	stop func(context.Context) error
@@ -33,11 +38,7 @@ type parts struct {
 // newParts opens the store and builds everything behind the socket. The log
 // may be used until stop has returned.
 func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, error) {
-	resolver, err := newResolver(cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	fetcher, err := newFetcher(cfg, resolver)
+	resolver, settings, err := mapConfig(cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -46,14 +47,26 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		return nil, err
 	}
 	m := policymap.New(policymap.Options{
-		Store: db, Config: mapConfig(cfg, resolver, fetcher),
+		Store: db, Config: settings,
 		Observer: &journal{log: log}, Concurrency: cfg.Fetch.Concurrency,
 	})
 	return &parts{
-		handler:   m,
+		handler:   verbose{next: m, log: log},
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
+		reconfigure: func(cfg config.Config) error {
+			next, settings, err := mapConfig(cfg, log)
+			if err != nil {
+				return err
+			}
+			m.Reconfigure(settings)
+			if !slices.Equal(next.Servers(), resolver.Servers()) || next.Trusted() != resolver.Trusted() {
+				tellResolvers(log, next.Servers(), next.Trusted())
+			}
+			resolver = next
+			return nil
+		},
 		stop: func(ctx context.Context) error {
 			done := make(chan error, 1)
 			go func() {
@@ -74,9 +87,16 @@ func newResolver(cfg config.Config, log *slog.Logger) (*dnsclient.Client, error)
 	return dnsclient.New(dnsclient.Config{
 		Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD, Timeout: cfg.DNS.Timeout,
 		OnChange: func(servers []netip.AddrPort, trusted bool) {
-			log.Info("resolvers changed", "resolvers", servers, "ad_trusted", trusted)
+			tellResolvers(log, servers, trusted)
 		},
 	})
+}
+
+func tellResolvers(log *slog.Logger, servers []netip.AddrPort, trusted bool) {
+	log.Info("resolvers changed", "resolvers", servers, "ad_trusted", trusted)
+	if !trusted {
+		warnNoDANE(log)
+	}
 }
 
 func newFetcher(cfg config.Config, resolver dnsclient.Resolver) (*mtasts.Fetcher, error) {
@@ -121,8 +141,17 @@ func checkHost(cfg config.Config) error {
 	return nil
 }
 
-func mapConfig(cfg config.Config, resolver *dnsclient.Client, fetcher *mtasts.Fetcher) policymap.Config {
-	return policymap.Config{
+// mapConfig builds what may change while the daemon runs.
+func mapConfig(cfg config.Config, log *slog.Logger) (*dnsclient.Client, policymap.Config, error) {
+	resolver, err := newResolver(cfg, log)
+	if err != nil {
+		return nil, policymap.Config{}, err
+	}
+	fetcher, err := newFetcher(cfg, resolver)
+	if err != nil {
+		return nil, policymap.Config{}, err
+	}
+	return resolver, policymap.Config{
 		Resolver:        resolver,
 		Fetcher:         fetcher,
 		Settings:        mapSettings(cfg),
@@ -130,7 +159,7 @@ func mapConfig(cfg config.Config, resolver *dnsclient.Client, fetcher *mtasts.Fe
 		FetchWait:       cfg.Fetch.Wait,
 		RefreshInterval: cfg.Refresh.Interval,
 		UnusedFor:       cfg.Refresh.UnusedFor,
-	}
+	}, nil
 }
 
 func mapSettings(cfg config.Config) policymap.Settings {

@@ -35,20 +35,27 @@ func newServe(o *options) *cobra.Command {
 		Long: `serve answers Postfix until it gets SIGTERM or SIGINT. It listens on the configured
 sockets, or on those that systemd passes to it.
 
+On SIGHUP it reads its configuration again. Most settings are in force at once; the
+log names those that need a restart. A file with a mistake changes nothing.
+
 Without root and without configuration its sockets are in
 $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 		Example: `  tlspolicyd serve
   tlspolicyd serve --config /etc/tlspolicyd/tlspolicyd.toml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := o.load()
+			load := func() (config.Config, error) {
+				cfg, err := o.load()
+				if err == nil {
+					err = checkHost(cfg)
+				}
+				return cfg, err
+			}
+			cfg, err := load()
 			if err != nil {
 				return err
 			}
-			if err := checkHost(cfg); err != nil {
-				return err
-			}
-			if err := serve(cmd.Context(), cfg, cmd.ErrOrStderr()); err != nil {
+			if err := serve(cmd.Context(), cfg, load, cmd.ErrOrStderr()); err != nil {
 				return unknownError(err)
 			}
 			return nil
@@ -57,8 +64,9 @@ $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 }
 
 // serve runs the daemon until ctx ends or a signal asks it to stop, and then
-// stops it in order: sockets, background work and store, log.
-func serve(ctx context.Context, cfg config.Config, stderr io.Writer) error {
+// stops it in order: sockets, background work and store, log. load reads the
+// settings anew for a reload.
+func serve(ctx context.Context, cfg config.Config, load func() (config.Config, error), stderr io.Writer) error {
 	// A reader of stderr that goes away must not take the daemon with it:
 	// without this, Go ends the process at the first write.
 	signal.Ignore(syscall.SIGPIPE)
@@ -76,6 +84,9 @@ func serve(ctx context.Context, cfg config.Config, stderr io.Writer) error {
 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 
 	listeners, err := openListeners(ctx, cfg)
 	if err != nil {
@@ -87,7 +98,9 @@ func serve(ctx context.Context, cfg config.Config, stderr io.Writer) error {
 		return err
 	}
 	tellStart(log.Logger, cfg, p, listeners)
-	err = answer(ctx, stop, cfg, p.handler, listeners, log.Logger)
+	server := &socketmap.Server{Handler: p.handler, MaxConnections: cfg.Listen.MaxConnections, Log: log.Logger}
+	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
+	err = answer(ctx, stop, server, listeners, hup, r.reload)
 
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopParts)
 	defer cancel()
@@ -123,18 +136,15 @@ func openListeners(ctx context.Context, cfg config.Config) ([]net.Listener, erro
 
 // answer serves the listeners until ctx ends or one of them fails. Before that
 // the service manager hears that the daemon is ready, afterwards that it stops.
-func answer(ctx context.Context, stop func(), cfg config.Config, h socketmap.Handler, listeners []net.Listener, log *slog.Logger) error {
-	server := &socketmap.Server{Handler: h, MaxConnections: cfg.Listen.MaxConnections, Log: log}
+func answer(ctx context.Context, stop func(), server *socketmap.Server, listeners []net.Listener, hup <-chan os.Signal, reload func()) error {
+	log := server.Log
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		go func() { failed <- server.Serve(l) }()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	watching := make(chan struct{})
-	go func() { defer close(watching); watchdog(ctx, h, log) }()
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+	go func() { defer close(watching); watchdog(ctx, server.Handler, log) }()
 	notify(log, daemon.SdNotifyReady)
 
 	var err error
@@ -146,7 +156,7 @@ func answer(ctx context.Context, stop func(), cfg config.Config, h socketmap.Han
 			running--
 			err = fmt.Errorf("accept connections: %w", err)
 		case <-hup:
-			log.Warn("SIGHUP does nothing yet: restart the daemon for new settings")
+			reload()
 		}
 	}
 	// A second signal ends the process at once.
@@ -172,8 +182,13 @@ func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Li
 	log.Info("started", "version", readBuildInfo().Version, "sockets", addresses(listeners),
 		"resolvers", p.resolvers, "ad_trusted", p.trustAD, "database", cfg.Cache.Path, "entries", p.entries)
 	if !p.trustAD {
-		log.Warn("DANE is off: a resolver is not on loopback, so its AD bits could be forged on the way " +
-			"(RFC 7672 section 2.1.3): run a validating resolver on this host and name it in dns.servers, " +
-			"or set dns.trust_ad = true if the path to it is safe")
+		warnNoDANE(log)
 	}
+}
+
+// warnNoDANE says what it means that AD bits do not count, and what to do.
+func warnNoDANE(log *slog.Logger) {
+	log.Warn("DANE is off: a resolver is not on loopback, so its AD bits could be forged on the way " +
+		"(RFC 7672 section 2.1.3): run a validating resolver on this host and name it in dns.servers, " +
+		"or set dns.trust_ad = true if the path to it is safe")
 }

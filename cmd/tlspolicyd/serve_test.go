@@ -17,6 +17,7 @@ import (
 
 	"tlspolicyd/internal/config"
 	"tlspolicyd/internal/logging"
+	"tlspolicyd/socketmap"
 )
 
 // handlerFunc is a lookup as a function.
@@ -135,7 +136,8 @@ func TestAListenerThatFailsEndsTheDaemon(t *testing.T) {
 	}
 	log := logging.New(new(bytes.Buffer), logging.Options{})
 	notFound := handlerFunc(func(context.Context, []byte, []byte) []byte { return []byte("NOTFOUND ") })
-	err = answer(t.Context(), func() {}, config.Default(), notFound, []net.Listener{one, two}, log.Logger)
+	server := &socketmap.Server{Handler: notFound, Log: log.Logger}
+	err = answer(t.Context(), func() {}, server, []net.Listener{one, two}, nil, func() {})
 	if !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want a closed listener", err)
 	}

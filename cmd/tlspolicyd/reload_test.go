@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"regexp"
+	"strings"
+	"testing"
+
+	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/logging"
+	"tlspolicyd/socketmap"
+)
+
+// Type=notify-reload of systemd.service(5) wants both assignments in one
+// message, and the time of CLOCK_MONOTONIC in microseconds.
+func TestAReloadTellsTheServiceManagerWhenItBeganAndEnded(t *testing.T) {
+	told := listenNotify(t)
+	var fails error
+	r := &reloader{
+		load:        func() (config.Config, error) { return config.Default(), fails },
+		cfg:         config.Default(),
+		level:       new(slog.LevelVar),
+		server:      new(socketmap.Server),
+		reconfigure: func(config.Config) error { return nil },
+		log:         slog.New(slog.DiscardHandler),
+	}
+	r.reload()
+	fails = errors.New("two\nlines")
+	r.reload()
+	want := regexp.MustCompile(`^RELOADING=1\nMONOTONIC_USEC=[1-9]\d*\n? READY=1\nSTATUS= ` +
+		`RELOADING=1\nMONOTONIC_USEC=[1-9]\d*\n? READY=1\nSTATUS=reload refused, the old settings stay: two lines$`)
+	if got := told.all(t); !want.MatchString(got) {
+		t.Errorf("told %q, want %s", got, want)
+	}
+}
+
+// What is told to need a restart is what keeps its value, and nothing else is.
+func TestWhatNeedsARestartKeepsItsValue(t *testing.T) {
+	r := &reloader{cfg: config.Default()}
+	for _, tt := range []struct{ key, value string }{
+		{"listen.socketmap", `["tcp:127.0.0.1:8461"]`},
+		{"listen.socket_mode", `"0600"`},
+		{"listen.socket_group", `"mail"`},
+		{"listen.admin", `""`},
+		{"listen.http", `"127.0.0.1:9461"`},
+		{"fetch.concurrency", "7"},
+		{"cache.path", `"/elsewhere.db"`},
+		{"cache.max_entries", "7000"},
+		{"log.format", `"json"`},
+	} {
+		cfg := parseConfig(t, tt.key+" = "+tt.value)
+		if got := config.Changes(r.cfg, r.keepFixed(cfg)); got != nil {
+			t.Errorf("%s does not stay", tt.key)
+		}
+	}
+	for _, line := range []string{
+		"listen.max_connections = 7", `dns.servers = ["127.0.0.1"]`, `fetch.wait = "1s"`, `refresh.interval = "7h"`,
+		`policy.partial = "mta-sts"`, `override."a.test" = "skip"`, `log.level = "debug"`,
+	} {
+		cfg := parseConfig(t, line)
+		if got := config.Changes(cfg, r.keepFixed(cfg)); got != nil {
+			t.Errorf("%s is not put in force", line)
+		}
+	}
+}
+
+func parseConfig(t *testing.T, text string) config.Config {
+	t.Helper()
+	cfg, err := config.Parse([]byte(text+"\n"), "test.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestAReloadChangesTheConnectionLimit(t *testing.T) {
+	cfg := config.Default()
+	cfg.Listen.MaxConnections = 7
+	r := &reloader{
+		load:        func() (config.Config, error) { return cfg, nil },
+		cfg:         config.Default(),
+		level:       new(slog.LevelVar),
+		server:      new(socketmap.Server),
+		reconfigure: func(config.Config) error { return nil },
+		log:         slog.New(slog.DiscardHandler),
+	}
+	r.reload()
+	if r.server.MaxConnections != 7 || r.cfg.Listen.MaxConnections != 7 {
+		t.Errorf("limit %d, noted %d, want 7", r.server.MaxConnections, r.cfg.Listen.MaxConnections)
+	}
+}
+
+// At info a lookup costs what it costs without the log.
+func TestLookupsAreToldOfAtDebugOnlyAndCostNothingElse(t *testing.T) {
+	var out bytes.Buffer
+	var level slog.LevelVar
+	log := logging.New(&out, logging.Options{Level: &level, Format: logging.Text})
+	reply := []byte("NOTFOUND ")
+	v := verbose{next: handlerFunc(func(context.Context, []byte, []byte) []byte { return reply }), log: log.Logger}
+	name, key, probe := []byte("postfix"), []byte("example.test"), []byte(probeKey)
+	if n := testing.AllocsPerRun(100, func() { v.Lookup(context.Background(), name, key) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	level.Set(slog.LevelDebug)
+	v.Lookup(t.Context(), name, key)
+	v.Lookup(t.Context(), name, probe)
+	if err := log.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); strings.Count(got, "\n") != 1 ||
+		!strings.Contains(got, `DEBUG answered map=postfix key=example.test reply="NOTFOUND " took=`) {
+		t.Errorf("got %q", got)
+	}
+}
