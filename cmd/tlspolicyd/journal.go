@@ -2,72 +2,124 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
-	"sync/atomic"
+	"strings"
 	"time"
 
+	"tlspolicyd/internal/logging"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 	"tlspolicyd/socketmap"
 )
 
-// journal tells the operator what the map learns: one line for each fresh
-// resolution and each change of a policy. The logger behind it never blocks.
+// journal tells the operator what the map learns (docs/operations.md): one line
+// for each fresh resolution and each change of a policy, and of failures no more
+// than anybody wants to read. Every line about a domain has it in the attribute
+// "domain". The logger behind it never blocks.
 type journal struct {
-	log *slog.Logger
-
-	storeFailed atomic.Int64 // Unix seconds of the last line about it
+	log      *slog.Logger
+	failures *logging.Repeats
 }
 
-// Answered says nothing: a line for every lookup would cost more than the
-// lookup.
+func newJournal(log *slog.Logger) *journal {
+	return &journal{log: log, failures: logging.NewRepeats(log)}
+}
+
+// close tells of the failures that were only counted so far.
+func (j *journal) close() { j.failures.Close() }
+
+// Answered says nothing: see verbose.
 func (j *journal) Answered(bool, policymap.Level, policymap.Origin) {}
 
-// Resolved tells of a fresh resolution, at warn where mail is held back.
+// Resolved tells of a fresh resolution, at warn where DNS failed.
 func (j *journal) Resolved(r policymap.Resolution) {
-	level := slog.LevelInfo
-	if r.Decision.Level == policymap.Temporary || r.Decision.Stale {
-		level = slog.LevelWarn
+	attrs := append(domainAttrs(r.Key), slog.String("answer", answerOf(r.Reply)))
+	if r.Decision.Reason != "" {
+		attrs = append(attrs, slog.String("reason", r.Decision.Reason))
 	}
 	sts := r.STS.String()
 	if r.STSWhy != "" {
 		sts += ": " + r.STSWhy
 	}
-	j.log.Log(context.Background(), level, "resolved", "next_hop", r.Key, "reply", shorten(r.Reply),
-		"row", string(r.Decision.Row), "why", r.Decision.Why, "mta_sts", sts, "took", r.Took.Round(time.Microsecond))
+	attrs = append(attrs, slog.String("row", string(r.Decision.Row)), slog.String("why", r.Decision.Why),
+		slog.String("mta_sts", sts), slog.Duration("took", brief(r.Took)))
+
+	message := ""
+	switch {
+	case r.Decision.Level == policymap.Temporary:
+		message = "not resolved, mail waits"
+	case r.Decision.Stale:
+		message = "not resolved, answered as last known"
+	default:
+		j.log.LogAttrs(context.Background(), slog.LevelInfo, "resolved", attrs...)
+		return
+	}
+	j.failures.Tell(logging.Failure{
+		Level: slog.LevelWarn, Message: message, Cause: r.Decision.Reason, Subject: r.Key, Attrs: attrs,
+	})
 }
 
 // Changed tells of a policy that is not what it was.
 func (j *journal) Changed(c policymap.Change) {
+	level, message := slog.LevelInfo, "policy changed"
 	if c.Weaker {
-		j.log.Warn("policy got weaker", "of", c.Key, "what", c.What, "old", c.Old, "new", c.New)
-		return
+		level, message = slog.LevelWarn, "policy got weaker"
 	}
-	j.log.Info("policy changed", "of", c.Key, "what", c.What, "old", c.Old, "new", c.New)
+	j.log.LogAttrs(context.Background(), level, message, append(domainAttrs(c.Key),
+		slog.String("what", c.What), slog.String("old", c.Old), slog.String("new", c.New))...)
 }
 
 // Fetched tells of policy hosts that fail; successes are part of Resolved.
 func (j *journal) Fetched(domain string, background bool, took time.Duration, err error) {
-	if err != nil {
-		j.log.Warn("policy not fetched", "domain", domain, "reason", err, "background", background, "took", took.Round(time.Millisecond))
+	attrs := []slog.Attr{slog.String("domain", domain)}
+	after := []slog.Attr{slog.Bool("background", background), slog.Duration("took", brief(took))}
+	if err == nil {
+		j.log.LogAttrs(context.Background(), slog.LevelDebug, "policy fetched", append(attrs, after...)...)
 		return
 	}
-	j.log.Debug("policy fetched", "domain", domain, "background", background, "took", took.Round(time.Millisecond))
+	cause := err.Error()
+	if failed, ok := errors.AsType[*mtasts.FetchError](err); ok {
+		cause = string(failed.Stage)
+		attrs = append(attrs, slog.String("stage", cause))
+	}
+	attrs = append(attrs, slog.String("reason", err.Error()))
+	j.failures.Tell(logging.Failure{
+		Level: slog.LevelWarn, Message: "policy not fetched", Cause: cause, Subject: domain, Attrs: append(attrs, after...),
+	})
 }
 
-// StoreFailed tells once a minute that what is learned is in memory only.
+// StoreFailed tells that what is learned is in memory only.
 func (j *journal) StoreFailed(domain string, err error) {
-	now := time.Now().Unix()
-	last := j.storeFailed.Load()
-	if now-last < 60 || !j.storeFailed.CompareAndSwap(last, now) {
-		return
+	attrs := []slog.Attr{slog.String("reason", err.Error())}
+	if domain != "" {
+		attrs = append(attrs, slog.String("domain", domain))
 	}
-	j.log.Error("what was learned is in memory only and will be lost with a restart: the database cannot be written",
-		"reason", err, "domain", domain)
+	j.failures.Tell(logging.Failure{
+		Level:   slog.LevelError,
+		Message: "the database cannot be written: what was learned is in memory only and will be lost with a restart",
+		Cause:   err.Error(), Attrs: attrs, // one subject: the domains do not matter
+	})
 }
 
 // ClockStepped tells that the wall clock was set.
 func (j *journal) ClockStepped(by time.Duration) {
 	j.log.Warn("the clock was set; stored times were moved along, no policy ended or got longer", "by", by.Round(time.Second))
+}
+
+// domainAttrs name the policy domain of a next hop, and the next hop where that
+// is written differently.
+func domainAttrs(key string) []slog.Attr {
+	hop, ok := policymap.ParseNextHop(key)
+	if !ok || hop.Domain == key {
+		return append(make([]slog.Attr, 0, 8), slog.String("domain", key))
+	}
+	return append(make([]slog.Attr, 0, 9), slog.String("domain", hop.Domain), slog.String("next_hop", key))
+}
+
+// answerOf is a reply as people read it.
+func answerOf(reply string) string {
+	return shorten(strings.TrimSpace(strings.TrimPrefix(reply, "OK ")))
 }
 
 func shorten(s string) string {

@@ -46,9 +46,10 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	if err != nil {
 		return nil, err
 	}
+	told := newJournal(log)
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings,
-		Observer: &journal{log: log}, Concurrency: cfg.Fetch.Concurrency,
+		Observer: told, Concurrency: cfg.Fetch.Concurrency,
 	})
 	return &parts{
 		handler:   verbose{next: m, log: log},
@@ -71,6 +72,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			done := make(chan error, 1)
 			go func() {
 				m.Close()
+				told.close()
 				done <- db.Close()
 			}()
 			select {

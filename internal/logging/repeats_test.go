@@ -1,0 +1,215 @@
+package logging
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// repeats returns a Repeats and what it wrote since the last call, without time.
+func repeats(level slog.Level) (*Repeats, func() []string) {
+	var out bytes.Buffer
+	r := NewRepeats(slog.New(newHandler(Options{Level: level}, func(e entry) { out.Write(e.line) })))
+	return r, func() []string {
+		defer out.Reset()
+		var lines []string
+		for line := range strings.Lines(out.String()) {
+			_, line, _ = strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+			lines = append(lines, line)
+		}
+		return lines
+	}
+}
+
+func servfail(domain string) Failure {
+	reason := "MX lookup of " + domain + ": SERVFAIL"
+	return Failure{slog.LevelWarn, "not resolved", reason, domain, []slog.Attr{slog.String("domain", domain), slog.String("reason", reason)}}
+}
+
+func wantLines(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestADomainThatFailsAgainAndAgainGetsOneLineAndThenCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		for range 6 {
+			r.Tell(servfail("broken.test"))
+			time.Sleep(10 * time.Second)
+		}
+		synctest.Wait()
+		wantLines(t, wrote(),
+			`WARN  not resolved domain=broken.test reason="MX lookup of broken.test: SERVFAIL"`,
+			`WARN  not resolved (again and again) times=5 domains=1 within=1m0s cause="MX lookup of *: SERVFAIL" since=2000-01-01T00:00:00Z `+
+				`last.domain=broken.test last.reason="MX lookup of broken.test: SERVFAIL"`)
+		// A day of it: six lines an hour at most.
+		for range 24 * 360 {
+			r.Tell(servfail("broken.test"))
+			time.Sleep(10 * time.Second)
+		}
+		if n := len(wrote()); n < 24*5 || n > 24*6+4 {
+			t.Errorf("%d lines a day", n)
+		}
+		r.Close()
+	})
+}
+
+// Nothing answers any more: thousands of domains fail for one reason.
+func TestAnOutageWritesAFewLinesWhateverItStrikes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		for i := range 3000 {
+			r.Tell(servfail(fmt.Sprintf("d%d.test", i)))
+		}
+		lines := wrote()
+		if len(lines) != detailed || !strings.Contains(lines[4], "domain=d4.test") {
+			t.Errorf("at first %q, want %d in detail", lines, detailed)
+		}
+		time.Sleep(firstPeriod)
+		synctest.Wait()
+		lines = wrote()
+		if len(lines) != 1 || !strings.Contains(lines[0], " times=2995 domains=2995 within=1m0s ") || !strings.Contains(lines[0], " last.domain=d2999.test ") {
+			t.Errorf("after a minute %q", lines)
+		}
+		// It goes on: new domains are named now and then, and told of later and later.
+		for i := range 3600 {
+			r.Tell(servfail(fmt.Sprintf("e%d.test", i)))
+			time.Sleep(time.Second)
+		}
+		if n := len(wrote()); n < 2*detailed || n > 9*(detailed+1) {
+			t.Errorf("%d lines in an hour", n)
+		}
+		r.Close()
+	})
+}
+
+func TestDifferentCausesAndKindsAreToldApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		for range 2 {
+			r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
+			r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "connect", Subject: "x.test"})
+			r.Tell(Failure{Level: slog.LevelError, Message: "b", Cause: "connect", Subject: "x.test"})
+		}
+		wantLines(t, wrote(), "WARN  a", "WARN  a", "ERROR b")
+		r.Close()
+		wrote()
+	})
+}
+
+func TestAFailureThatWasForgottenIsNewAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		f := Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"}
+		r.Tell(f)
+		time.Sleep(forgetAfter - time.Second)
+		r.Tell(f)
+		wantLines(t, wrote(), "WARN  a")
+		time.Sleep(2*firstPeriod + forgetAfter)
+		synctest.Wait()
+		if lines := wrote(); len(lines) != 1 || !strings.Contains(lines[0], " times=1 ") {
+			t.Errorf("got %q", lines)
+		}
+		r.Tell(f)
+		wantLines(t, wrote(), "WARN  a")
+		r.Close()
+		wantLines(t, wrote())
+	})
+}
+
+func TestCloseTellsWhatWasOnlyCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		for range 4 {
+			r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
+		}
+		time.Sleep(7 * time.Second)
+		wrote()
+		r.Close()
+		wantLines(t, wrote(), `WARN  a (again and again) times=3 domains=1 within=7s cause=timeout since=2000-01-01T00:00:00Z`)
+		r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
+		wantLines(t, wrote())
+	})
+}
+
+func TestWhatTheLevelHidesIsNotCounted(t *testing.T) {
+	r, wrote := repeats(slog.LevelError)
+	for range 2 * detailed {
+		r.Tell(servfail("broken.test"))
+	}
+	r.Close()
+	wantLines(t, wrote())
+}
+
+// Reasons come from outside: however they differ, memory is bounded.
+func TestCausesWithoutEndAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		for i := range 10 * maxCauses {
+			for n := range detailed + 1 {
+				r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: fmt.Sprintf("cause%d", i), Subject: fmt.Sprint(n)})
+			}
+		}
+		if len(r.causes) != maxCauses+1 {
+			t.Errorf("%d causes", len(r.causes))
+		}
+		r.Close()
+		if n := len(wrote()); n > (maxCauses+1)*(detailed+1) {
+			t.Errorf("%d lines", n)
+		}
+	})
+}
+
+func TestSubjectsWithoutEndAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, wrote := repeats(slog.LevelInfo)
+		for i := range 2 * maxSubjects {
+			r.Tell(servfail(fmt.Sprintf("d%d.test", i)))
+		}
+		for _, c := range r.causes {
+			if len(c.struck) != maxSubjects {
+				t.Errorf("%d subjects", len(c.struck))
+			}
+			for i := range maxSubjects {
+				c.known[fmt.Sprint(i)] = struct{}{}
+			}
+			c.left = 1
+			r.Tell(servfail("new.test"))
+			if len(c.known) != 1 {
+				t.Errorf("%d subjects known", len(c.known))
+			}
+		}
+		r.Close()
+		if lines := wrote(); !strings.Contains(lines[len(lines)-1], fmt.Sprintf(" times=%d domains=%d ", 2*maxSubjects-detailed, maxSubjects)) {
+			t.Errorf("got %q", lines[len(lines)-1])
+		}
+	})
+}
+
+func TestACauseIsTheReasonWithoutNamesAndNumbers(t *testing.T) {
+	for reason, want := range map[string]string{
+		"MX lookup of example.test: SERVFAIL (DNSSEC Bogus)":                          "MX lookup of *: SERVFAIL (DNSSEC Bogus)",
+		"TLSA lookup of _25._tcp.mx.example.test: no answer":                          "TLSA lookup of *: no answer",
+		"DNS lookups for example.test: no answer within 14.5s":                        "DNS lookups for *: no answer within *",
+		"dial tcp [2001:db8::1]:443: connect: network is unreachable":                 "dial tcp *: connect: network is unreachable",
+		"connect to 192.0.2.1:443: connection refused":                                "connect to *: connection refused",
+		`policy file line 2: mode "enfroce": want enforce, testing or none`:           "policy file line 2: mode *: want enforce, testing or none",
+		`HTTP status 301 Moved to "https://a.test/x y z": redirects are not followed`: "HTTP status 301 Moved to * redirects are not followed",
+		`an open "quote that never`:                                                   "an open *",
+		strings.Repeat("word ", 100):                                                  strings.TrimSpace(strings.Repeat("word ", 41)),
+		"":                                                                            "",
+	} {
+		if got := causeOf(reason); got != want {
+			t.Errorf("%q:\ngot  %q\nwant %q", reason, got, want)
+		}
+	}
+}
