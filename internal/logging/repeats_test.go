@@ -1,7 +1,6 @@
 package logging
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -14,12 +13,11 @@ import (
 
 // repeats returns a Repeats and what it wrote since the last call, without time.
 func repeats(level slog.Level) (*Repeats, func() []string) {
-	var out bytes.Buffer
-	r := NewRepeats(slog.New(newHandler(Options{Level: level}, func(e entry) { out.Write(e.line) })))
+	var out buffer
+	r := NewRepeats(slog.New(newHandler(Options{Level: level}, func(e entry) { _, _ = out.Write(e.line) })))
 	return r, func() []string {
-		defer out.Reset()
 		var lines []string
-		for line := range strings.Lines(out.String()) {
+		for line := range strings.Lines(out.take()) {
 			_, line, _ = strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 			lines = append(lines, line)
 		}
