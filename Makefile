@@ -63,3 +63,33 @@ fuzz:
 
 clean:
 	rm -rf bin
+
+# Packaging, see packaging/README.md.
+#
+# make install          DESTDIR=, PREFIX=/usr/local, SYSCONFDIR=/etc
+# make packages         .deb, .rpm and .apk in dist/, the same bytes every time
+# make dist             source tarball with all modules, builds without a network
+# make packaging-check  installs, runs, upgrades, removes and purges the .deb in a
+#                       folder with Debian; needs root
+
+.PHONY: install packages dist packaging-check
+
+# A release tarball has no history: its version stands in a file.
+ifneq ($(wildcard packaging/RELEASE),)
+ifeq ($(origin VERSION),file)
+VERSION := $(shell packaging/version.sh)
+endif
+endif
+
+install: build
+	DESTDIR='$(DESTDIR)' PREFIX='$(or $(PREFIX),/usr/local)' SYSCONFDIR='$(or $(SYSCONFDIR),/etc)' \
+	packaging/install.sh bin/tlspolicyd
+
+packages:
+	GO='$(GO)' packaging/build.sh
+
+dist:
+	GO='$(GO)' packaging/dist.sh
+
+packaging-check:
+	GO='$(GO)' packaging/test.sh
