@@ -3,12 +3,14 @@ package socketmap
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -53,7 +55,12 @@ type conn struct {
 
 	buf        []byte // bytes read; r to w are still to be parsed
 	r, w       int
-	out        []byte        // replies still to be written, at most writeBuffer bytes
+	out        []byte             // replies still to be written, at most writeBuffer bytes
+	raw        syscall.RawConn    // nil: not a socket
+	try        func(uintptr) bool // tryRead; it leaves the result in got and gotErr
+	idle       int64              // the state it begins with
+	got        int
+	gotErr     error
 	half       time.Duration // when the half-sent request must be complete; 0: there is none
 	read, sent deadline
 }
@@ -63,6 +70,11 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.read.set, c.sent.set = nc.SetReadDeadline, nc.SetWriteDeadline
 	c.state.Store(int64(s.now()))
 	c.fresh.Store(true)
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw, c.try = raw, c.tryRead
+		}
+	}
 	return c
 }
 
@@ -126,14 +138,61 @@ func (c *conn) await() error {
 	if c.srv.stopping.Load() && !c.lastChance() {
 		return errGone
 	}
-	n, err := c.nc.Read(c.buf)
+	n, err := c.readFirst(int64(idle))
 	if n > 0 && c.fresh.Load() {
 		c.fresh.Store(false)
 	}
-	if !c.state.CompareAndSwap(int64(idle), busy) {
-		return errGone
-	}
 	return c.took(n, err)
+}
+
+// readFirst reads the first bytes of a request on an idle connection, and makes
+// it busy. From a socket they are taken only once the connection is ours: taken
+// a moment before, they would be lost if it were closed for room in between.
+func (c *conn) readFirst(idle int64) (int, error) {
+	if c.raw == nil {
+		n, err := c.nc.Read(c.buf)
+		if !c.state.CompareAndSwap(idle, busy) {
+			return 0, errGone
+		}
+		return n, err
+	}
+	c.idle = idle
+	if err := c.raw.Read(c.try); err != nil {
+		if !c.state.CompareAndSwap(idle, busy) {
+			return 0, errGone
+		}
+		return 0, err
+	}
+	return c.got, c.gotErr
+}
+
+// tryRead is called by the runtime when the socket may have something to read.
+// It returns false to be called again. The runtime holds the connection open
+// meanwhile, so whoever closes it waits for us: no lock may be taken here.
+func (c *conn) tryRead(fd uintptr) bool {
+	if !c.state.CompareAndSwap(c.idle, busy) {
+		c.got, c.gotErr = 0, errGone
+		return true
+	}
+	n, err := syscall.Read(int(fd), c.buf)
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), c.buf)
+	}
+	if err == syscall.EAGAIN {
+		c.state.Store(c.idle)
+		if c.srv.waiters.Load() > 0 {
+			go c.srv.wake() // it may have looked while we were busy with nothing
+		}
+		if !c.srv.stopping.Load() || c.lastChance() {
+			return false
+		}
+		n, err = 0, errGone
+	}
+	c.got, c.gotErr = max(n, 0), err
+	if n == 0 && err == nil {
+		c.gotErr = io.EOF
+	}
+	return true
 }
 
 // fill reads on where part of a request is here already.
