@@ -15,7 +15,9 @@ type entry struct {
 	replies  replies
 	decision Decision
 	sts      STSState
-	noted    time.Time // the last use that is on disk
+	stsWhy   string    // STSAbsent: why
+	noted    time.Time // the last use that the record knows of
+	pending  bool      // given before MTA-STS was known: not for long
 
 	until   time.Time // the answer is good before this
 	recheck time.Time // from then on a hit starts a look in the background; zero: never
@@ -137,6 +139,16 @@ func (c *cache) remove(key string) {
 		}
 	}
 	s.entries.Store(&next)
+}
+
+// clear empties the cache.
+func (c *cache) clear() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		s.entries.Store(nil)
+		s.mu.Unlock()
+	}
 }
 
 // each calls fn for every entry, in no order.

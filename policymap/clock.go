@@ -48,6 +48,9 @@ func (c *clock) step() time.Duration {
 // along, so that facts keep their age.
 func (m *Map) followClock() {
 	step := m.clock.step()
+	if step.Abs() > clockStep {
+		m.noteUse(usedGrain * time.Second) // while memory still knows
+	}
 	switch {
 	case step > clockStep:
 		// Moved first and followed then: in between, stored times lie in the
@@ -63,6 +66,7 @@ func (m *Map) followClock() {
 		// meanwhile stays.
 		began := m.clock.began().Add(-time.Second) // stored times are not exact
 		m.clock.offset.Add(int64(step))
+		m.cache.clear()
 		from := m.clock.now()
 		m.shiftTimes(step, func(t time.Time) bool {
 			return t.After(began) && (!t.After(from) || t.After(m.clock.now()))
@@ -71,6 +75,7 @@ func (m *Map) followClock() {
 	default:
 		return
 	}
+	m.cache.clear() // its times are of the old clock
 	m.observer.ClockStepped(step)
 }
 
@@ -108,7 +113,7 @@ func (m *Map) rewriteTimes(move func(time.Time) time.Time) {
 		}
 		domain := rec.Domain
 		g.Go(func() error {
-			_ = m.learn(domain, update{change: func(rec *store.Record) { moveTimes(rec, move) }})
+			_ = m.learn(domain, time.Time{}, asNeeded, func(rec *store.Record) { moveTimes(rec, move) })
 			return nil
 		})
 		return m.ctx.Err() == nil

@@ -57,7 +57,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 	rec := m.ledger.get(hop.Domain)
 	facts, fresh := daneFacts(endpoint(&rec, hop), began)
 
-	var policy *policyFlight
+	var policy *stsFlight
 	switch sts := readSTS(rec.STS, began); {
 	case !sts.known && !(fresh && facts.NullMX):
 		policy = m.startSTS(hop.Domain, began, false)
@@ -68,13 +68,13 @@ func (m *Map) resolve(hop NextHop) *entry {
 	if !fresh {
 		facts, res = m.awaitDANE(hop, facts, began)
 	}
-	found := stsOutcome{pending: policy != nil, abandoned: facts.NullMX}
+	landed := false
 	switch {
 	case policy == nil:
 	case res.NullMX:
-		policy.abandon() // 7505: no mail will go there
+		m.abandon(policy) // 7505: no mail will go there
 	case !daneAlone(facts, cfg.Settings):
-		found = policy.wait(m.ctx, min(cfg.FetchWait, daneTimeout)-m.clock.now().Sub(began))
+		landed = policy.wait(m.ctx, min(cfg.FetchWait, daneTimeout)-m.clock.now().Sub(began))
 	}
 
 	rec = m.ledger.get(hop.Domain)
@@ -86,29 +86,37 @@ func (m *Map) resolve(hop NextHop) *entry {
 		rec = m.ledger.get(hop.Domain)
 	}
 	now := m.clock.now()
-	e := m.assemble(cfg, hop, &rec, facts, found, now)
+	sts := readSTS(rec.STS, now)
+	switch {
+	case landed && policy.once != nil:
+		sts = stsFacts{state: stateOf(policy.once.Mode), policy: policy.once, once: true}
+	case landed && policy.learned != nil && !sts.known:
+		sts = readSTS(policy.learned, now) // the store could not take it
+	case policy != nil && !landed && !sts.known:
+		sts.reason = "not waited for"
+	}
+	e := m.assemble(cfg, hop, &rec, facts, sts, now)
 	e.lastUsed.Store(now.Unix())
 	if e.until.After(now) {
-		m.keep(e, cfg)
+		m.keepCold(e, cfg)
 	}
 	m.observer.Resolved(Resolution{
-		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: whyAbsent(&rec, found, now),
+		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: e.stsWhy,
 		Reply: string(e.replies.postfix), Took: now.Sub(began),
 	})
 	return e
 }
 
-// whyAbsent says why a lookup was answered without an MTA-STS policy.
-func whyAbsent(rec *store.Record, found stsOutcome, now time.Time) string {
-	switch sts := readSTS(rec.STS, now); {
-	case sts.policy != nil || found.once != nil:
-		return ""
-	case found.abandoned:
-		return "not wanted: null MX"
-	case found.pending && !sts.known:
-		return "not waited for"
-	default:
-		return sts.reason
+// keepCold keeps the answer of a cold lookup. What was learned while it was put
+// together found no answer to follow: it is looked at once more.
+func (m *Map) keepCold(e *entry, cfg *Config) {
+	mu := m.ledger.lock(e.hop.Domain)
+	mu.Lock()
+	defer mu.Unlock()
+	m.keep(e, cfg)
+	if e.pending {
+		rec := m.ledger.get(e.hop.Domain)
+		m.republish(&rec, m.clock.now())
 	}
 }
 
@@ -163,9 +171,17 @@ func reasonOf(err error) string {
 // startDANE evaluates a next hop, once however many ask, and keeps the result.
 func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result {
 	return m.flight(&m.dane, hop.String(), func() any {
+		rec := m.ledger.get(hop.Domain)
+		last := endpoint(&rec, hop)
+		bound := readSTS(rec.STS, m.clock.now()).policy != nil && (last == nil || !last.NullMX)
 		ctx, cancel := context.WithTimeout(m.ctx, daneTimeout)
 		defer cancel()
 		res := dane.Lookup(ctx, m.config.Load().Resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		if bound {
+			// A null MX means that MTA-STS has no say, and it can be forged: it
+			// ends no policy that was in force before it was seen.
+			res.NullMX = false
+		}
 		if m.ctx.Err() == nil {
 			m.learnDANE(hop, res, used)
 		}
@@ -179,55 +195,26 @@ func (m *Map) fromFacts(cfg *Config, hop NextHop, rec *store.Record, now time.Ti
 	if !fresh {
 		return nil
 	}
-	known := readSTS(rec.STS, now).known
-	if !known && !facts.NullMX && !daneAlone(facts, cfg.Settings) {
+	sts := readSTS(rec.STS, now)
+	if !sts.known && !facts.NullMX && !daneAlone(facts, cfg.Settings) {
 		return nil
 	}
-	e := m.assemble(cfg, hop, rec, facts, stsOutcome{pending: !known, abandoned: facts.NullMX}, now)
-	if !known && !facts.NullMX {
-		e.recheck = now // nobody is looking: the next hit has somebody look
-	}
-	return e
+	return m.assemble(cfg, hop, rec, facts, sts, now)
 }
 
 // assemble decides, renders, and says how long the answer is good.
-func (m *Map) assemble(cfg *Config, hop NextHop, rec *store.Record, facts DANEFacts, found stsOutcome, now time.Time) *entry {
-	sts := readSTS(rec.STS, now)
-	if found.once != nil {
-		sts = stsFacts{state: stateOf(found.once.Mode), policy: found.once}
+func (m *Map) assemble(cfg *Config, hop NextHop, rec *store.Record, facts DANEFacts, sts stsFacts, now time.Time) *entry {
+	if facts.NullMX {
+		sts = stsFacts{known: true, until: now.Add(maxTTL), reason: "null MX: no mail goes there"}
 	}
 	d := Decide(facts, sts.state, cfg.Settings)
+	alone := daneAlone(facts, cfg.Settings)
 	e := &entry{
-		hop: hop, decision: d, sts: sts.state, noted: rec.LastUsed,
+		hop: hop, decision: d, sts: sts.state, stsWhy: sts.reason, noted: rec.LastUsed,
 		replies: render(d, hop.Domain, sts.policy, ""),
-		recheck: sts.recheck,
+		pending: !sts.known && !sts.once && !alone,
 	}
-
-	switch dn := endpoint(rec, hop); {
-	case d.Stale:
-		// Served until the state is too old to stand in, looked at again soon.
-		e.until = now.Add(lastKnownFor - facts.LastAge)
-		e.recheck = now.Add(keepFailure)
-	case dn == nil, facts.State == dane.Unknown && !now.Before(daneExpiry(dn, now)):
-		e.until = now.Add(keepFailure)
-		if d.KeepAtMost > 0 {
-			e.until = now.Add(d.KeepAtMost)
-		}
-	default:
-		e.until = daneExpiry(dn, now)
-	}
-	switch {
-	case d.Stale && sts.policy == nil, found.abandoned && !sts.known:
-	case found.once != nil:
-		e.until = now
-	case sts.known:
-		e.until = earliest(e.until, sts.until)
-	case daneAlone(facts, cfg.Settings):
-		e.recheck = time.Time{}
-	default:
-		e.until = earliest(e.until, now.Add(pendingFor))
-		e.recheck = time.Time{}
-	}
+	e.until, e.recheck = hold(d, facts, endpoint(rec, hop), sts, alone, now)
 	// Times read from disk have no monotonic reading: hold the answer by how
 	// much is left, not by the wall clock.
 	e.until = now.Add(e.until.Sub(now))
@@ -257,10 +244,10 @@ func earliest(a, b time.Time) time.Time {
 // and for a stale answer the DANE evaluation that failed. The hit does not wait.
 func (m *Map) lookAgain(e *entry) {
 	m.start(func() {
-		now := m.clock.now()
-		policy := m.startSTS(e.hop.Domain, now, false)
+		defer e.checking.Store(false) // where nothing was learned the next hit tries again
+		policy := m.startSTS(e.hop.Domain, m.clock.now(), false)
 		if !e.decision.Stale {
-			<-policy.result
+			<-policy.done
 			return
 		}
 		<-m.flight(&m.cold, e.hop.String(), func() any { return m.resolve(e.hop) })

@@ -107,6 +107,9 @@ const (
 
 // Decide returns the first row of the table that fits.
 func Decide(d DANEFacts, sts STSState, set Settings) Decision {
+	if d.NullMX {
+		return Decision{Level: NoPolicy, Row: RowNone, Why: "null MX: the domain takes no mail (RFC 7505)"}
+	}
 	if sts == STSTesting && set.EnforceTesting {
 		sts = STSEnforce
 	}

@@ -2,9 +2,8 @@ package policymap
 
 import (
 	"context"
+	"fmt"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
@@ -13,134 +12,184 @@ import (
 // This file finds out about MTA-STS for one policy domain and keeps what it
 // found, for a cold lookup, a background look or the refresher alike.
 
-// stsOutcome is what a lookup got from a policy flight.
-type stsOutcome struct {
-	pending   bool           // not done yet: the answer is given without it
-	abandoned bool           // not wanted
-	once      *mtasts.Policy // max_age 0: for this answer only (8461 §3.2)
+// stsFlight is one look at a policy domain, for all who want it at the same time.
+type stsFlight struct {
+	done   chan struct{}
+	cancel context.CancelFunc
+	wanted int // how many have not given it up; Map.mu
+
+	// Set before done is closed.
+	learned *store.STS     // the facts as they are now; nil: nothing was learned
+	once    *mtasts.Policy // max_age 0: for those who wait, and kept nowhere (8461 §3.2)
 }
 
-type policyFlight struct {
-	result <-chan singleflight.Result
-	giveUp chan struct{}
-}
-
-// abandon ends the flight; one that somebody else started goes on.
-func (p *policyFlight) abandon() { close(p.giveUp) }
-
-func (p *policyFlight) wait(ctx context.Context, d time.Duration) stsOutcome {
+// wait reports whether the flight ended within d.
+func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(max(d, 0))
 	defer timer.Stop()
 	select {
-	case r := <-p.result:
-		once, _ := r.Val.(*mtasts.Policy)
-		return stsOutcome{once: once}
+	case <-f.done:
+		return true
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return stsOutcome{pending: true}
+	return false
 }
 
 // startSTS looks at a domain's TXT record and fetches its policy where that is
 // called for, once however many ask, and keeps what it finds. again asks for a
 // fetch even though a policy of the same id is in force.
-func (m *Map) startSTS(domain string, used time.Time, again bool) *policyFlight {
-	p := &policyFlight{giveUp: make(chan struct{})}
-	p.result = m.flight(&m.sts, domain, func() any {
-		ctx, cancel := context.WithTimeout(m.ctx, stsTimeout)
+func (m *Map) startSTS(domain string, used time.Time, again bool) *stsFlight {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.looking[domain]; f != nil && f.wanted > 0 {
+		f.wanted++
+		return f
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, stsTimeout)
+	f := &stsFlight{done: make(chan struct{}), cancel: cancel, wanted: 1}
+	if m.closed {
+		cancel()
+		close(f.done)
+		return f
+	}
+	m.looking[domain] = f
+	m.work.Go(func() {
 		defer cancel()
-		go func() {
-			select {
-			case <-p.giveUp:
-				cancel()
-			case <-ctx.Done():
+		defer close(f.done)
+		defer m.landed(domain, f)
+		defer func() {
+			if r := recover(); r != nil { // a defect in one look is not the end of all others
+				m.observer.Fetched(domain, again, 0, fmt.Errorf("internal error: %v", r))
 			}
 		}()
-		return m.discover(ctx, domain, used, again)
+		f.learned, f.once = m.discover(ctx, domain, used, again)
 	})
-	return p
+	return f
 }
 
-// discover is 8461 §3 for one domain: TXT record, then the policy file. It
-// returns a policy only if that is for the waiting lookups alone.
-func (m *Map) discover(ctx context.Context, domain string, used time.Time, again bool) (once *mtasts.Policy) {
-	found := mtasts.LookupRecord(ctx, m.config.Load().Resolver, domain)
-	if ctx.Err() != nil && found.Failed {
-		return nil // abandoned or stopping: nothing was learned
+func (m *Map) landed(domain string, f *stsFlight) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.looking[domain] == f {
+		delete(m.looking, domain)
 	}
-	now := m.clock.now()
-	var before store.STS
-	if rec := m.ledger.get(domain); rec.STS != nil {
-		before = *rec.STS
+}
+
+// abandon gives a flight up. It ends when nobody else wants it.
+func (m *Map) abandon(f *stsFlight) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.wanted--; f.wanted == 0 {
+		f.cancel()
 	}
-	after := before
-	after.CheckedAt = now
-	after.TXTTTL = clampTTL(found.Answer.TTL)
-	switch {
-	case found.Failed:
-		after.TXTTTL, after.TXTError = txtRetry, reasonOf(found.Err)
-		if again { // what lookups find does not make the refresher's pauses longer
-			after.FailedAt = now
-			after.Failures++
-		}
-	case !found.Found:
-		after.TXTID, after.TXTError = "", reasonOf(found.Err)
-	default:
-		after.TXTID, after.TXTError = found.Record.ID, ""
-		if m.wantsFetch(&after, now, again) {
-			once = m.fetch(ctx, domain, &after, again)
-			if ctx.Err() != nil {
-				return nil
-			}
+}
+
+// discover is 8461 §3 for one domain: TXT record, then the policy file.
+func (m *Map) discover(ctx context.Context, domain string, used time.Time, again bool) (sts *store.STS, once *mtasts.Policy) {
+	cfg := m.config.Load()
+	txt := mtasts.LookupRecord(ctx, cfg.Resolver, domain)
+	if ctx.Err() != nil {
+		return nil, nil // abandoned or stopping: nothing was learned
+	}
+	checked := m.clock.now()
+	var got fetched
+	if txt.Found && wantsFetch(m.ledger.get(domain).STS, txt.Record.ID, checked, again) {
+		got = m.fetch(ctx, cfg.Fetcher, domain, again)
+		if ctx.Err() != nil {
+			return nil, nil // says nothing about the policy host
 		}
 	}
-	_ = m.learn(domain, update{used: used, change: func(rec *store.Record) {
-		at := m.clock.now()
-		if takesNoMail(rec) && readSTS(rec.STS, at).policy == nil {
-			return
+	_ = m.learn(domain, used, asNeeded, func(rec *store.Record) {
+		now := m.clock.now()
+		before := readSTS(rec.STS, now)
+		// Changed here and not before the look: the record may have moved on.
+		after := store.STS{}
+		if rec.STS != nil {
+			after = *rec.STS
 		}
+		noteTXT(&after, txt, checked, again)
+		got.note(&after, now, again)
 		rec.STS = &after
-		if change, ok := changeOfSTS(domain, readSTS(&before, at), readSTS(&after, at)); ok {
+		sts = &after
+		if change, ok := changeOfSTS(domain, before, readSTS(&after, now)); ok {
 			m.observer.Changed(change)
 		}
-	}})
-	return once
+	})
+	if got.policy != nil && got.policy.Policy.MaxAge == 0 {
+		once = &got.policy.Policy
+	}
+	return sts, once
 }
 
-// wantsFetch says whether the policy file is to be fetched now.
-func (m *Map) wantsFetch(s *store.STS, now time.Time, again bool) bool {
-	if s.FailedID == s.TXTID && now.Sub(notFuture(s.FailedAt, now)) < fetchRetry {
+// noteTXT notes what the TXT lookup said.
+func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time, again bool) {
+	s.CheckedAt, s.TXTTTL = checked, clampTTL(txt.Answer.TTL)
+	switch {
+	case txt.Failed:
+		s.TXTTTL, s.TXTError = txtRetry, reasonOf(txt.Err)
+		if again { // what lookups find does not make the refresher's pauses longer
+			s.FailedAt = checked
+			s.Failures++
+		}
+	case !txt.Found:
+		s.TXTID, s.TXTError = "", reasonOf(txt.Err)
+	default:
+		s.TXTID, s.TXTError = txt.Record.ID, ""
+	}
+}
+
+// wantsFetch says whether the policy file is to be fetched now, the TXT record
+// having this id.
+func wantsFetch(s *store.STS, id string, now time.Time, again bool) bool {
+	if s == nil {
+		return true
+	}
+	if s.FailedID == id && now.Sub(notFuture(s.FailedAt, now)) < fetchRetry {
 		return false
 	}
-	return again || s.TXTID != s.PolicyID || readSTS(s, now).policy == nil
+	return again || id != s.PolicyID || readSTS(s, now).policy == nil
 }
 
-// fetch gets the policy file and notes the outcome in s.
-func (m *Map) fetch(ctx context.Context, domain string, s *store.STS, background bool) (once *mtasts.Policy) {
-	select {
-	case m.fetches <- struct{}{}:
-		defer func() { <-m.fetches }()
-	case <-ctx.Done():
-		return nil
+// fetched is the outcome of a fetch; the zero value: none was made.
+type fetched struct {
+	policy *mtasts.Fetched
+	err    error
+}
+
+// fetch gets the policy file. Fetches of lookups are bounded in number; those
+// of the refresher are by its workers, so that silent policy hosts do not keep
+// it from its work.
+func (m *Map) fetch(ctx context.Context, f Fetcher, domain string, again bool) (out fetched) {
+	if !again {
+		select {
+		case m.fetches <- struct{}{}:
+			defer func() { <-m.fetches }()
+		case <-ctx.Done():
+			return fetched{}
+		}
 	}
 	began := m.clock.now()
-	got, err := m.config.Load().Fetcher.Fetch(ctx, domain)
-	if ctx.Err() != nil {
-		return nil // abandoned or stopping: says nothing about the policy host
+	out.policy, out.err = f.Fetch(ctx, domain)
+	if ctx.Err() == nil {
+		m.observer.Fetched(domain, again, m.clock.now().Sub(began), out.err)
 	}
-	now := m.clock.now()
-	m.observer.Fetched(domain, background, now.Sub(began), err)
-	if err != nil {
-		// A failure never ends or shortens a policy (8461 §5.1).
-		s.FailedID, s.FailedAt, s.Error = s.TXTID, now, reasonOf(err)
-		s.Failures++
-		return nil
+	return out
+}
+
+// note notes the outcome. A failure never ends or shortens a policy (8461 §5.1).
+func (f fetched) note(s *store.STS, now time.Time, again bool) {
+	switch {
+	case f.err != nil:
+		s.FailedID, s.FailedAt, s.Error = s.TXTID, now, reasonOf(f.err)
+		if again {
+			s.Failures++
+		}
+	case f.policy != nil:
+		s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
+		s.Policy, s.PolicyID, s.FetchedAt = f.policy.Body, s.TXTID, now
+		if f.policy.Policy.MaxAge == 0 {
+			s.Policy, s.PolicyID = nil, ""
+		}
 	}
-	s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
-	s.Policy, s.PolicyID, s.FetchedAt = got.Body, s.TXTID, now
-	if got.Policy.MaxAge == 0 {
-		s.Policy, s.PolicyID = nil, ""
-		return &got.Policy
-	}
-	return nil
 }

@@ -66,12 +66,7 @@ func (x *Explainer) Explain(ctx context.Context, key string) Explanation {
 		out.STS = stateOf(out.Policy.Mode)
 	}
 	out.DNS = recorder.Lookups()
-	if out.DANE.NullMX {
-		out.Decision = Decide(withResult(DANEFacts{}, out.DANE), STSAbsent, x.Settings)
-		out.Decision.Why = "null MX: the domain takes no mail, whatever its MTA-STS policy says (RFC 7505)"
-	} else {
-		out.Decision = Decide(withResult(DANEFacts{}, out.DANE), out.STS, x.Settings)
-	}
+	out.Decision = Decide(withResult(DANEFacts{}, out.DANE), out.STS, x.Settings)
 	r := render(out.Decision, hop.Domain, out.Policy, "")
 	out.Postfix, out.TLSRPT = string(r.postfix), string(r.tlsrpt)
 	out.Took = time.Since(began)

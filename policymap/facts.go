@@ -41,6 +41,7 @@ type stsFacts struct {
 	until   time.Time      // known: until then
 	recheck time.Time      // from then on a hit looks at the TXT record again
 	reason  string         // STSAbsent: why
+	once    bool           // max_age 0: for this answer only
 }
 
 func readSTS(s *store.STS, now time.Time) stsFacts {
@@ -54,9 +55,7 @@ func readSTS(s *store.STS, now time.Time) stsFacts {
 		expires := notFuture(s.FetchedAt, now).Add(p.MaxAge)
 		if err == nil && now.Before(expires) {
 			f.policy, f.known, f.until = &p, true, expires
-			f.state = map[mtasts.Mode]STSState{
-				mtasts.Enforce: STSEnforce, mtasts.Testing: STSTesting, mtasts.None: STSNone,
-			}[p.Mode]
+			f.state = stateOf(p.Mode)
 			return f
 		}
 	}
@@ -109,14 +108,32 @@ func daneFacts(d *store.DANE, now time.Time) (f DANEFacts, fresh bool) {
 	return f, false
 }
 
-// takesNoMail reports whether the domain was last seen with a null MX.
-func takesNoMail(rec *store.Record) bool {
-	for i := range rec.DANE {
-		if rec.DANE[i].NullMX {
-			return true
-		}
+// hold says how long an answer is good, and from when on a hit has somebody
+// look again (zero: never). dn are the stored DANE facts of its next hop, nil
+// where there are none; alone tells that MTA-STS has no say.
+func hold(d Decision, facts DANEFacts, dn *store.DANE, sts stsFacts, alone bool, now time.Time) (until, recheck time.Time) {
+	recheck = sts.recheck
+	switch {
+	case d.Stale:
+		// Served until the state is too old to stand in, looked at again soon.
+		until, recheck = now.Add(lastKnownFor-facts.LastAge), now.Add(keepFailure)
+	case facts.State == dane.Unknown && (dn == nil || !now.Before(daneExpiry(dn, now))), dn == nil:
+		until = now.Add(max(d.KeepAtMost, keepFailure))
+	default:
+		until = daneExpiry(dn, now)
 	}
-	return false
+	switch {
+	case sts.once:
+		return now, time.Time{}
+	case d.Stale && sts.policy == nil:
+	case sts.known:
+		until = earliest(until, sts.until)
+	case alone:
+		recheck = latest(now, sts.recheck) // somebody is to look, but nobody waits
+	default:
+		until, recheck = earliest(until, now.Add(pendingFor)), time.Time{}
+	}
+	return until, recheck
 }
 
 // classOf says what may make room: records that hold nothing but absences go first.
@@ -153,7 +170,7 @@ func (c schedule) stsDue(s *store.STS, now, used time.Time) time.Time {
 		return time.Time{}
 	}
 	due := notFuture(s.FetchedAt, now).Add(min(c.interval, life/2))
-	if s.Failures > 0 {
+	if s.Failures > 0 || s.FailedID != "" {
 		due = atLeast(due, notFuture(s.FailedAt, now).Add(backoff(s.Failures)))
 	}
 	if s.TXTError != "" && s.TXTID == "" {
@@ -249,12 +266,10 @@ func atLeast(t, floor time.Time) time.Time {
 	return t
 }
 
-// backoff is the pause after n failures in a row: 5 minutes, doubled up to 6 hours.
+// backoff is the pause after the refresher failed n times in a row: 5 minutes,
+// doubled up to 6 hours.
 func backoff(n int) time.Duration {
-	if n < 1 {
-		return 0
-	}
-	return min(fetchRetry<<min(n-1, 10), fetchBackoff)
+	return min(fetchRetry<<min(max(n-1, 0), 10), fetchBackoff)
 }
 
 // jitter shortens a pause by up to a tenth, by the domain's name: what was

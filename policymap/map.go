@@ -78,8 +78,9 @@ type Map struct {
 
 	// One flight for each next hop, each DANE evaluation and each policy
 	// domain, however many want the same.
-	cold, dane, sts singleflight.Group
-	fetches         chan struct{} // one token for each fetch under way
+	cold, dane singleflight.Group
+	looking    map[string]*stsFlight // mu
+	fetches    chan struct{}         // one token for each fetch under way for a lookup
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -97,6 +98,7 @@ func New(o Options) *Map {
 		concurrency: o.Concurrency,
 		alarm:       alarm{ring: make(chan struct{}, 1)},
 		fetches:     make(chan struct{}, maxFetches),
+		looking:     make(map[string]*stsFlight),
 	}
 	if m.observer == nil {
 		m.observer = silent{}
@@ -121,7 +123,7 @@ func New(o Options) *Map {
 func (m *Map) Reconfigure(c Config) {
 	cfg := c.withDefaults()
 	m.config.Store(&cfg)
-	m.cache.each(func(e *entry) { m.cache.remove(e.hop.String()) })
+	m.cache.clear()
 }
 
 // keep puts an answer into memory, unless the settings it was made by have gone.
@@ -262,7 +264,9 @@ func (m *Map) miss(ctx context.Context, kind mapKind, key string) []byte {
 		if e := m.fromFacts(cfg, hop, &rec, now); e != nil {
 			e.lastUsed.Store(now.Unix())
 			m.keep(e, cfg)
-			return m.hit(kind, e)
+			if reply := m.hit(kind, e); reply != nil {
+				return reply
+			}
 		}
 	}
 	e := m.lookup(ctx, hop, canonical)

@@ -88,12 +88,9 @@ func (m *Map) Refresh(ctx context.Context, domain string) error {
 	if rec.STS == nil && rec.DANE == nil {
 		return ErrUnknownDomain
 	}
-	for _, f := range m.lookUpAgain(&rec, func(*store.DANE) bool { return true }, true) {
+	for _, done := range m.lookUpAgain(&rec, func(*store.DANE) bool { return true }, true) {
 		select {
-		case r := <-f:
-			if r.Err != nil {
-				return r.Err
-			}
+		case <-done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -105,12 +102,19 @@ func (m *Map) Refresh(ctx context.Context, domain string) error {
 // from nothing: a policy that cannot be fetched then is lost.
 func (m *Map) Purge(ctx context.Context, domains ...string) error {
 	for _, domain := range domains {
-		rec := m.ledger.get(domain)
-		if err := m.forget(ctx, &rec); err != nil {
+		if err := m.purge(ctx, domain); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (m *Map) purge(ctx context.Context, domain string) error {
+	mu := m.ledger.lock(domain)
+	mu.Lock()
+	defer mu.Unlock()
+	rec := m.ledger.get(domain)
+	return m.forget(ctx, &rec)
 }
 
 // Warm looks a next hop up as a message to it would, and returns the decision.
@@ -145,9 +149,7 @@ func (m *Map) Import(ctx context.Context, recs []store.Record) error {
 			break
 		}
 		g.Go(func() error {
-			return m.learn(in.Domain, update{used: in.LastUsed, durable: true, change: func(rec *store.Record) {
-				merge(rec, in)
-			}})
+			return m.learn(in.Domain, in.LastUsed, atOnce, func(rec *store.Record) { merge(rec, in) })
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -2,11 +2,10 @@ package policymap
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"tlspolicyd/store"
 )
@@ -58,6 +57,7 @@ func (m *Map) refresher() {
 			m.noteUse(noteUseGrain)
 			noted = now
 		}
+		m.alarm.until.Store(math.MaxInt64) // what is learned from here on rings
 		next := r.handOut()
 		m.alarm.until.Store(next.UnixNano())
 		timer := time.NewTimer(next.Sub(m.clock.now()))
@@ -93,7 +93,7 @@ func (r *refresher) handOut() (next time.Time) {
 		r.m.observer.StoreFailed("", err)
 		return next
 	}
-	failing := false
+	failing, waiting := false, false
 	for _, rec := range soon {
 		if !r.idle(rec.Domain) {
 			continue
@@ -104,10 +104,11 @@ func (r *refresher) handOut() (next time.Time) {
 			continue // done, but the store could not take it
 		}
 		if rec.Due.After(now) {
-			return rec.Due // sorted: nothing before this one
+			return earliest(next, rec.Due) // sorted: nothing before this one
 		}
 		if at := r.backlog.turn(rec.Due, now); at.After(now) {
-			return earliest(next, at)
+			next, waiting = earliest(next, at), true
+			continue
 		}
 		r.setBusy(rec.Domain, true)
 		select {
@@ -116,7 +117,7 @@ func (r *refresher) handOut() (next time.Time) {
 			return next
 		}
 	}
-	if len(soon) == refreshBatch && !failing {
+	if len(soon) == refreshBatch && !failing && !waiting {
 		return now
 	}
 	return next // while the store takes nothing, what was done looks due: one batch a minute
@@ -124,7 +125,7 @@ func (r *refresher) handOut() (next time.Time) {
 
 func (r *refresher) worker() {
 	for rec := range r.jobs {
-		r.m.refresh(rec)
+		r.m.refresh(rec.Domain)
 		r.setBusy(rec.Domain, false)
 		// What became due while it was busy was passed over.
 		if due := r.m.ledger.get(rec.Domain).Due; !due.IsZero() {
@@ -177,11 +178,15 @@ func (b *backlog) turn(due, now time.Time) time.Time {
 	return at
 }
 
-// refresh does what is due for a record, or lets it go.
-func (m *Map) refresh(rec store.Record) {
+// refresh does what is due for a domain, or lets its record go.
+func (m *Map) refresh(domain string) {
+	rec := m.ledger.get(domain) // it may have waited for a worker, and changed
 	now := m.clock.now()
+	if rec.Due.IsZero() || rec.Due.After(now) {
+		return
+	}
 	used := latest(notFuture(rec.LastUsed, now), m.usedInMemory(&rec))
-	plan := m.schedule(rec.Domain)
+	plan := m.schedule(domain)
 	isDue := func(t time.Time) bool { return !t.IsZero() && !t.After(now) }
 
 	policy := isDue(plan.stsDue(rec.STS, now, used)) &&
@@ -189,45 +194,58 @@ func (m *Map) refresh(rec store.Record) {
 	flights := m.lookUpAgain(&rec, func(d *store.DANE) bool {
 		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
 	}, policy)
-	if len(flights) == 0 && !now.Before(keepUntil(&rec, now)) && m.settled(&rec, now) {
-		if err := m.forget(context.Background(), &rec); err != nil {
-			m.observer.StoreFailed(rec.Domain, err)
-		}
+	if len(flights) == 0 && m.expire(domain) {
 		return
 	}
-	for _, f := range flights {
-		<-f
+	for _, done := range flights {
+		<-done
 	}
 	if m.ctx.Err() == nil {
-		// Whatever happened, the record must not stay due.
-		_ = m.learn(rec.Domain, update{notBefore: m.clock.now().Add(refreshRetry), minor: true, onlyIfDue: true})
+		m.postpone(domain, refreshRetry) // whatever happened, it must not stay due
 	}
 }
 
-// settled reports whether an expired record may go. Expired policies outlive the
-// first hour after a start: the clock may yet turn out to have run ahead.
-func (m *Map) settled(rec *store.Record, now time.Time) bool {
-	return rec.Class == store.Negative || now.Sub(m.clock.began()) >= clockTrusted
-}
-
-// lookUpAgain starts the lookups of a record that are called for.
-func (m *Map) lookUpAgain(rec *store.Record, dane func(*store.DANE) bool, policy bool) (flights []<-chan singleflight.Result) {
+// lookUpAgain starts the lookups of a record that are called for; each channel
+// is closed when one has ended.
+func (m *Map) lookUpAgain(rec *store.Record, dane func(*store.DANE) bool, policy bool) (flights []<-chan struct{}) {
 	if policy {
-		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).result)
+		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).done)
 	}
 	for i := range rec.DANE {
 		if d := &rec.DANE[i]; dane(d) {
-			flights = append(flights, m.startDANE(hopOf(rec.Domain, d), time.Time{}))
+			done := make(chan struct{})
+			result := m.startDANE(hopOf(rec.Domain, d), time.Time{})
+			go func() {
+				defer close(done)
+				<-result
+			}()
+			flights = append(flights, done)
 		}
 	}
 	return flights
 }
 
-// forget removes a record and the answers that rest on it.
-func (m *Map) forget(ctx context.Context, rec *store.Record) error {
-	mu := m.ledger.lock(rec.Domain)
+// expire removes a record in which nothing can serve any more. Expired policies
+// outlive the first hour after a start: the clock may yet turn out to have run
+// ahead.
+func (m *Map) expire(domain string) bool {
+	mu := m.ledger.lock(domain)
 	mu.Lock()
 	defer mu.Unlock()
+	rec := m.ledger.get(domain)
+	now := m.clock.now()
+	if now.Before(keepUntil(&rec, now)) || rec.Class == store.Positive && now.Sub(m.clock.began()) < clockTrusted {
+		return false
+	}
+	if err := m.forget(context.Background(), &rec); err != nil {
+		m.observer.StoreFailed(domain, err)
+	}
+	return true
+}
+
+// forget removes a record and the answers that rest on it. The lock of its
+// domain is held.
+func (m *Map) forget(ctx context.Context, rec *store.Record) error {
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
 	err := m.ledger.remove(ctx, rec.Domain)
@@ -244,6 +262,6 @@ func (m *Map) noteUse(grain time.Duration) {
 		if e.decision.Row == RowOverride || e.used().Sub(e.noted) <= grain {
 			return
 		}
-		_ = m.learn(e.hop.Domain, update{used: e.used(), minor: true})
+		_ = m.learn(e.hop.Domain, e.used(), soon, nil)
 	})
 }

@@ -27,13 +27,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type host struct {
 	*lab.World
 	*Map
-	t      *testing.T
-	path   string
-	store  *watchedStore
-	seen   *witness
-	config Config
-	wall   func() time.Time
-	memory int
+	t       *testing.T
+	path    string
+	store   *watchedStore
+	seen    *witness
+	config  Config
+	wall    func() time.Time
+	memory  int
+	workers int
 }
 
 // inBubble runs a scenario by a clock that jumps over every wait.
@@ -68,7 +69,7 @@ func (h *host) start() {
 	h.config.Resolver, h.config.Fetcher = resolver, fetcher
 	h.Map = New(Options{
 		Store: h.store, Config: h.config,
-		Observer: h.seen, Wall: h.wall, MemorySize: h.memory,
+		Observer: h.seen, Wall: h.wall, MemorySize: h.memory, Concurrency: h.workers,
 	})
 }
 
@@ -120,13 +121,15 @@ func (h *host) after(d time.Duration) {
 	synctest.Wait()
 }
 
-// watchedStore counts what reaches the store, and can refuse writes as a full
-// disk does.
+// watchedStore counts what reaches the store, and can behave as a disk that is
+// full, slow, or hangs.
 type watchedStore struct {
 	*bolt.Store
-	mu    sync.Mutex
-	calls int
-	full  bool
+	mu      sync.Mutex
+	calls   int
+	full    bool
+	hanging bool
+	slow    time.Duration
 }
 
 var errDiskFull = errors.New("no space left on device")
@@ -134,17 +137,23 @@ var errDiskFull = errors.New("no space left on device")
 func (s *watchedStore) Get(domain string) (store.Record, error) {
 	s.mu.Lock()
 	s.calls++
+	slow := s.slow
 	s.mu.Unlock()
+	time.Sleep(slow)
 	return s.Store.Get(domain)
 }
 
 func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {
 	s.mu.Lock()
 	s.calls++
-	full := s.full
+	full, hanging := s.full, s.hanging
 	s.mu.Unlock()
 	if full {
 		return errDiskFull
+	}
+	if hanging {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	return s.Store.Put(ctx, recs...)
 }
@@ -163,6 +172,18 @@ func (s *watchedStore) setFull(full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.full = full
+}
+
+func (s *watchedStore) setHanging(hanging bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hanging = hanging
+}
+
+func (s *watchedStore) setSlow(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = d
 }
 
 func (s *watchedStore) count() int {

@@ -1,0 +1,390 @@
+package policymap
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/lab"
+	"tlspolicyd/store"
+)
+
+// Scenarios in which somebody wants a weaker answer, or things go wrong at the
+// worst moment.
+
+// §3: only a newly fetched policy or its max_age ends a policy, whatever is
+// forged beside it.
+func TestForgedNullMXErasesNothing(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Insecure("plain.test")
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.after(20 * time.Minute)
+		h.Replace("_mta-sts.plain.test", "TXT", `"v=STSv1; id=forged"`) // has it fetched in the same moment
+		h.Replace("plain.test", "MX", "0 .")
+		h.Delay(time.Second, "plain.test")
+		h.want("plain.test", secure)
+		h.after(6 * time.Minute)
+		h.Replace("plain.test", "MX", "10 mx.evil.test.")
+		h.Fault("_mta-sts.plain.test", "TXT", lab.NXDomain)
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.crash()
+		h.want("plain.test", secure)
+	})
+}
+
+// 8461 §3.4, 7505: a null MX is about the domain, not about a smart host of the
+// same name; and a fetch that somebody else waits for is not given up.
+func TestNullMXOfASmartHost(t *testing.T) {
+	inBubble(t, zones+"null.test. A 192.0.2.50\n", func(t *testing.T, h *host) {
+		h.Delay(20 * time.Millisecond)
+		h.PolicyHost("null.test", enforce).Fault(lab.HostFault{Delay: time.Second})
+		var wg sync.WaitGroup
+		wg.Go(func() { h.want("null.test", "NOTFOUND ") })
+		h.after(5 * time.Millisecond)
+		h.want("[null.test]", secure)
+		wg.Wait()
+		h.after(time.Minute)
+		h.want("null.test", "NOTFOUND ")
+		h.want("[null.test]", secure)
+		h.restart()
+		h.want("null.test", "NOTFOUND ")
+		h.want("[null.test]", secure)
+	})
+}
+
+// A domain that takes mail again has its policy again.
+func TestNullMXGoes(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("null.test", enforce)
+		h.want("null.test", "NOTFOUND ")
+		h.Replace("null.test", "MX", "10 mx.plain.test.")
+		h.Fault("null.test", "MX", lab.DropOnce) // slower than its policy host
+		h.after(61 * time.Minute)
+		h.want("null.test", secure)
+	})
+}
+
+// §6: an answer that ends between two looks at the clock is looked up again.
+func TestAskedAtTheInstantOfExpiry(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.want("full.test", "OK dane-only")
+		h.restart()
+		h.after(6 * time.Minute)
+		rec, err := h.store.Get("full.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.store.setSlow(2 * time.Millisecond)
+		h.after(time.Until(rec.DANE[0].ExpiresAt) - time.Millisecond)
+		h.want("full.test", "OK dane-only")
+	})
+}
+
+// A lookup may learn a policy while its expired record waits to be deleted.
+func TestExpiredRecordIsAskedForWhileItWaitsToGo(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.workers = 1
+		h.restart()
+		h.PolicyHost("plain.test", withMaxAge(enforce, 300))
+		h.want("plain.test", secure)
+		h.after(day)
+		rec, err := h.store.Get("plain.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.after(time.Until(rec.Due) - 30*time.Second)
+		busy := h.PolicyHost("busy.test", withMaxAge(enforce, 20))
+		h.ask("busy.test")
+		busy.Fault(lab.HostFault{Stall: lab.AtHandshake}) // its refresh holds the only worker
+		h.after(35 * time.Second)
+		h.want("plain.test", secure)
+		h.after(90 * time.Second)
+		if rec, err := h.store.Get("plain.test"); err != nil || rec.STS == nil || rec.STS.Policy == nil {
+			t.Errorf("a policy that Postfix was told is not on disk: %+v, %v", rec, err)
+		}
+	})
+}
+
+// §6, §7: a clock that is set back does not make a remembered failure last.
+func TestClockSetBackDuringAFailure(t *testing.T) {
+	var mu sync.Mutex
+	step := time.Duration(0)
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.wall = func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(step)
+		}
+		h.restart()
+		h.Fault("full.test", "MX", lab.ServFail)
+		h.want("full.test", "TEMP MX lookup of full.test: SERVFAIL")
+		h.Fault("full.test", "MX", 0)
+		mu.Lock()
+		step = -5 * time.Hour
+		mu.Unlock()
+		h.after(2 * time.Minute)
+		h.want("full.test", "OK dane-only")
+	})
+}
+
+// §7: nor does a clock that is set forward during a look at the policy host.
+func TestClockSetForwardDuringALook(t *testing.T) {
+	var mu sync.Mutex
+	step := time.Duration(0)
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.wall = func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(step)
+		}
+		h.restart()
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.after(6 * time.Minute)
+		ph.SetPolicy(enforce)
+		ph.Fault(lab.HostFault{Stall: lab.AtHandshake})
+		h.want("plain.test", secure) // starts the look
+		mu.Lock()
+		step = 30 * day
+		mu.Unlock()
+		h.after(5 * time.Minute)
+		h.want("plain.test", secure)
+	})
+}
+
+// §6: with a full disk, and as much unwritten as is kept, answers still go on.
+func TestFullDiskAndFullMemory(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.store.setFull(true)
+		l := h.ledger
+		l.mu.Lock()
+		for i := range maxUnsaved {
+			domain := fmt.Sprintf("x%d.test", i)
+			l.unsaved[domain] = store.Record{Domain: domain, Due: time.Now().Add(1000 * time.Hour)}
+		}
+		l.mu.Unlock()
+		h.want("plain.test", secure)
+		h.want("full.test", "OK dane-only")
+	})
+}
+
+// §6: a disk that hangs costs one lookup its time, not all of them.
+func TestHangingDisk(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		for i := range 300 {
+			h.Zone(fmt.Sprintf("h%d.test. 3600 IN MX 10 mx.full.test.", i))
+		}
+		h.store.setHanging(true)
+		h.ask("full.test")
+		var wg sync.WaitGroup
+		for i := range 300 {
+			wg.Go(func() {
+				if reply, took := h.askTimed(fmt.Sprintf("h%d.test", i)); reply != "OK dane-only" || took > 6*time.Second {
+					t.Errorf("%q after %v", reply, took)
+				}
+			})
+		}
+		wg.Wait()
+		h.store.setHanging(false)
+		h.after(2 * time.Minute)
+		h.crash()
+		h.Down(true)
+		h.want("h7.test", "OK dane-only")
+	})
+}
+
+// §3: max_age 0 replaces a policy, and is fetched for no lookup that DANE decides.
+func TestMaxAgeZeroBesideOthers(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.SetPolicy(withMaxAge("version: STSv1\nmode: testing\nmx: *.plain.test\nmax_age: 604800\n", 0))
+		h.after(6 * time.Minute)
+		h.ask("plain.test")
+		h.after(time.Second)
+		h.want("plain.test", "NOTFOUND ")
+
+		ph = h.PolicyHost("full.test", withMaxAge(enforce, 0))
+		for range 100 {
+			h.want("full.test", "OK dane-only")
+			h.after(time.Second)
+		}
+		if n := ph.Requests(); n > 2 {
+			t.Errorf("%d fetches for 100 lookups that DANE decides", n)
+		}
+	})
+}
+
+// §3: a new id is tried at once, though the old one failed a minute ago.
+func TestNewIDAfterAFailedFetch(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.Replace("_mta-sts.plain.test", "TXT", `_mta-sts.plain.test. 60 IN TXT "v=STSv1; id=one"`)
+		ph.Fault(lab.HostFault{Status: 500})
+		h.want("plain.test", "NOTFOUND ")
+		ph.Fault(lab.HostFault{})
+		h.Replace("_mta-sts.plain.test", "TXT", `_mta-sts.plain.test. 60 IN TXT "v=STSv1; id=two"`)
+		h.after(61 * time.Second)
+		h.ask("plain.test")
+		h.after(time.Second)
+		h.want("plain.test", secure)
+	})
+}
+
+// §7: so many fetches at a time, and no more.
+func TestRefresherWorkers(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.workers = 3
+		h.restart()
+		var hosts []*lab.PolicyHost
+		for i := range 10 {
+			d := fmt.Sprintf("d%d.test", i)
+			hosts = append(hosts, h.PolicyHost(d, withMaxAge(enforce, 7200)))
+			h.want(d, secure)
+		}
+		for _, ph := range hosts {
+			ph.Fault(lab.HostFault{Stall: lab.AtHeaders})
+		}
+		h.after(time.Hour + 30*time.Second) // all are due at the same time; each takes a minute
+		started := 0
+		for _, ph := range hosts {
+			started += ph.Requests() - 1
+		}
+		if started != 3 {
+			t.Errorf("%d fetches were started, want 3", started)
+		}
+	})
+}
+
+// What was last used is on disk after a stop, and every now and then before.
+func TestLastUseIsWrittenDown(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.want("full.test", "OK dane-only")
+		h.want("absent.test", "NOTFOUND ")
+		lastUse := func() time.Duration {
+			rec, err := h.store.Get("full.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(rec.LastUsed)
+		}
+		h.after(50 * time.Minute)
+		h.want("full.test", "OK dane-only")
+		h.restart()
+		if ago := lastUse(); ago > time.Minute {
+			t.Errorf("last use %v ago after a stop", ago)
+		}
+	})
+}
+
+// How long an answer is good, as a function of what it rests on (§6).
+func TestHold(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	in := func(d time.Duration) time.Time { return now.Add(d) }
+	ttl := func(d time.Duration) *store.DANE { return &store.DANE{KnownAt: now, ExpiresAt: in(d)} }
+	policy := mustPolicy(t, enforce)
+	enforced := stsFacts{state: STSEnforce, policy: policy, known: true, until: in(2 * time.Hour), recheck: in(time.Minute)}
+	absent := stsFacts{known: true, until: in(20 * time.Minute), recheck: in(20 * time.Minute)}
+	unknown := stsFacts{}
+	none, full := DANEFacts{State: dane.None}, DANEFacts{State: dane.Full}
+	for _, c := range []struct {
+		name           string
+		d              Decision
+		facts          DANEFacts
+		dn             *store.DANE
+		sts            stsFacts
+		alone          bool
+		until, recheck time.Duration // recheck -1: never
+	}{
+		{"DANE expires first", Decision{}, none, ttl(time.Hour), enforced, false, time.Hour, time.Minute},
+		{"the policy expires first", Decision{}, none, ttl(3 * time.Hour), enforced, false, 2 * time.Hour, time.Minute},
+		{"the absence expires first", Decision{}, none, ttl(time.Hour), absent, false, 20 * time.Minute, 20 * time.Minute},
+		{"a TTL of seconds counts as a minute", Decision{}, none, ttl(time.Second), absent, false, time.Minute, 20 * time.Minute},
+		{"a TTL of a week counts as a day", Decision{}, full, ttl(7 * day), unknown, true, day, 0},
+		{"the fetch still runs", Decision{}, none, ttl(time.Hour), unknown, false, time.Minute, -1},
+		{"DANE alone, nobody has looked", Decision{}, full, ttl(time.Hour), unknown, true, time.Hour, 0},
+		{"DANE alone, looked a moment ago", Decision{}, full, ttl(time.Hour), stsFacts{recheck: in(5 * time.Minute)}, true, time.Hour, 5 * time.Minute},
+		{"max_age 0", Decision{}, none, ttl(time.Hour), stsFacts{state: STSEnforce, policy: policy, once: true}, false, 0, -1},
+		{"a failure", Decision{KeepAtMost: keepFailure}, DANEFacts{}, nil, absent, true, 10 * time.Second, 20 * time.Minute},
+		{"some hosts failed", Decision{KeepAtMost: keepIncomplete}, DANEFacts{SomeTLSA: true}, nil, absent, false, 5 * time.Minute, 20 * time.Minute},
+		{"as last known", Decision{Stale: true}, DANEFacts{Last: dane.Full, LastAge: 5 * time.Hour}, ttl(time.Hour), absent, true, 19 * time.Hour, 10 * time.Second},
+		{"as last known, the policy expires first", Decision{Stale: true}, DANEFacts{Last: dane.None, LastAge: 5 * time.Hour}, ttl(time.Hour), enforced, false, 2 * time.Hour, 10 * time.Second},
+	} {
+		until, recheck := hold(c.d, c.facts, c.dn, c.sts, c.alone, now)
+		if until != in(c.until) {
+			t.Errorf("%s: good for %v, want %v", c.name, until.Sub(now), c.until)
+		}
+		if never := c.recheck < 0; never != recheck.IsZero() || !never && recheck != in(c.recheck) {
+			t.Errorf("%s: looked at again in %v, want %v", c.name, recheck.Sub(now), c.recheck)
+		}
+	}
+}
+
+// §5, §6: where a last known state can stand in, silent DNS costs 2 s, also when
+// all that is known is that a host had TLSA records; without one, 15 s at most.
+func TestSilentDNSWithALastKnownState(t *testing.T) {
+	inBubble(t, zones+"two.test. MX 10 mx.full.test.\ntwo.test. MX 20 mx.dead.test.\nmx.dead.test. A 192.0.2.7\n", func(t *testing.T, h *host) {
+		h.Fault("_25._tcp.mx.dead.test", "TLSA", lab.ServFail)
+		h.want("full.test", "OK dane-only")
+		h.want("two.test", "OK dane")
+		h.Down(true)
+		h.after(3 * time.Hour)
+		for key, want := range map[string]string{"full.test": "OK dane-only", "two.test": "OK dane"} {
+			if reply, took := h.askTimed(key); reply != want || took > 2*time.Second {
+				t.Errorf("%s: %q after %v", key, reply, took)
+			}
+		}
+		if reply, took := h.askTimed("new.test"); !strings.HasPrefix(reply, "TEMP ") || took > 15*time.Second {
+			t.Errorf("new.test: %q after %v", reply, took)
+		}
+		h.after(22 * time.Hour)
+		for _, key := range []string{"full.test", "two.test"} {
+			if reply := h.ask(key); !strings.HasPrefix(reply, "TEMP ") {
+				t.Errorf("%s, last known over a day ago: %q", key, reply)
+			}
+		}
+	})
+}
+
+// The ways of asking for one domain that are kept are bounded.
+func TestManyPortsOfOneDomain(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		for port := range 40 {
+			h.want(fmt.Sprintf("[mx.full.test]:%d", port+1000), "NOTFOUND ")
+		}
+		if rec, err := h.store.Get("mx.full.test"); err != nil || len(rec.DANE) != maxEndpoints {
+			t.Errorf("%d kept, %v", len(rec.DANE), err)
+		}
+	})
+}
+
+// Settings that change during a lookup: the answer is given, but not kept.
+func TestReconfiguredDuringALookup(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Delay(time.Second)
+		var wg sync.WaitGroup
+		wg.Go(func() { h.want("full.test", "OK dane-only") })
+		h.after(100 * time.Millisecond)
+		with := h.config
+		with.Overrides = Overrides{"full.test": "skip"}
+		h.Reconfigure(with)
+		wg.Wait()
+		h.want("full.test", "NOTFOUND ")
+	})
+}
+
+// Lookups after Close are TEMP, at once.
+func TestAskedAfterClose(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Map.Close()
+		if got := string(h.Lookup(context.Background(), []byte("postfix"), []byte("full.test"))); got != "TEMP tlspolicyd is stopping" {
+			t.Errorf("got %q", got)
+		}
+	})
+}

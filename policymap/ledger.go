@@ -1,0 +1,137 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlspolicyd/store"
+)
+
+const (
+	maxUnsaved = 10_000          // records kept in memory while the store cannot write
+	putTimeout = 5 * time.Second // a disk that hangs longer counts as one that fails
+)
+
+// ledger is the store, and what the store could not take.
+type ledger struct {
+	store store.Store
+	seed  maphash.Seed
+	locks [256]sync.Mutex // by domain: one writer for a record
+
+	mu      sync.Mutex
+	unsaved map[string]store.Record
+
+	hung atomic.Bool // the last write did not end in time: nobody waits for another until one does
+}
+
+var errHung = errors.New("the database does not finish writing")
+
+func newLedger(s store.Store) *ledger {
+	return &ledger{store: s, seed: maphash.MakeSeed(), unsaved: make(map[string]store.Record)}
+}
+
+func (l *ledger) lock(domain string) *sync.Mutex {
+	return &l.locks[maphash.String(l.seed, domain)%uint64(len(l.locks))]
+}
+
+// get returns the record of a domain, or an empty one. A record that cannot be
+// read counts as none: it is learned again.
+func (l *ledger) get(domain string) store.Record {
+	l.mu.Lock()
+	rec, ok := l.unsaved[domain]
+	l.mu.Unlock()
+	if ok {
+		return rec
+	}
+	rec, err := l.store.Get(domain)
+	if err != nil {
+		return store.Record{Domain: domain}
+	}
+	return rec
+}
+
+// waiting returns the record of a domain that the store could not take, and
+// whether there are any such.
+func (l *ledger) waiting(domain string) (rec store.Record, ok, any bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	rec, ok = l.unsaved[domain]
+	return rec, ok, len(l.unsaved) > 0
+}
+
+// put writes a record, at once if told to. A record that cannot be written is
+// kept in memory and goes out with a later one.
+func (l *ledger) put(rec store.Record, durable bool) error {
+	if !durable {
+		l.mu.Lock()
+		_, waiting := l.unsaved[rec.Domain]
+		if waiting {
+			l.unsaved[rec.Domain] = rec
+		}
+		l.mu.Unlock()
+		if !waiting {
+			l.store.PutLater(rec)
+		}
+		return nil
+	}
+	err := errHung
+	if !l.hung.Load() {
+		err = l.write(rec)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		delete(l.unsaved, rec.Domain)
+	} else if _, waiting := l.unsaved[rec.Domain]; waiting || len(l.unsaved) < maxUnsaved {
+		l.unsaved[rec.Domain] = rec
+	}
+	return err
+}
+
+// write waits for a durable write, as long as it may take.
+func (l *ledger) write(rec store.Record) error {
+	ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+	defer cancel()
+	err := l.store.Put(ctx, rec)
+	l.hung.Store(errors.Is(err, context.DeadlineExceeded))
+	return err
+}
+
+// flush tries again to write what could not be written.
+func (l *ledger) flush() {
+	l.hung.Store(false) // one try
+	l.mu.Lock()
+	waiting := make([]string, 0, len(l.unsaved))
+	for domain := range l.unsaved {
+		waiting = append(waiting, domain)
+	}
+	l.mu.Unlock()
+	for _, domain := range waiting {
+		mu := l.lock(domain)
+		mu.Lock()
+		l.mu.Lock()
+		rec, ok := l.unsaved[domain]
+		l.mu.Unlock()
+		var err error
+		if ok {
+			err = l.put(rec, true)
+		}
+		mu.Unlock()
+		if err != nil {
+			return // still no room
+		}
+	}
+}
+
+func (l *ledger) remove(ctx context.Context, domains ...string) error {
+	l.mu.Lock()
+	for _, d := range domains {
+		delete(l.unsaved, d)
+	}
+	l.mu.Unlock()
+	return l.store.Delete(ctx, domains...)
+}
