@@ -35,8 +35,14 @@ func (j *journal) Answered(bool, policymap.Level, policymap.Origin) {}
 // Resolved tells of a fresh resolution, at warn where DNS failed.
 func (j *journal) Resolved(r policymap.Resolution) {
 	attrs := append(domainAttrs(r.Key), slog.String("answer", answerOf(r.Reply)))
-	if r.Decision.Reason != "" {
-		attrs = append(attrs, slog.String("reason", r.Decision.Reason))
+	// A policy that cannot be told to Postfix ends in TEMP as well.
+	waits := strings.HasPrefix(r.Reply, "TEMP ")
+	reason := r.Decision.Reason
+	if waits && reason == "" {
+		reason = strings.TrimPrefix(r.Reply, "TEMP ")
+	}
+	if reason != "" {
+		attrs = append(attrs, slog.String("reason", reason))
 	}
 	sts := r.STS.String()
 	if r.STSWhy != "" {
@@ -47,7 +53,7 @@ func (j *journal) Resolved(r policymap.Resolution) {
 
 	message := ""
 	switch {
-	case r.Decision.Level == policymap.Temporary:
+	case waits:
 		message = "not resolved, mail waits"
 	case r.Decision.Stale:
 		message = "not resolved, answered as last known"
@@ -56,7 +62,7 @@ func (j *journal) Resolved(r policymap.Resolution) {
 		return
 	}
 	j.failures.Tell(logging.Failure{
-		Level: slog.LevelWarn, Message: message, Cause: r.Decision.Reason, Subject: r.Key, Attrs: attrs,
+		Level: slog.LevelWarn, Message: message, Cause: reason, Subject: r.Key, Attrs: attrs,
 	})
 }
 

@@ -72,6 +72,15 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 			`WARN  not resolved, mail waits domain=example.test answer="TEMP MX lookup of example.test: SERVFAIL" reason="MX lookup of example.test: SERVFAIL"` +
 				` row=unknown why="a failed lookup is not an absence" mta_sts=absent took=14.5s`,
 		},
+		"mail waits for a policy that Postfix cannot be told": {
+			func(j *journal) {
+				j.Resolved(policymap.Resolution{
+					Key: "example.test", Decision: policymap.Decision{Level: policymap.Secure, Row: policymap.RowEnforce, Why: "w"},
+					STS: policymap.STSEnforce, Reply: "TEMP too many mx patterns", Took: time.Second,
+				})
+			},
+			`WARN  not resolved, mail waits domain=example.test answer="TEMP too many mx patterns" reason="too many mx patterns" row=sts-enforce why=w mta_sts=enforce took=1s`,
+		},
 		"as last known": {
 			func(j *journal) {
 				j.Resolved(policymap.Resolution{
@@ -133,7 +142,7 @@ func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 			"resolver": func(j *journal, domain string) {
 				j.Resolved(policymap.Resolution{Key: domain, Decision: policymap.Decision{
 					Level: policymap.Temporary, Reason: "MX lookup of " + domain + ": no answer",
-				}})
+				}, Reply: "TEMP MX lookup of " + domain + ": no answer"})
 			},
 			"resolver, states known": func(j *journal, domain string) {
 				j.Resolved(policymap.Resolution{Key: domain, Decision: policymap.Decision{
