@@ -3,14 +3,25 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"log/slog"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"tlspolicyd/internal/config"
 	"tlspolicyd/internal/logging"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/socketmap"
 )
 
@@ -114,4 +125,39 @@ func TestLookupsAreToldOfAtDebugOnlyAndCostNothingElse(t *testing.T) {
 		!strings.Contains(got, `DEBUG answered map=postfix key=example.test reply="NOTFOUND " took=`) {
 		t.Errorf("got %q", got)
 	}
+}
+
+// A reload reads fetch.ca_file again, whatever its name: the authorities that
+// count are those in it now.
+func TestTheCAFileIsReadAnewForEachReload(t *testing.T) {
+	cfg := config.Default()
+	cfg.DNS.Servers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}
+	cfg.Fetch.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+	var pools []*x509.CertPool
+	for _, name := range []string{"one", "one", "two"} {
+		if err := os.WriteFile(cfg.Fetch.CAFile, authority(t, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, settings, err := mapConfig(cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pools = append(pools, settings.Fetcher.(*mtasts.Fetcher).RootCAs)
+	}
+	if !pools[0].Equal(pools[1]) || pools[1].Equal(pools[2]) {
+		t.Error("the authorities are not those of the file")
+	}
+}
+
+// authority returns a certificate that depends on its name alone.
+func authority(t *testing.T, name string) []byte {
+	t.Helper()
+	seed := sha256.Sum256([]byte(name))
+	key := ed25519.NewKeyFromSeed(seed[:])
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
