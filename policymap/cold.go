@@ -65,8 +65,10 @@ func (m *Map) resolve(hop NextHop) *entry {
 		m.startSTS(hop.Domain, began, false) // the policy in force answers meanwhile
 	}
 	var res dane.Result
+	var dns time.Duration
 	if !fresh {
 		facts, res = m.awaitDANE(hop, facts, began)
+		dns = m.clock.now().Sub(began)
 	}
 	landed := false
 	switch {
@@ -102,7 +104,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 	}
 	m.observer.Resolved(Resolution{
 		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: e.stsWhy,
-		Reply: string(e.replies.postfix), Took: now.Sub(began),
+		Reply: string(e.replies.postfix), Took: now.Sub(began), DNS: dns,
 	})
 	return e
 }

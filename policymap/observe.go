@@ -32,6 +32,8 @@ type Observer interface {
 	Changed(Change)
 	// Fetched is called after each fetch of a policy file, err nil on success.
 	Fetched(domain string, background bool, took time.Duration, err error)
+	// Refreshed is called when the refresher is done with a domain.
+	Refreshed(domain string, outcome Outcome)
 	// StoreFailed is called when facts could not be written: answers go on
 	// from memory, but would not survive a restart.
 	StoreFailed(domain string, err error)
@@ -47,7 +49,19 @@ type Resolution struct {
 	STSWhy   string // STSAbsent: why there is no policy
 	Reply    string // for the map "postfix"
 	Took     time.Duration
+	DNS      time.Duration // of this, until DANE was decided; 0: it was known
 }
+
+// Outcome says what became of a refresh.
+type Outcome uint8
+
+const (
+	Refreshed     Outcome = iota // everything that was due was learned again
+	RefreshFailed                // something was not: it is tried again
+	Expired                      // nothing was wanted any more, and the domain was forgotten
+)
+
+func (o Outcome) String() string { return [...]string{"ok", "failed", "expired"}[o] }
 
 // Change is a policy or a DANE state that is not what it was.
 type Change struct {
@@ -63,6 +77,7 @@ func (silent) Answered(bool, Level, Origin)               {}
 func (silent) Resolved(Resolution)                        {}
 func (silent) Changed(Change)                             {}
 func (silent) Fetched(string, bool, time.Duration, error) {}
+func (silent) Refreshed(string, Outcome)                  {}
 func (silent) StoreFailed(string, error)                  {}
 func (silent) ClockStepped(time.Duration)                 {}
 

@@ -191,18 +191,41 @@ func (m *Map) refresh(domain string) {
 
 	policy := isDue(plan.stsDue(rec.STS, now, used)) &&
 		(readSTS(rec.STS, now).policy != nil || wanted(rec.STS.CheckedAt, used, now))
-	flights := m.lookUpAgain(&rec, func(d *store.DANE) bool {
+	dueDANE := func(d *store.DANE) bool {
 		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
-	}, policy)
+	}
+	flights := m.lookUpAgain(&rec, dueDANE, policy)
 	if len(flights) == 0 && m.expire(domain) {
+		m.observer.Refreshed(domain, Expired)
 		return
 	}
 	for _, done := range flights {
 		<-done
 	}
-	if m.ctx.Err() == nil {
-		m.postpone(domain, refreshRetry) // whatever happened, it must not stay due
+	if m.ctx.Err() != nil {
+		return
 	}
+	if len(flights) > 0 {
+		after := m.ledger.get(domain)
+		m.observer.Refreshed(domain, outcomeOf(&rec, &after, now, dueDANE))
+	}
+	m.postpone(domain, refreshRetry) // whatever happened, it must not stay due
+}
+
+// outcomeOf holds a record against what it was before a refresh that began at
+// the given time and looked at what dane picks.
+func outcomeOf(before, after *store.Record, began time.Time, dane func(*store.DANE) bool) Outcome {
+	if after.STS != nil && !after.STS.FailedAt.Before(began) {
+		return RefreshFailed
+	}
+	for i := range before.DANE {
+		was := &before.DANE[i]
+		is := endpoint(after, hopOf(before.Domain, was))
+		if dane(was) && (is == nil || !is.KnownAt.After(was.KnownAt)) {
+			return RefreshFailed
+		}
+	}
+	return Refreshed
 }
 
 // lookUpAgain starts the lookups of a record that are called for; each channel

@@ -201,6 +201,8 @@ type witness struct {
 	failed  []error
 	origins []Origin
 	steps   []time.Duration
+	ended   []Outcome // of refreshes
+	last    Resolution
 }
 
 func (w *witness) Answered(_ bool, _ Level, o Origin) {
@@ -213,6 +215,7 @@ func (w *witness) Resolved(r Resolution) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.rows = append(w.rows, r.Decision.Row)
+	w.last = r
 }
 
 func (w *witness) Changed(c Change) {
@@ -225,6 +228,12 @@ func (w *witness) Fetched(string, bool, time.Duration, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fetches++
+}
+
+func (w *witness) Refreshed(_ string, o Outcome) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = append(w.ended, o)
 }
 
 func (w *witness) StoreFailed(_ string, err error) {

@@ -95,6 +95,9 @@ func (j *journal) Fetched(domain string, background bool, took time.Duration, er
 	})
 }
 
+// Refreshed says nothing: what matters of it is Changed, Fetched or StoreFailed.
+func (j *journal) Refreshed(string, policymap.Outcome) {}
+
 // StoreFailed tells that what is learned is in memory only.
 func (j *journal) StoreFailed(domain string, err error) {
 	attrs := []slog.Attr{slog.String("reason", err.Error())}
