@@ -93,3 +93,8 @@ dist:
 
 packaging-check:
 	GO='$(GO)' packaging/test.sh
+
+# Everything below contrib/ with the real tools: Postfix, promtool, podman, OpenRC.
+.PHONY: contrib-check
+contrib-check:
+	contrib/check.sh
