@@ -16,16 +16,21 @@ type Tally struct {
 	Negative int // with neither
 
 	Modes    [STSEnforce + 1]int // policies in force, by mode; [STSAbsent] stays 0
-	Expiring int                 // of these, those that end within the time asked for
+	Expiring int                 // of these, those in danger: see Tally
 }
 
-// Tally counts the records. It reads all of them, some seconds' work for a
-// million, and returns early with the error of ctx.
+// Tally counts the records. A policy is in danger that ends within soon and has
+// less than a third of its lifetime left: it is wanted, and should have been
+// fetched again at half of it or sooner. Tally reads all of them, some seconds' work for a
+// million, and ends early with the error of ctx.
 func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	var t Tally
 	now := m.clock.now()
 	err := m.ledger.store.Each(func(rec store.Record) bool {
-		t.add(&rec, now, soon)
+		t.add(&rec, now)
+		if m.inDanger(&rec, now, soon) {
+			t.Expiring++
+		}
 		return ctx.Err() == nil && m.ctx.Err() == nil
 	})
 	if err == nil {
@@ -37,13 +42,20 @@ func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	return t, err
 }
 
-func (t *Tally) add(rec *store.Record, now time.Time, soon time.Duration) {
+func (m *Map) inDanger(rec *store.Record, now time.Time, soon time.Duration) bool {
+	sts := readSTS(rec.STS, now)
+	if sts.policy == nil {
+		return false
+	}
+	left := sts.until.Sub(now)
+	used := latest(rec.LastUsed, m.usedInMemory(rec))
+	return left < min(soon, sts.policy.MaxAge/3) && now.Sub(used) <= m.config.Load().UnusedFor
+}
+
+func (t *Tally) add(rec *store.Record, now time.Time) {
 	sts := readSTS(rec.STS, now)
 	if sts.policy != nil {
 		t.Modes[sts.state]++
-		if sts.until.Sub(now) < soon {
-			t.Expiring++
-		}
 	}
 	switch hasTLSA := anyTLSA(rec); {
 	case hasTLSA && sts.policy != nil:

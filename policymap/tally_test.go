@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/lab"
 )
 
@@ -78,19 +77,20 @@ func TestResolutionTellsHowLongDNSTook(t *testing.T) {
 func TestTally(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)
-		h.PolicyHost("full.test", withMaxAge(enforce, 3600))
+		ph := h.PolicyHost("full.test", withMaxAge(enforce, 3600))
 		h.want("plain.test", secure)
 		h.want("full.test", "OK dane-only")
 		h.want("absent.test", "NOTFOUND ")
 		synctest.Wait()
-		want := Tally{Both: 1, STS: 1, Negative: 1, Expiring: 1}
+		want := Tally{Both: 1, STS: 1, Negative: 1}
 		want.Modes[STSEnforce] = 2
 		if got, err := h.Tally(context.Background(), day); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
-		info, _ := h.Info("full.test")
-		if info.Answers[0].DANE != dane.Full {
-			t.Errorf("full.test is %v", info.Answers[0].DANE)
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.after(45 * time.Minute)
+		if got, err := h.Tally(context.Background(), day); err != nil || got.Expiring != 1 {
+			t.Errorf("with a policy that cannot be fetched: %+v, %v", got, err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"sync/atomic"
 
+	"tlspolicyd/internal/admin"
 	"tlspolicyd/internal/config"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 	"tlspolicyd/socketmap"
+	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
 )
 
@@ -25,6 +28,12 @@ type parts struct {
 	resolvers []netip.AddrPort // that are asked at this moment
 	trustAD   bool             // their AD bits count (7672 §2.1.3)
 	entries   int              // records in the store
+
+	// For the operator.
+	cache    *policymap.Map
+	store    store.Store
+	metrics  *admin.Metrics
+	resolver *atomic.Pointer[dnsclient.Client] // in force
 
 	// reconfigure puts new settings in force, or returns why that cannot be.
 	// The parts that are only built once keep theirs.
@@ -47,15 +56,19 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		return nil, err
 	}
 	told := newJournal(log)
+	metrics := admin.NewMetrics(adminBuild())
+	current := new(atomic.Pointer[dnsclient.Client])
+	current.Store(resolver)
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings,
-		Observer: told, Concurrency: cfg.Fetch.Concurrency,
+		Observer: policymap.Observers{told, metrics}, Concurrency: cfg.Fetch.Concurrency,
 	})
 	return &parts{
 		handler:   verbose{next: m, log: log},
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
+		cache:     m, store: db, metrics: metrics, resolver: current,
 		reconfigure: func(cfg config.Config) error {
 			next, settings, err := mapConfig(cfg, log)
 			if err != nil {
@@ -66,6 +79,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 				tellResolvers(log, next.Servers(), next.Trusted())
 			}
 			resolver = next
+			current.Store(next)
 			return nil
 		},
 		stop: func(ctx context.Context) error {

@@ -110,7 +110,7 @@ wrong configuration, 3 could not tell.`,
 	}
 	root.PersistentFlags().StringVar(&o.config, "config", "",
 		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
-	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newVersion(), newMan())
+	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o))
 	return root
 }

@@ -97,10 +97,16 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 		closeAll(listeners)
 		return err
 	}
-	tellStart(log.Logger, cfg, p, listeners)
 	server := &socketmap.Server{Handler: p.handler, MaxConnections: cfg.Listen.MaxConnections, Log: log.Logger}
 	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
-	err = answer(ctx, stop, server, listeners, hup, r.reload)
+	op, err := startOperator(ctx, cfg, p, server, listeners, log)
+	if err == nil {
+		tellStart(log.Logger, cfg, p, listeners)
+		err = answer(ctx, stop, server, listeners, hup, r.reload)
+		op.stop()
+	} else {
+		closeAll(listeners)
+	}
 
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopParts)
 	defer cancel()

@@ -1,4 +1,147 @@
-// Package admin is the operator's side of the daemon.
+// Package admin is the operator's side of the daemon: a control socket that
+// speaks HTTP with JSON (docs/control.md), and metrics, health and a status
+// page, which an optional TCP address shows too, read-only.
+//
+// control.go has the verbs, wire.go the JSON, dump.go the format in which a
+// cache moves to another host, client.go the other end of the socket. metrics.go
+// is told by policymap what happens, gauges.go looks at how things stand.
 package admin
 
-import _ "github.com/prometheus/client_golang/prometheus/promhttp"
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/policymap"
+	"tlspolicyd/store"
+)
+
+// Bounds of a request. What a handler streams has a deadline for each write.
+const (
+	headerTimeout = 5 * time.Second
+	readTimeout   = time.Minute
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10 // bytes
+	maxBody       = 4 << 20  // bytes
+	maxClients    = 64       // connections to each listener at a time
+)
+
+// Resolver is what is asked about the resolvers.
+type Resolver interface {
+	dnsclient.Resolver
+	Servers() []netip.AddrPort
+	Trusted() bool
+}
+
+// Connections are counts of the lookup server; see socketmap.Stats.
+type Connections struct {
+	Open, Idle                           int
+	Accepted, Evicted, Malformed, Panics uint64
+}
+
+// Build says what runs.
+type Build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Go       string `json:"go"`
+}
+
+// Options are the parts of the daemon that an operator may look at. All of them
+// are required but Log. The functions must be safe for concurrent use.
+type Options struct {
+	Map     *policymap.Map
+	Store   store.Store
+	Metrics *Metrics // also the map's observer
+	Log     *slog.Logger
+
+	Build       Build
+	Sockets     []string // where lookups are answered
+	Resolver    func() Resolver
+	Connections func() Connections
+	LinesLost   func() uint64                   // of the log
+	Listening   func() bool                     // lookups are accepted
+	Answers     func(ctx context.Context) error // a lookup that needs nothing is answered
+}
+
+// Server is the operator's side. Its Serve methods take any listener.
+type Server struct {
+	opt     Options
+	log     *slog.Logger
+	started time.Time
+	gauges  *gauges
+	health  *resolverHealth
+
+	control, public *http.Server
+
+	ctx    context.Context // ends with Shutdown
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+}
+
+// New makes a server, which begins to look after the resolver at once. The
+// metrics are registered, so there is one server for each Metrics.
+func New(o Options) *Server {
+	s := &Server{opt: o, log: o.Log, started: time.Now()}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.health = newResolverHealth(o.Resolver)
+	s.gauges = newGauges(s)
+	o.Metrics.registry.MustRegister(s.gauges)
+	s.control = s.newHTTP(s.controlRoutes())
+	s.public = s.newHTTP(s.readOnlyRoutes(http.NewServeMux()))
+	s.public.ReadTimeout, s.public.WriteTimeout = readTimeout, writeTimeout
+	s.work.Go(func() { s.health.watch(s.ctx) })
+	return s
+}
+
+func (s *Server) newHTTP(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// ServeControl answers the operator on l until Shutdown, and then returns nil.
+// Whoever can connect to l may do everything: it must be a Unix socket of mode
+// 0600.
+func (s *Server) ServeControl(l net.Listener) error { return serve(s.control, l) }
+
+// ServePublic shows metrics, health and the status page on l until Shutdown, and
+// then returns nil. Nothing can be changed there.
+func (s *Server) ServePublic(l net.Listener) error { return serve(s.public, l) }
+
+func serve(h *http.Server, l net.Listener) error {
+	if err := h.Serve(netutil.LimitListener(l, maxClients)); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown closes the listeners and ends what runs on behalf of an operator. When
+// ctx ends before all is answered, connections are cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.cancel()
+	var all []error
+	for _, h := range []*http.Server{s.control, s.public} {
+		if err := h.Shutdown(ctx); err != nil {
+			all = append(all, err, h.Close())
+		}
+	}
+	s.work.Wait()
+	return errors.Join(all...)
+}

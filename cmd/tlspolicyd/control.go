@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"tlspolicyd/internal/admin"
+	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/logging"
+	"tlspolicyd/socketmap"
+)
+
+// stopOperator is how long the control socket may take to stop.
+const stopOperator = 3 * time.Second
+
+// operator is the control socket and the address for metrics, while they run.
+type operator struct {
+	server    *admin.Server
+	log       *logging.Log
+	running   int
+	ended     chan error
+	listening atomic.Bool // lookups are accepted
+}
+
+// startOperator opens the sockets that are not for Postfix. They come from the
+// configuration under socket activation too.
+func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *socketmap.Server, sockets []net.Listener, log *logging.Log) (*operator, error) {
+	var control, public net.Listener
+	var err error
+	if cfg.Listen.Admin != "" {
+		// Whoever can connect may do everything: the mode is the only guard.
+		if control, err = socketmap.Listen(ctx, cfg.Listen.Admin, socketmap.ListenOptions{Mode: 0o600}); err != nil {
+			return nil, fmt.Errorf("listen.admin: %w", err)
+		}
+	}
+	if cfg.Listen.HTTP != "" {
+		if public, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen.HTTP); err != nil {
+			closeAll([]net.Listener{control})
+			return nil, fmt.Errorf("listen.http: %w", err)
+		}
+	}
+	o := &operator{log: log, ended: make(chan error, 2)}
+	o.listening.Store(true)
+	context.AfterFunc(ctx, func() { o.listening.Store(false) })
+	o.server = admin.New(admin.Options{
+		Map: p.cache, Store: p.store, Metrics: p.metrics, Log: log.Logger,
+		Build: adminBuild(), Sockets: addresses(sockets),
+		Resolver:    func() admin.Resolver { return p.resolver.Load() },
+		Connections: func() admin.Connections { return connections(lookups.Stats()) },
+		LinesLost:   log.Lost,
+		Listening:   o.listening.Load,
+		Answers: func(ctx context.Context) error {
+			if !answers(ctx, p.handler, time.Second) {
+				return errors.New("no answer within a second")
+			}
+			return nil
+		},
+	})
+	if control != nil {
+		o.run("listen.admin", func() error { return o.server.ServeControl(control) })
+	}
+	if public != nil {
+		o.run("listen.http", func() error { return o.server.ServePublic(public) })
+	}
+	return o, nil
+}
+
+func (o *operator) run(setting string, serve func() error) {
+	o.running++
+	go func() {
+		err := serve()
+		if err != nil {
+			o.log.Error("a socket for the operator is gone", "setting", setting, "reason", err) // Postfix is answered all the same
+		}
+		o.ended <- err
+	}()
+}
+
+// stop ends what runs for an operator, who is cut off if need be.
+func (o *operator) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopOperator)
+	defer cancel()
+	if err := o.server.Shutdown(ctx); err != nil {
+		o.log.Warn("control requests were cut off", "error", err)
+	}
+	for range o.running {
+		<-o.ended
+	}
+}
+
+func connections(s socketmap.Stats) admin.Connections {
+	return admin.Connections{
+		Open: s.Connections, Idle: s.Idle,
+		Accepted: s.Accepted, Evicted: s.Evicted, Malformed: s.Malformed, Panics: s.Panics,
+	}
+}
+
+func adminBuild() admin.Build {
+	b := readBuildInfo()
+	return admin.Build{Version: b.Version, Revision: b.Revision, Go: b.Go}
+}

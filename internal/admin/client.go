@@ -1,0 +1,242 @@
+package admin
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Client is the operator's end of a control socket.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient makes a client for the control socket at a path. It connects when
+// it is used.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 1}}}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// StatusError is what the daemon refused, or could not do.
+type StatusError struct {
+	Status int
+	Reason string
+}
+
+func (e *StatusError) Error() string { return e.Reason }
+
+// List calls fn for each domain that the filter picks, in order, until fn
+// returns an error.
+func (c *Client) List(ctx context.Context, f Filter, fn func(Domain) error) error {
+	q := make(url.Values)
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	set("policy", f.Policy)
+	set("state", f.State)
+	for name, age := range map[string]time.Duration{"older": f.Older, "unused": f.Unused} {
+		if age > 0 {
+			q.Set(name, age.String())
+		}
+	}
+	resp, err := c.do(ctx, http.MethodGet, "/v1/domains?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	return stream(resp.Body, fn)
+}
+
+// Show returns what is known of a domain. Where that is nothing the error is a
+// *StatusError with http.StatusNotFound.
+func (c *Client) Show(ctx context.Context, domain string) (Details, error) {
+	var d Details
+	resp, err := c.do(ctx, http.MethodGet, "/v1/domains/"+url.PathEscape(domain), nil)
+	if err != nil {
+		return d, err
+	}
+	return d, decode(resp.Body, &d)
+}
+
+// Refresh has domains looked up again and calls fn with what becomes of each,
+// first of all with the number of them.
+func (c *Client) Refresh(ctx context.Context, names Names, fn func(Progress) error) error {
+	return c.each(ctx, "/v1/refresh", names, fn)
+}
+
+// Warm has next hops looked up; fn is as for Refresh. One call takes as many as
+// fit into a request: see WarmBatch.
+func (c *Client) Warm(ctx context.Context, keys []string, fn func(Progress) error) error {
+	return c.each(ctx, "/v1/warm", Names{Names: keys}, fn)
+}
+
+// WarmBatch is how many next hops surely fit into one request.
+const WarmBatch = 1000
+
+func (c *Client) each(ctx context.Context, path string, names Names, fn func(Progress) error) error {
+	resp, err := c.post(ctx, path, names)
+	if err != nil {
+		return err
+	}
+	return stream(resp.Body, fn)
+}
+
+// Purge has domains forgotten and returns of how many something was known.
+func (c *Client) Purge(ctx context.Context, names Names) (int, error) {
+	resp, err := c.post(ctx, "/v1/purge", names)
+	if err != nil {
+		return 0, err
+	}
+	var n Count
+	err = decode(resp.Body, &n)
+	return n.Count, err
+}
+
+// Export writes the cache as a dump.
+func (c *Client) Export(ctx context.Context, w io.Writer) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/export", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(w, resp.Body)
+	return err
+}
+
+// importBatch is how many bytes of records go into one request.
+const importBatch = 1 << 20
+
+// Import reads a dump of which no line is broken and has its records taken
+// over, or those lines that keep is true for. It calls fn with their number
+// after each request.
+func (c *Client) Import(ctx context.Context, r io.Reader, fn func(done int)) error {
+	dump, err := NewDumpReader(r)
+	if err != nil {
+		return err
+	}
+	var batch bytes.Buffer
+	done, held := 0, 0
+	send := func() error {
+		if held == 0 {
+			return nil
+		}
+		resp, err := c.do(ctx, http.MethodPost, "/v1/import", bytes.NewReader(batch.Bytes()))
+		if err != nil {
+			return err
+		}
+		var n Count
+		if err := decode(resp.Body, &n); err != nil {
+			return err
+		}
+		done += n.Count
+		held = 0
+		batch.Reset()
+		fn(done)
+		return nil
+	}
+	for {
+		_, line, err := dump.Next()
+		if err == io.EOF {
+			return send()
+		}
+		if _, broken := errors.AsType[*LineError](err); broken {
+			continue // whoever calls has looked at it before
+		}
+		if err != nil {
+			return err
+		}
+		batch.Write(line)
+		batch.WriteByte('\n')
+		held++
+		if batch.Len() >= importBatch {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (c *Client) post(ctx context.Context, path string, v any) (*http.Response, error) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return c.do(ctx, http.MethodPost, path, bytes.NewReader(text))
+}
+
+// do sends a request; an answer that is no success is a *StatusError.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://control"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err // the URL is none that anybody knows
+	}
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var f Failure
+	if json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&f) != nil || f.Error == "" {
+		f.Error = fmt.Sprintf("the daemon answers %s", resp.Status)
+	}
+	return nil, &StatusError{resp.StatusCode, f.Error}
+}
+
+func decode(r io.ReadCloser, v any) error {
+	defer r.Close()
+	if err := json.NewDecoder(r).Decode(v); err != nil {
+		return fmt.Errorf("answer of the daemon: %w", err)
+	}
+	return nil
+}
+
+// stream calls fn for each line of JSON.
+func stream[T any](r io.ReadCloser, fn func(T) error) error {
+	defer r.Close()
+	dec := json.NewDecoder(bufio.NewReader(r))
+	for {
+		var v T
+		err := dec.Decode(&v)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("the daemon's answer was cut off: %w", err)
+		}
+		if err := fn(v); err != nil {
+			return err
+		}
+	}
+}
+
+// Ping tells whether a daemon answers.
+func (c *Client) Ping(ctx context.Context) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/ping", nil)
+	if err != nil {
+		return err
+	}
+	var b Build
+	return decode(resp.Body, &b)
+}

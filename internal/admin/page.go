@@ -1,0 +1,121 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"html/template"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tlspolicyd/policymap"
+)
+
+//go:embed page.html
+var pageText string
+
+// page is what the status page shows. There are no domain names in it: whom
+// this host sends mail to is nobody's business.
+type page struct {
+	Build    Build
+	Up       time.Duration
+	Checks   []check
+	Sockets  []string
+	Servers  []string
+	Records  int
+	Bytes    int64
+	Scan     *scan
+	Modes    []pageCount
+	Answers  []pageCount
+	Open     int
+	Accepted uint64
+}
+
+type pageCount struct {
+	Name string
+	N    uint64
+}
+
+// readOnlyRoutes adds what changes nothing.
+func (s *Server) readOnlyRoutes(mux *http.ServeMux) *http.ServeMux {
+	tmpl := template.Must(template.New("page").Parse(pageText))
+	metrics := promhttp.HandlerFor(s.opt.Metrics.registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4, Timeout: writeTimeout, ErrorHandling: promhttp.ContinueOnError,
+	})
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		var body bytes.Buffer
+		if err := tmpl.Execute(&body, s.page(r.Context())); err != nil {
+			http.Error(w, "the status page cannot be made", http.StatusInternalServerError)
+			s.log.Error("the status page cannot be made", "reason", err)
+			return
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		w.Write(body.Bytes()) // whoever asked may be gone
+	})
+	return mux
+}
+
+func (s *Server) page(ctx context.Context) page {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	c := s.opt.Connections()
+	p := page{
+		Build: s.opt.Build, Up: time.Since(s.started).Round(time.Second),
+		Checks:  []check{s.checkLookups(ctx), s.checkSocket(), s.checkStore(), s.checkResolver(ctx)},
+		Sockets: s.opt.Sockets,
+		Records: s.opt.Store.Len(), Bytes: s.opt.Store.Size(),
+		Open: c.Open, Accepted: c.Accepted,
+		Answers: s.answerCounts(),
+	}
+	for _, server := range s.opt.Resolver().Servers() {
+		p.Servers = append(p.Servers, server.String())
+	}
+	if last := s.gauges.scan(); !last.ended.IsZero() {
+		p.Scan = &last
+		for mode := policymap.STSEnforce; mode > policymap.STSAbsent; mode-- {
+			p.Modes = append(p.Modes, pageCount{mode.String(), uint64(last.tally.Modes[mode])})
+		}
+	}
+	return p
+}
+
+// answerCounts sums the lookups by answer.
+func (s *Server) answerCounts() []pageCount {
+	counts := make([]pageCount, 0, levels)
+	for level := range levels {
+		counts = append(counts, pageCount{Name: level.String()})
+	}
+	families, err := s.opt.Metrics.answers.Gather()
+	if err != nil {
+		return counts
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				i := slices.IndexFunc(counts, func(c pageCount) bool { return c.Name == label.GetValue() })
+				if label.GetName() == "answer" && i >= 0 {
+					counts[i].N += uint64(metric.GetCounter().GetValue())
+				}
+			}
+		}
+	}
+	return counts
+}
+
+// Ended and the others are for the page.
+func (s scan) Ended() string { return s.ended.UTC().Format(time.DateTime) + " UTC" }
+func (s scan) DANE() int     { return s.tally.DANE + s.tally.Both }
+func (s scan) STS() int      { return s.tally.STS + s.tally.Both }
+func (s scan) Negative() int { return s.tally.Negative }
+func (s scan) Expiring() int { return s.tally.Expiring }
