@@ -1,0 +1,398 @@
+#!/bin/bash
+# Checks what packaging/ makes: the same bytes twice, lintian, rpmlint, a build
+# without a network, and the .deb from its installation to its purge on a Debian
+# that runs systemd and Postfix. That Debian is a folder made by debootstrap,
+# booted in namespaces of its own with a throw-away layer on top: nothing on
+# this machine is touched but for the tools that apt installs.
+#
+#   TLSPOLICYD_E2E_CACHE  where the folder is kept, as for "make e2e" (300 MB)
+#
+# Needs root on Debian. Takes a minute, and another one for the folder.
+#
+# shellcheck disable=SC1091 # /etc/os-release is not part of this
+# shellcheck disable=SC2016 # what is in single quotes is for the shell inside
+set -euo pipefail
+
+cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
+PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin # sudo leaves the first out
+repo=$(cd "$(dirname "$0")/.." && pwd)
+packages=postfix,unbound,systemd,systemd-sysv,dbus,ca-certificates,netbase
+go=${GO:-go}
+work=$(mktemp -d)
+container=
+
+say() { printf 'packaging: %s\n' "$*"; }
+die() {
+	printf 'packaging: FAILED: %s\n' "$*" >&2
+	exit 1
+}
+
+cleanup() {
+	local group=$work/cgroup/tlspolicyd-packaging-$$
+	if [ -d "$group" ]; then
+		# The Debian's first process takes all others with it.
+		[ -z "${init:-}" ] || kill -9 "$init" 2>/dev/null || true
+		[ -z "$container" ] || { wait "$container"; } 2>/dev/null || true
+		for _ in $(seq 100); do
+			find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+			[ -d "$group" ] || break
+			sleep 0.1
+		done
+		umount "$work/cgroup" || true
+	fi
+	rm -rf --one-file-system "$work"
+}
+trap cleanup EXIT
+
+check_machine() {
+	[ "$(id -u)" = 0 ] || die "must run as root (it boots a Debian in namespaces): sudo make packaging-check"
+	command -v apt-get >/dev/null || die "needs Debian with apt-get"
+	command -v "$go" >/dev/null || die "go is not in PATH: install the version that go.mod asks for"
+	unshare --mount --net --pid --ipc --uts --cgroup --fork true 2>/dev/null ||
+		die "cannot make namespaces: in a container it needs the capability SYS_ADMIN (--privileged)"
+}
+
+install_tools() {
+	local missing=() p
+	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor mandoc shellcheck systemd; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	say "installing ${missing[*]}"
+	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq -y --no-install-recommends install "${missing[@]}"; } >"$work/apt.log" 2>&1 </dev/null ||
+		{ cat "$work/apt.log" >&2 && die "apt-get could not install ${missing[*]}"; }
+}
+
+# The folder with Debian 12, kept for the next run.
+make_root() {
+	root=$cache/packaging-bookworm
+	mkdir -p "$cache"
+	exec 9>"$cache/packaging.lock"
+	flock 9
+	if [ "$(cat "$root/.packaging" 2>/dev/null || true)" != "$packages" ]; then
+		say "making a bookworm folder in $root"
+		local release mirror proxy
+		release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+		# shellcheck disable=SC2016 # the variables are apt's
+		mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+			awk -v r="$release" '($2 == r || $2 == "stable" || $2 == "oldstable") && $3 == "main" && !n++ { print $1 }')
+		[ -n "$mirror" ] || die "apt on this machine has no mirror of its Debian release"
+		proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
+		[ -z "$proxy" ] || [ "$proxy" = DIRECT ] || export http_proxy="$proxy"
+		rm -rf --one-file-system "$root" "$root.partial"
+		unshare --mount debootstrap --variant=minbase --force-check-gpg \
+			--keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+			--include="$packages" bookworm "$root.partial" "$mirror" >"$cache/packaging.log" 2>&1 </dev/null ||
+			{ tail -n 20 "$cache/packaging.log" >&2 && die "debootstrap failed, see $cache/packaging.log"; }
+		rm -rf "$root.partial"/var/cache/apt/archives/*.deb "$root.partial"/var/lib/apt/lists/*
+		echo "$packages" >"$root.partial/.packaging"
+		mv "$root.partial" "$root"
+	fi
+	exec 9>&-
+}
+
+check_packages() {
+	say "building the packages twice"
+	packaging/build.sh "$work/a" >"$work/build.log" || { cat "$work/build.log" && die "packaging/build.sh"; }
+	# Elsewhere, with other times on its files.
+	mkdir "$work/copy"
+	tar -c --exclude=./bin --exclude=./dist . | tar -x -m -C "$work/copy"
+	"$work/copy/packaging/build.sh" "$work/b" >/dev/null
+	rm -r "$work/copy"
+	diff -r "$work/a" "$work/b" || die "the same source made other packages"
+	[ "$(find "$work/a" -type f | wc -l)" = 3 ] || die "want a .deb, an .rpm and an .apk"
+	deb=$(echo "$work"/a/*.deb)
+
+	say "lintian, rpmlint, man pages, AppArmor, shellcheck"
+	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$deb"
+	rpmlint -c packaging/rpmlint.toml "$work"/a/*.rpm >"$work/rpmlint" 2>&1 || { cat "$work/rpmlint" && die rpmlint; }
+	grep -q '1 packages.* 0 errors, 0 warnings' "$work/rpmlint" || { cat "$work/rpmlint" && die rpmlint; }
+	tar -tzf "$work"/a/*.apk 2>/dev/null >"$work/apk"
+	grep -qx usr/bin/tlspolicyd "$work/apk" || die "the .apk lacks the program"
+	! grep -q systemd "$work/apk" || die "the .apk has files for systemd"
+	apparmor_parser -Q -K packaging/apparmor/tlspolicyd 2>"$work/aa" || { cat "$work/aa" && die "AppArmor profile"; }
+	shellcheck packaging/*.sh
+	shellcheck -s sh packaging/scripts/*
+	mkdir "$work/deb"
+	dpkg-deb -x "$deb" "$work/deb"
+	gunzip -r "$work/deb/usr/share/man"
+	mandoc -T lint -W error "$work"/deb/usr/share/man/man[58]/* || die "man pages"
+	systemd-analyze security --offline=true --threshold=15 packaging/systemd/tlspolicyd.service >"$work/security" ||
+		{ cat "$work/security" && die "the unit is more exposed than 1.5"; }
+	tail -n 1 "$work/security"
+}
+
+check_dist() {
+	say "source tarball, twice, and a build from it without a network"
+	packaging/dist.sh "$work/dist" >/dev/null 2>"$work/dist.log" || { cat "$work/dist.log" && die dist.sh; }
+	packaging/dist.sh "$work/dist2" >/dev/null 2>&1
+	diff -r "$work/dist" "$work/dist2" || die "the same commit made another tarball"
+	mkdir "$work/src" "$work/home"
+	tar -xzf "$work"/dist/*.tar.gz -C "$work/src"
+	# An empty home and module cache: nothing can come from elsewhere.
+	(cd "$work"/src/* && unshare --net env -i PATH="$PATH" HOME="$work/home" GOFLAGS=-mod=vendor GOPROXY=off \
+		GOTOOLCHAIN=local make install DESTDIR="$work/inst" PREFIX=/usr GO="$go") >"$work/offline.log" 2>&1 ||
+		{ cat "$work/offline.log" && die "the tarball does not build without a network"; }
+	local version
+	version=$("$repo/packaging/version.sh")
+	"$work/inst/usr/bin/tlspolicyd" version | grep -qF "tlspolicyd $version " || die "the tarball's program is not version $version"
+	rm -r "${work:?}"/{src,home,inst}
+}
+
+# boot starts the Debian: in namespaces without a network, with a cgroup of its
+# own and a layer in memory that takes all changes.
+boot() {
+	say "booting Debian with systemd"
+	mkdir "$work/cgroup" "$work/boot"
+	mount -t cgroup2 cgroup2 "$work/cgroup"
+	mkdir "$work/cgroup/tlspolicyd-packaging-$$"
+	cat >"$work/boot.sh" <<'BOOT'
+set -e
+root=$1 dir=$2 deb=$3
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$dir"
+mkdir "$dir/up" "$dir/work" "$dir/m"
+m=$dir/m
+mount -t overlay overlay -o "lowerdir=$root,upperdir=$dir/up,workdir=$dir/work" "$m"
+mount -t proc proc "$m/proc"
+mount -t sysfs sysfs "$m/sys"
+mount -t cgroup2 cgroup2 "$m/sys/fs/cgroup"
+mount -t tmpfs -o mode=755 tmpfs "$m/dev"
+for node in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0"; do
+	set -- $node
+	mknod -m 666 "$m/dev/$1" c "$2" "$3"
+done
+ln -s pts/ptmx "$m/dev/ptmx"
+ln -s /proc/self/fd "$m/dev/fd"
+mkdir "$m/dev/pts" "$m/dev/shm"
+mount -t tmpfs -o mode=1777 tmpfs "$m/dev/shm"
+mount -t tmpfs -o mode=755 tmpfs "$m/run"
+mount -t tmpfs -o mode=1777 tmpfs "$m/tmp"
+cp "$deb" "$m/root/"
+rm -f "$m/etc/resolv.conf" "$m"/etc/systemd/system/*.wants/*
+echo "nameserver 127.0.0.1" >"$m/etc/resolv.conf"
+echo "127.0.0.1 localhost mail.test" >"$m/etc/hosts"
+mkdir "$m/oldroot"
+cd "$m"
+pivot_root . oldroot
+cat >/root/init <<'INIT'
+umount -l /oldroot
+mount --make-rshared /
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=journal --show-status=no
+INIT
+exec chroot . /bin/sh /root/init
+BOOT
+	(
+		echo $BASHPID >"$work/cgroup/tlspolicyd-packaging-$$/cgroup.procs"
+		exec unshare --cgroup --mount --net --pid --ipc --uts --fork --kill-child \
+			sh "$work/boot.sh" "$root" "$work/boot" "$deb"
+	) >"$work/boot.log" 2>&1 </dev/null &
+	container=$!
+	local n
+	for n in $(seq 300); do
+		init=$(pgrep -P $container || true)
+		[ -n "$init" ] && [ "$(cat "/proc/$init/comm" 2>/dev/null)" = systemd ] &&
+			inside test -S /run/systemd/private && break
+		if [ "$n" = 300 ] || ! kill -0 $container 2>/dev/null; then
+			cat "$work/boot.log"
+			die "the Debian does not boot"
+		fi
+		sleep 0.1
+	done
+	inside systemctl is-system-running --wait >/dev/null || true
+	nsenter -t "$init" --net ip link set lo up
+}
+
+inside() {
+	nsenter -t "$init" --mount --net --pid --ipc --uts --cgroup --root --wd \
+		env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 SYSTEMD_PAGER= "$@" </dev/null
+}
+
+journal() { inside journalctl --no-pager -q "$@"; }
+
+want() { # want TEXT COMMAND...: the command prints exactly that
+	local text=$1 got
+	shift
+	got=$("$@" 2>&1) || true
+	[ "$got" = "$text" ] || { journal -n 30 && die "$*: got \"$got\", want \"$text\""; }
+}
+
+until_true() { # until_true COMMAND...
+	local n
+	for n in $(seq 200); do
+		"$@" >/dev/null 2>&1 && return
+		sleep 0.1
+	done
+	journal -n 40
+	die "this did not come true: $*"
+}
+
+owner() { inside stat -c '%U:%G %a' "$1"; }
+
+# run COMMAND...: inside, and its output only when it fails
+run() {
+	inside "$@" >"$work/run.log" 2>&1 || { cat "$work/run.log" && die "$*"; }
+}
+
+# quickstart N: the command in that line of packaging/quickstart, as it is
+# written, in the directory where the .deb lies.
+quickstart() {
+	local line
+	line=$(sed -n "$1p" packaging/quickstart)
+	[ -n "$line" ] || die "packaging/quickstart has no line $1"
+	grep -qxF "$line" packaging/README.md || die "packaging/README.md lacks the line: $line"
+	# apt asks whether to go on.
+	run sh -c "cd /root && export DEBIAN_FRONTEND=noninteractive && yes | { $line; }"
+}
+
+# check_installed is what an admin sees of a new installation.
+check_installed() {
+	want active inside systemctl is-active tlspolicyd.socket
+	want active inside systemctl is-active tlspolicyd.service
+	want enabled inside systemctl is-enabled tlspolicyd.socket
+	want enabled inside systemctl is-enabled tlspolicyd.service
+	want "" inside systemd-analyze verify --man=no tlspolicyd.service tlspolicyd.socket
+
+	want "root:root 755" owner /usr/bin/tlspolicyd
+	want "root:root 755" owner /etc/tlspolicyd
+	want "root:root 644" owner /etc/tlspolicyd/tlspolicyd.toml
+	want "root:root 644" owner /usr/lib/systemd/system/tlspolicyd.service
+	want "tlspolicyd:tlspolicyd 755" owner /run/tlspolicyd
+	want "root:root 666" owner /run/tlspolicyd/socketmap.sock
+	want "tlspolicyd:tlspolicyd 700" owner /var/lib/tlspolicyd
+	want "tlspolicyd:tlspolicyd 600" owner /var/lib/tlspolicyd/policies.db
+	want "root:root 755" owner /var/spool/postfix
+	want "root:root 755" owner /var/spool/postfix/run
+	want "root:root 755" owner /var/spool/postfix/run/tlspolicyd
+	want "root:root 666" owner /var/spool/postfix/run/tlspolicyd/socketmap.sock
+	want "/etc/apparmor.d/tlspolicyd /etc/tlspolicyd/tlspolicyd.toml" \
+		inside sh -c 'dpkg-query -W -f "\${Conffiles}" tlspolicyd | cut -d" " -f2 | sort | xargs'
+	want "" inside dpkg --verify tlspolicyd
+
+	# What the daemon is under its unit: no capability, no new privileges, a
+	# system call filter, a user that is nobody else's.
+	local status
+	status=$(inside sh -c 'cat /proc/$(systemctl show -P MainPID tlspolicyd)/status')
+	grep -q '^CapBnd:\s*0000000000000000$' <<<"$status" || die "the daemon could get capabilities"
+	grep -q '^NoNewPrivs:\s*1$' <<<"$status" || die "the daemon could get privileges"
+	grep -q '^Seccomp:\s*2$' <<<"$status" || die "the daemon has no system call filter"
+	want tlspolicyd inside sh -c 'stat -c %U /proc/$(systemctl show -P MainPID tlspolicyd)'
+
+	# The default configuration says what applies anyway.
+	want "/etc/tlspolicyd/tlspolicyd.toml: ok" inside tlspolicyd config check
+	want same inside sh -c 'tlspolicyd config show >/tmp/with; tlspolicyd config show --config /dev/null >/tmp/without
+		cmp /tmp/with /tmp/without && sed "1,/^$/d; s/^#\([a-z_]* = \)/\1/" /etc/tlspolicyd/tlspolicyd.toml | cmp - /tmp/with && echo same'
+}
+
+# The directories of Postfix's queue come from the socket unit where there is no
+# Postfix, and go with the package.
+check_without_postfix() {
+	say "a host without Postfix"
+	inside mv /var/spool/postfix /var/spool/postfix.away
+	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
+	check_installed
+	run dpkg --purge tlspolicyd
+	inside test ! -e /var/spool/postfix || die "/var/spool/postfix is left behind"
+	inside mv /var/spool/postfix.away /var/spool/postfix
+}
+
+check_lookups() {
+	say "lookup, reload"
+	want "NOTFOUND" inside tlspolicyd lookup '[192.0.2.1]'
+	inside sh -c 'echo "[override]
+\"relay.test\" = \"encrypt\"" >/tmp/override
+		sed -i "/^\[override\]$/,\$d" /etc/tlspolicyd/tlspolicyd.toml
+		cat /tmp/override >>/etc/tlspolicyd/tlspolicyd.toml'
+	inside systemctl reload tlspolicyd
+	until_true inside sh -c 'tlspolicyd lookup relay.test | grep -qx "OK encrypt"'
+	want "OK encrypt" inside tlspolicyd lookup --socket unix:/var/spool/postfix/run/tlspolicyd/socketmap.sock relay.test
+	inside sh -c 'cp /etc/tlspolicyd/tlspolicyd.toml /tmp/good; echo "nonsense = 1" >>/etc/tlspolicyd/tlspolicyd.toml'
+	! inside systemctl reload tlspolicyd 2>/dev/null || die "a reload with a bad file did not fail"
+	want "OK encrypt" inside tlspolicyd lookup --config /dev/null relay.test
+	inside cp /tmp/good /etc/tlspolicyd/tlspolicyd.toml
+}
+
+# The rest of the quick start, then a message: smtp(8) runs chrooted and finds
+# the daemon. Without the daemon the message waits.
+check_postfix() {
+	say "Postfix, chrooted"
+	inside sh -c '[ -f /etc/postfix/main.cf ] || cp /usr/share/postfix/main.cf.debian /etc/postfix/main.cf'
+	inside postconf -e "myhostname = mail.test" "mydestination =" "inet_protocols = ipv4" \
+		"relayhost = [127.0.0.1]:10025" "alias_maps ="
+	want y inside sh -c "postconf -F smtp/unix/chroot | sed 's/.* = //'"
+	inside postfix start 2>/dev/null || { journal -n 20 && die "postfix start"; }
+	inside systemd-run -q --unit=sink smtp-sink -u postfix 127.0.0.1:10025 10
+
+	[ "$(wc -l <packaging/quickstart)" -le 5 ] || die "the quick start has more than five commands"
+	local n
+	for n in $(seq 2 "$(wc -l <packaging/quickstart)"); do
+		quickstart "$n"
+	done
+	inside sh -c 'echo "Subject: with" | sendmail -f a@mail.test first@sink.test'
+	until_true inside sh -c 'journalctl -q -t postfix/smtp | grep "to=<first@sink.test>" | grep -q status=sent'
+	inside systemctl stop tlspolicyd.socket tlspolicyd.service
+	inside sh -c 'echo "Subject: without" | sendmail -f a@mail.test second@sink.test'
+	until_true inside sh -c 'journalctl -q -t postfix/smtp | grep "to=<second@sink.test>" | grep -q "dsn=4.7.5, status=deferred"'
+	inside systemctl start tlspolicyd.service
+	inside postqueue -f
+	until_true inside sh -c 'journalctl -q -t postfix/smtp | grep "to=<second@sink.test>" | grep -q status=sent'
+}
+
+check_upgrade() {
+	say "upgrade, with lookups all the time"
+	local socket pid
+	socket=$(inside stat -c %i /run/tlspolicyd/socketmap.sock /var/spool/postfix/run/tlspolicyd/socketmap.sock)
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	inside systemd-run -q --unit=load sh -c 'while [ ! -e /tmp/enough ]; do
+		tlspolicyd lookup relay.test >>/tmp/replies 2>&1; done'
+	until_true inside sh -c '[ "$(wc -l </tmp/replies)" -gt 50 ]'
+	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
+	inside systemctl restart tlspolicyd
+	inside touch /tmp/enough
+	until_true inside sh -c '! systemctl -q is-active load.service'
+	want "OK encrypt" inside sort -u /tmp/replies
+	want "$socket" inside stat -c %i /run/tlspolicyd/socketmap.sock /var/spool/postfix/run/tlspolicyd/socketmap.sock
+	[ "$(inside systemctl show -P MainPID tlspolicyd)" != "$pid" ] || die "the upgrade did not restart the daemon"
+	want "\"relay.test\" = \"encrypt\"" inside grep relay.test /etc/tlspolicyd/tlspolicyd.toml
+	# What the operator has switched off stays off.
+	inside systemctl disable -q tlspolicyd.service 2>/dev/null
+	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
+	want disabled inside systemctl is-enabled tlspolicyd.service
+	inside systemctl enable -q tlspolicyd.service 2>/dev/null
+	# A daemon that dies is started again.
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	inside kill -KILL "$pid" 2>/dev/null || inside sh -c "kill -KILL $pid"
+	want "OK encrypt" inside tlspolicyd lookup relay.test
+}
+
+check_remove() {
+	say "remove, purge"
+	run dpkg --remove tlspolicyd
+	want "" inside sh -c 'cat /proc/[0-9]*/comm | grep -x tlspolicyd'
+	inside test ! -e /run/tlspolicyd/socketmap.sock || die "a socket without a listener is left"
+	inside test -f /etc/tlspolicyd/tlspolicyd.toml || die "removing took the configuration"
+	inside test -f /var/lib/tlspolicyd/policies.db || die "removing took the cache"
+	run dpkg --purge tlspolicyd
+	want "" inside find / -xdev -path /proc -prune -o -path /sys -prune -o -path '/root/*' -prune -o \
+		-path /var/lib/dpkg -prune -o -path /tmp -prune -o -path '/var/log/*' -prune -o -name '*tlspolicyd*' -print
+	want "0 loaded units listed." inside sh -c 'systemctl list-units --all "tlspolicyd*" | grep loaded | cut -d. -f1 | sed "s/$/./"'
+	want "root:root 755" owner /var/spool/postfix
+}
+
+cd "$repo"
+check_machine
+install_tools
+make_root
+check_packages
+check_dist
+boot
+check_without_postfix
+say "install"
+quickstart 1
+check_installed
+check_lookups
+check_postfix
+check_upgrade
+check_remove
+say "all passed"
