@@ -143,8 +143,7 @@ func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 // Only the first caller waits, and not for long.
 func (g *gauges) scan() scan {
 	g.mu.Lock()
-	old := g.last.ended.IsZero() || time.Since(g.last.ended) > max(scanEvery, scanShare*g.last.took)
-	if old && g.running == nil && g.ctx.Err() == nil {
+	if g.stale() && g.running == nil && g.ctx.Err() == nil {
 		g.running = make(chan struct{})
 		g.spawn(g.count)
 	}
@@ -160,6 +159,11 @@ func (g *gauges) scan() scan {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.last
+}
+
+// stale reports whether it is time to count again. g.mu is held.
+func (g *gauges) stale() bool {
+	return g.last.ended.IsZero() || time.Since(g.last.ended) > max(scanEvery, scanShare*g.last.took)
 }
 
 func (g *gauges) count() {

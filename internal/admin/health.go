@@ -17,7 +17,7 @@ const (
 	testEvery   = 3 * time.Minute  // the resolver, when nobody asks about it
 	testGoodFor = time.Minute      // how old a test may be for /readyz
 	retestAfter = 10 * time.Second // the same after a failure
-	testTimeout = 10 * time.Second
+	testTimeout = 4 * time.Second
 	checkWithin = 5 * time.Second
 )
 
