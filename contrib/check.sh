@@ -172,7 +172,7 @@ export GOROOT GOMODCACHE GOCACHE
 go mod download
 # The repository may belong to another user than root, which git refuses to read.
 CGO_ENABLED=0 go build -buildvcs=false -trimpath -o "$work/tlspolicyd" ./cmd/tlspolicyd
-[ $# -gt 0 ] || set -- postfix container rc guide
+[ $# -gt 0 ] || set -- postfix metrics container rc guide
 for check; do
 	case $check in
 	postfix | metrics | container | rc | guide) $check ;;
