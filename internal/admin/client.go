@@ -122,9 +122,9 @@ func (c *Client) Export(ctx context.Context, w io.Writer) error {
 // importBatch is how many bytes of records go into one request.
 const importBatch = 1 << 20
 
-// Import reads a dump of which no line is broken and has its records taken
-// over, or those lines that keep is true for. It calls fn with their number
-// after each request.
+// Import reads a dump and has its records taken over; broken lines are left out,
+// so whoever calls checks them before. It calls fn with the number of records
+// after each request. What the daemon refuses ends it half done.
 func (c *Client) Import(ctx context.Context, r io.Reader, fn func(done int)) error {
 	dump, err := NewDumpReader(r)
 	if err != nil {
@@ -156,7 +156,7 @@ func (c *Client) Import(ctx context.Context, r io.Reader, fn func(done int)) err
 			return send()
 		}
 		if _, broken := errors.AsType[*LineError](err); broken {
-			continue // whoever calls has looked at it before
+			continue
 		}
 		if err != nil {
 			return err

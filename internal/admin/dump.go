@@ -210,6 +210,19 @@ func quoted(s string) string {
 	return fmt.Sprintf("%+q", s)
 }
 
+// printable is a message that may have foreign text in it as one line of ASCII.
+func printable(s string) string {
+	if len(s) > 200 {
+		s = s[:200] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
 // unmarshal reads one JSON value that fills the whole line and has no field that
 // v has not.
 func unmarshal(line []byte, v any) error {
@@ -222,7 +235,7 @@ func unmarshal(line []byte, v any) error {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return errors.New("cut short")
 		}
-		return fmt.Errorf("not the JSON wanted here: %s", strings.Trim(quoted(strings.TrimPrefix(err.Error(), "json: ")), `"`))
+		return fmt.Errorf("not the JSON wanted here: %s", printable(strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON object")
