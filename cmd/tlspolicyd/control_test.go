@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tlspolicyd/internal/admin"
+	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/logging"
+	"tlspolicyd/socketmap"
+)
+
+// operatorWorld is what the operator's sockets stand in front of.
+func operatorWorld(t *testing.T) (config.Config, *parts, *logging.Log) {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := config.Default()
+	cfg.Listen.Admin = "unix:" + filepath.Join(dir, "admin.sock")
+	cfg.Listen.HTTP = "127.0.0.1:0"
+	cfg.Cache.Path = filepath.Join(dir, "policies.db")
+	cfg.DNS.Servers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}
+	log := logging.New(io.Discard, logging.Options{})
+	p, err := newParts(t.Context(), cfg, log.Logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := log.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return cfg, p, log
+}
+
+// The parts of the daemon are behind the control socket, which is there while the
+// daemon is.
+func TestOperatorReachesTheDaemon(t *testing.T) {
+	cfg, p, log := operatorWorld(t)
+	server := &socketmap.Server{Handler: p.handler}
+	defer server.Close()
+	path := strings.TrimPrefix(cfg.Listen.Admin, "unix:")
+	o, err := startOperator(t.Context(), cfg, p, server, nil, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := admin.NewClient(path)
+	defer client.Close()
+	if err := client.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	p.handler.Lookup(t.Context(), []byte("postfix"), []byte(".a.test"))
+	unix := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	defer unix.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: unix}).Get("http://control/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if want := `tlspolicyd_lookups_total{answer="notfound",map="postfix",origin="static"} 1`; err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("no %s in %s, %v", want, text, err)
+	}
+	o.stop()
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// A socket that is taken is an error that names the setting, and leaves nothing open.
+func TestOperatorSocketIsTaken(t *testing.T) {
+	cfg, p, log := operatorWorld(t)
+	server := &socketmap.Server{Handler: p.handler}
+	defer server.Close()
+	path := strings.TrimPrefix(cfg.Listen.Admin, "unix:")
+
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cfg.Listen.HTTP = taken.Addr().String()
+	if _, err := startOperator(t.Context(), cfg, p, server, nil, log); err == nil || !strings.HasPrefix(err.Error(), "listen.http: ") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the control socket was left behind: %v", err)
+	}
+
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := startOperator(t.Context(), cfg, p, server, nil, log); !errors.Is(err, socketmap.ErrInUse) || !strings.HasPrefix(err.Error(), "listen.admin: ") {
+		t.Errorf("got %v", err)
+	}
+}
