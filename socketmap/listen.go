@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -37,7 +38,9 @@ type ListenOptions struct {
 	Group string      // name or number of the group; empty: as created
 }
 
-// Listen opens a listener at an address as ParseAddress takes it.
+// Listen opens a listener at an address as ParseAddress takes it. TCP on an IP
+// literal is of that address family only: 0.0.0.0 is IPv4 and [::] is IPv6, and
+// without a host, "tcp::port", it is both.
 //
 // A Unix socket has its mode and group before anybody can connect to it. A
 // socket that nobody listens on any more is replaced. A path that is served is
@@ -50,13 +53,27 @@ func Listen(ctx context.Context, address string, opt ListenOptions) (net.Listene
 		return nil, err
 	}
 	if network != "unix" {
-		return new(net.ListenConfig).Listen(ctx, network, addr)
+		return new(net.ListenConfig).Listen(ctx, family(addr), addr)
 	}
 	l, err := listenUnix(ctx, addr, opt)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	return l, nil
+}
+
+// family returns the network that package net calls by the address family of an
+// IP literal: with plain "tcp" it would listen on IPv6 for 0.0.0.0 as well, where
+// a firewall for IPv4 does not look. A name or no host at all stands for both.
+func family(hostPort string) string {
+	ap, err := netip.ParseAddrPort(hostPort)
+	switch {
+	case err != nil:
+		return "tcp"
+	case ap.Addr().Unmap().Is4():
+		return "tcp4"
+	}
+	return "tcp6"
 }
 
 func listenUnix(ctx context.Context, path string, opt ListenOptions) (net.Listener, error) {

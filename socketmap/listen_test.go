@@ -48,6 +48,27 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
+// An IPv4 literal is no way in over IPv6, nor the other way round.
+func TestATCPLiteralIsOfOneAddressFamily(t *testing.T) {
+	for address, want := range map[string]string{
+		"0.0.0.0:8461": "tcp4", "127.0.0.1:8461": "tcp4", "[::ffff:127.0.0.1]:8461": "tcp4",
+		"[::]:8461": "tcp6", "[::1]:8461": "tcp6", "[fe80::1%eth0]:8461": "tcp6",
+		":8461": "tcp", "localhost:8461": "tcp",
+	} {
+		if got := family(address); got != want {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+	l, err := Listen(t.Context(), "tcp:0.0.0.0:0", ListenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got, _, _ := net.SplitHostPort(l.Addr().String()); got != "0.0.0.0" {
+		t.Errorf("listens on %s", got)
+	}
+}
+
 // stale leaves a socket behind that nobody listens on, as a killed daemon does.
 func stale(t *testing.T, path string) {
 	t.Helper()

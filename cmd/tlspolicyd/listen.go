@@ -50,6 +50,18 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
+// openToNetwork returns those of the listeners that take connections to every
+// address of this host.
+func openToNetwork(listeners []net.Listener) []string {
+	var open []string
+	for _, l := range listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+			open = append(open, "tcp:"+a.String())
+		}
+	}
+	return open
+}
+
 // addresses returns where the listeners are reached, as in the configuration.
 func addresses(listeners []net.Listener) []string {
 	var all []string

@@ -187,6 +187,10 @@ func answer(ctx context.Context, stop func(), server *socketmap.Server, listener
 func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
 	log.Info("started", "version", readBuildInfo().Version, "sockets", addresses(listeners),
 		"resolvers", p.resolvers, "ad_trusted", p.trustAD, "database", cfg.Cache.Path, "entries", p.entries)
+	for _, address := range openToNetwork(listeners) {
+		log.Warn("anybody may ask: whoever reaches this port gets answers and makes this host look things up; "+
+			"name one address in listen.socketmap, e.g. tcp:127.0.0.1:8461, or let a firewall decide", "socket", address)
+	}
 	if !p.trustAD {
 		warnNoDANE(log)
 	}

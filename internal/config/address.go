@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -23,6 +24,7 @@ var (
 	errNoAddress   = errors.New("no address")
 	errAdminTCP    = errors.New("no Unix socket")
 	errMode        = errors.New("no octal number up to 0777")
+	errModeZero    = errors.New("nobody could connect")
 	errGroup       = errors.New("no group name")
 	errHostBits    = errors.New("bits are set behind the prefix")
 	errNoNetwork   = errors.New("no network")
@@ -68,7 +70,14 @@ func parseHostPort(s string) (string, error) {
 }
 
 // parseServer reads the address of a resolver; its port is 53 unless given.
+// What may be meant as an IPv6 address with a port needs brackets.
 func parseServer(s string) (netip.AddrPort, error) {
+	if host, port, ok := splitAmbiguous(s); ok {
+		if _, err := netip.ParseAddr(s); err != nil { // nine groups
+			return netip.AddrPort{}, fmt.Errorf("want [%s]:%s", host, port)
+		}
+		return netip.AddrPort{}, fmt.Errorf("address or address and port? Want [%s]:%s or [%s]", host, port, s)
+	}
 	bare := s
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 		bare = s[1 : len(s)-1]
@@ -83,9 +92,28 @@ func parseServer(s string) (netip.AddrPort, error) {
 	return ap, nil
 }
 
+// splitAmbiguous splits an IPv6 address without brackets at its last colon if
+// both sides could stand alone, as an address and a port: "::1:53" is an address
+// by RFC 4291 section 2.2, and hardly ever what was meant (RFC 5952 section 6).
+func splitAmbiguous(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", "", false
+	}
+	host, port = s[:i], s[i+1:]
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", "", false
+	}
+	a, err := netip.ParseAddr(host)
+	return host, port, err == nil && a.Is6()
+}
+
 func formatServer(ap netip.AddrPort) string {
-	if ap.Port() == 53 {
-		return ap.Addr().String()
+	if s := ap.Addr().String(); ap.Port() == 53 {
+		if _, _, ambiguous := splitAmbiguous(s); ambiguous {
+			return "[" + s + "]"
+		}
+		return s
 	}
 	return ap.String()
 }
@@ -105,6 +133,9 @@ func parseMode(s string) (fs.FileMode, error) {
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || n > 0o777 {
 		return 0, errMode
+	}
+	if n == 0 {
+		return 0, errModeZero
 	}
 	return fs.FileMode(n), nil
 }

@@ -277,6 +277,37 @@ func TestOverrideNames(t *testing.T) {
 	}
 }
 
+// RFC 4291 section 2.2 reads "::1:53" as an address; an administrator means a
+// port. Where both are possible brackets are wanted, and shown.
+func TestAResolverThatCouldHaveAPort(t *testing.T) {
+	for in, want := range map[string]string{
+		"::1":                      "::1",
+		"2001:db8::53":             "2001:db8::53",
+		"2001:db8:1:2:3:4:5:53":    "2001:db8:1:2:3:4:5:53",
+		"fe80::53%eth0":            "fe80::53%eth0",
+		"[::1]:53":                 "::1",
+		"[::1:53]":                 "[::1:53]",
+		"[2001:db8::1:53]:5353":    "[2001:db8::1:53]:5353",
+		"2001:db8::a:b":            "2001:db8::a:b",
+		"::1:53":                   "",
+		"2001:db8::1:5353":         "",
+		"2001:db8::1:53%eth0":      "2001:db8::1:53%eth0",
+		"2001:db8:1:2:3:4:5:6:53":  "",
+		"[2001:db8:1:2:3:4:5:6:5]": "",
+	} {
+		got, err := parseServer(in)
+		if want == "" {
+			if err == nil {
+				t.Errorf("%s: accepted as %s", in, got)
+			}
+			continue
+		}
+		if err != nil || formatServer(got) != want {
+			t.Errorf("%s: got %s, %v; want %s", in, formatServer(got), err, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/*.toml", "testdata/bad/*.toml"} {
 		files, err := filepath.Glob(pattern)

@@ -37,14 +37,14 @@ func (s setting) name() string {
 // they are shown, tied to the fields of c.
 func (c *Config) settings() []setting {
 	return []setting{
-		{"listen.socketmap", "Where Postfix asks: \"unix:/path\" or \"tcp:host:port\".\nIgnored under systemd socket activation.", atLeastOne(list(&c.Listen.Socketmap, "unix:/path or tcp:host:port", parseAddress, asIs))},
+		{"listen.socketmap", "Where Postfix asks: \"unix:/path\" or \"tcp:host:port\". With 0.0.0.0,\n[::] or no host anybody who reaches the port may ask.\nIgnored under systemd socket activation.", atLeastOne(list(&c.Listen.Socketmap, "unix:/path or tcp:host:port", parseAddress, asIs))},
 		{"listen.socket_mode", "Mode of these Unix sockets. Whoever may write may ask.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
 		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
 		{"listen.admin", "Unix socket of the operator, mode 0600: purge, refresh and dump the cache.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
 		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
 		{"listen.max_connections", "When so many are open the longest idle one is closed for a new one.", number(&c.Listen.MaxConnections, 1, 65536)},
 
-		{"dns.servers", "Resolvers, e.g. \"127.0.0.1\", \"127.0.0.1:5353\", \"[::1]:53\".\nEmpty: those of /etc/resolv.conf, followed when it changes.", list(&c.DNS.Servers, "an address with or without port, e.g. 127.0.0.1, 127.0.0.1:5353 or [::1]:53", parseServer, formatServer)},
+		{"dns.servers", "Resolvers, e.g. \"127.0.0.1\", \"127.0.0.1:5353\", \"[::1]:53\". An IPv6\naddress with a port needs brackets.\nEmpty: those of /etc/resolv.conf, followed when it changes.", list(&c.DNS.Servers, "an address with or without port, e.g. 127.0.0.1, 127.0.0.1:5353 or [::1]:53", parseServer, formatServer)},
 		{"dns.trust_ad", "Believe the AD bit of resolvers that are not on loopback. Only if nobody can\nforge packets on the way to them: DANE rests on it.", boolean(&c.DNS.TrustAD)},
 		{"dns.timeout", "How long one try may take.", duration(&c.DNS.Timeout, 100*time.Millisecond, 15*time.Second)},
 
@@ -145,8 +145,10 @@ func parseString[T any](v any, want string, parse func(string) (T, error)) (T, e
 	}
 	x, err := parse(s)
 	switch {
-	case err != nil && strings.Contains(err.Error(), "want "):
+	case err != nil && strings.Contains(strings.ToLower(err.Error()), "want "):
 		return zero, fmt.Errorf("%s: %w", show(v), err)
+	case errors.Is(err, errNotAbsolute) && strings.HasPrefix(want, "an absolute path"):
+		return zero, fmt.Errorf("%s: want %s", show(v), want) // the reason would say the same
 	case err != nil:
 		return zero, fmt.Errorf("%s: %w: want %s", show(v), err, want)
 	}
