@@ -238,10 +238,12 @@ run() {
 # quickstart N: the command in that line of packaging/quickstart, as it is
 # written, in the directory where the .deb lies.
 quickstart() {
-	local line
+	local line page
 	line=$(sed -n "$1p" packaging/quickstart)
 	[ -n "$line" ] || die "packaging/quickstart has no line $1"
-	grep -qxF "$line" packaging/README.md || die "packaging/README.md lacks the line: $line"
+	for page in README.md packaging/README.md; do
+		grep -qxF "$line" "$page" || die "$page lacks the line: $line"
+	done
 	# apt asks whether to go on.
 	run sh -c "cd /root && export DEBIAN_FRONTEND=noninteractive && yes | { $line; }"
 }

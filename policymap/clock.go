@@ -106,7 +106,7 @@ func (m *Map) clampFuture() {
 func (m *Map) rewriteTimes(move func(time.Time) time.Time) {
 	var g errgroup.Group
 	g.SetLimit(64) // they share disk writes
-	err := m.ledger.store.Each(func(rec store.Record) bool {
+	err := m.ledger.each(func(rec store.Record) bool {
 		moved := cloneRecord(rec)
 		if !moveTimes(&moved, move) {
 			return m.ctx.Err() == nil

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,6 +128,33 @@ func (l *ledger) flush() {
 			return // still no room
 		}
 	}
+}
+
+// each calls fn for every record in order of domain, those that the store could
+// not take among them, until fn returns false.
+func (l *ledger) each(fn func(store.Record) bool) error {
+	l.mu.Lock()
+	unsaved := slices.SortedFunc(maps.Values(l.unsaved), func(a, b store.Record) int {
+		return strings.Compare(a.Domain, b.Domain)
+	})
+	l.mu.Unlock()
+	more := true
+	err := l.store.Each(func(rec store.Record) bool {
+		for more && len(unsaved) > 0 && unsaved[0].Domain < rec.Domain {
+			more = fn(unsaved[0])
+			unsaved = unsaved[1:]
+		}
+		if len(unsaved) > 0 && unsaved[0].Domain == rec.Domain {
+			rec, unsaved = unsaved[0], unsaved[1:]
+		}
+		more = more && fn(rec)
+		return more
+	})
+	for err == nil && more && len(unsaved) > 0 {
+		more = fn(unsaved[0])
+		unsaved = unsaved[1:]
+	}
+	return err
 }
 
 func (l *ledger) remove(ctx context.Context, domains ...string) error {

@@ -51,7 +51,7 @@ func (m *Map) Info(domain string) (Info, bool) {
 // Each calls fn for every domain in order until fn returns false. What is
 // written meanwhile may or may not be seen.
 func (m *Map) Each(fn func(Info) bool) error {
-	return m.ledger.store.Each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
+	return m.ledger.each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
 }
 
 func (m *Map) inspect(rec store.Record) Info {
@@ -141,6 +141,7 @@ const importers = 64
 
 // Import takes over records of another store, durably. Where a domain is known
 // already, what was learned later wins, for MTA-STS and each DANE state apart.
+// Times that lie in the future become the present.
 func (m *Map) Import(ctx context.Context, recs []store.Record) error {
 	g, working := errgroup.WithContext(ctx)
 	g.SetLimit(importers)
@@ -149,7 +150,7 @@ func (m *Map) Import(ctx context.Context, recs []store.Record) error {
 			break
 		}
 		g.Go(func() error {
-			return m.learn(in.Domain, in.LastUsed, atOnce, func(rec *store.Record) { merge(rec, in) })
+			return m.learn(in.Domain, time.Time{}, atOnce, func(rec *store.Record) { m.merge(rec, in) })
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -158,16 +159,37 @@ func (m *Map) Import(ctx context.Context, recs []store.Record) error {
 	return ctx.Err()
 }
 
-func merge(rec *store.Record, in store.Record) {
-	if in.STS != nil && (rec.STS == nil || rec.STS.FetchedAt.Before(in.STS.FetchedAt)) {
+// laterSTS reports whether a was learned after b: by the fetch, because a policy
+// counts more than a look at its TXT record, then by that look.
+func laterSTS(a, b *store.STS) bool {
+	if !a.FetchedAt.Equal(b.FetchedAt) {
+		return a.FetchedAt.After(b.FetchedAt)
+	}
+	return a.CheckedAt.After(b.CheckedAt)
+}
+
+// merge adds to rec what in knows better, and tells of what that changes.
+func (m *Map) merge(rec *store.Record, in store.Record) {
+	now := m.clock.now()
+	in = cloneRecord(in)
+	moveTimes(&in, func(t time.Time) time.Time { return notFuture(t, now) })
+	rec.LastUsed = latest(rec.LastUsed, in.LastUsed)
+	if in.STS != nil && (rec.STS == nil || laterSTS(in.STS, rec.STS)) {
+		if change, ok := changeOfSTS(rec.Domain, readSTS(rec.STS, now), readSTS(in.STS, now)); ok {
+			m.observer.Changed(change)
+		}
 		rec.STS = in.STS
 	}
 	for _, d := range in.DANE {
-		old := endpoint(rec, NextHop{Domain: rec.Domain, Literal: d.Literal, Port: d.Port})
+		hop := hopOf(rec.Domain, &d)
+		old := endpoint(rec, hop)
 		switch {
 		case old == nil && len(rec.DANE) < maxEndpoints:
 			rec.DANE = append(rec.DANE, d)
 		case old != nil && old.KnownAt.Before(d.KnownAt):
+			if change, ok := changeOfDANE(hop, old, d); ok {
+				m.observer.Changed(change)
+			}
 			*old = d
 		}
 	}

@@ -3,10 +3,12 @@ package policymap
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/lab"
 	"tlspolicyd/store"
 )
 
@@ -121,6 +123,73 @@ func TestImport(t *testing.T) {
 		h.store.setFull(true)
 		if err := h.Import(context.Background(), moved); !errors.Is(err, errDiskFull) {
 			t.Errorf("import on a full disk: %v", err)
+		}
+	})
+}
+
+// §7: an imported time in the future counts as now: no policy becomes immortal.
+func TestImportFromAHostWhoseClockRanAhead(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		info, _ := h.Info("plain.test")
+		moved := cloneRecord(info.Record)
+		moveTimes(&moved, func(at time.Time) time.Time { return at.Add(20 * 365 * day) })
+		if err := h.Purge(context.Background(), "plain.test"); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Import(context.Background(), []store.Record{moved}); err != nil {
+			t.Fatal(err)
+		}
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.want("plain.test", secure)
+		h.after(6 * day)
+		h.want("plain.test", secure)
+		h.after(day + time.Hour)
+		h.want("plain.test", "NOTFOUND ")
+	})
+}
+
+// §7: a policy that an import makes weaker is told like any other.
+func TestImportTellsOfChanges(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		before, _ := h.Info("plain.test")
+		h.after(time.Hour)
+		ph.SetPolicy("version: STSv1\nmode: none\nmax_age: 86400\n")
+		if err := h.Refresh(context.Background(), "plain.test"); err != nil {
+			t.Fatal(err)
+		}
+		weaker, _ := h.Info("plain.test")
+		if err := h.Purge(context.Background(), "plain.test"); err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range []store.Record{before.Record, weaker.Record} {
+			if err := h.Import(context.Background(), []store.Record{rec}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c := h.seen.changed(); len(c) != 2 || !c[1].Weaker {
+			t.Errorf("told of %+v", c)
+		}
+	})
+}
+
+// What the store could not take is there all the same for whoever asks.
+func TestOperatorSeesWhatIsNotWritten(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.want("full.test", "OK dane-only")
+		h.store.setFull(true)
+		h.want("[mx.full.test]", "OK dane-only")
+		h.want("partial.test", "OK dane")
+		h.want("a.test", "NOTFOUND ")
+		var keys []string
+		if err := h.Each(func(i Info) bool {
+			keys = append(keys, i.Record.Domain)
+			return true
+		}); err != nil || !slices.Equal(keys, []string{"full.test", "mx.full.test", "partial.test"}) {
+			t.Errorf("got %v, %v", keys, err)
 		}
 	})
 }

@@ -26,7 +26,7 @@ type Tally struct {
 func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	var t Tally
 	now := m.clock.now()
-	err := m.ledger.store.Each(func(rec store.Record) bool {
+	err := m.ledger.each(func(rec store.Record) bool {
 		t.add(&rec, now)
 		if m.inDanger(&rec, now, soon) {
 			t.Expiring++
