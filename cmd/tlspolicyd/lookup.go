@@ -23,7 +23,7 @@ const lookupTimeout = 20 * time.Second
 
 func newLookup(o *options) *cobra.Command {
 	var (
-		l      lookup
+		l      = lookup{timeout: lookupTimeout}
 		socket string
 	)
 	c := &cobra.Command{
@@ -34,8 +34,8 @@ func newLookup(o *options) *cobra.Command {
 the reason when Postfix has to try again later. With several keys each line
 begins with its key.
 
-Exit status: 0 every key has a policy, 1 at least one has none, 3 at least one
-could not be told.`,
+Exit status: 0 every key has a policy, 1 at least one has none, 2 the daemon has
+no such map, 3 at least one could not be told.`,
 		Example: `  tlspolicyd lookup example.com
   tlspolicyd lookup --map postfix-tlsrpt example.com '[smarthost.example.net]:587'
   tlspolicyd lookup --socket tcp:127.0.0.1:8461 --json example.com`,
@@ -46,6 +46,9 @@ could not be told.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
+			if strings.TrimSpace(l.mapName) == "" || strings.ContainsRune(l.mapName, ' ') {
+				return usageError("--map: %q: want postfix or postfix-tlsrpt", l.mapName)
+			}
 			addresses := []string{socket}
 			if socket == "" {
 				cfg, err := o.load()
@@ -61,7 +64,7 @@ could not be told.`,
 					return usageError("--socket: %w", err)
 				}
 			}
-			return l.run(cmd.Context(), cmd.OutOrStdout(), addresses, keys)
+			return l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), addresses, keys)
 		},
 	}
 	c.Flags().StringVar(&l.mapName, "map", "postfix", "`NAME` of the map: postfix or postfix-tlsrpt")
@@ -92,6 +95,7 @@ func daemonAddresses(cfg, defaults config.Config, dirs config.Dirs) ([]string, e
 type lookup struct {
 	mapName string
 	json    bool
+	timeout time.Duration // for one key
 }
 
 // lookupResult is what --json prints for a key.
@@ -102,7 +106,7 @@ type lookupResult struct {
 	Value  string `json:"value"`  // the policy, or the reason
 }
 
-func (l *lookup) run(ctx context.Context, out io.Writer, addresses, keys []string) error {
+func (l *lookup) run(ctx context.Context, out, hints io.Writer, addresses, keys []string) error {
 	var client *socketmap.Client
 	defer func() {
 		if client != nil {
@@ -116,7 +120,7 @@ func (l *lookup) run(ctx context.Context, out io.Writer, addresses, keys []strin
 		if client == nil {
 			client, reply, err = l.first(ctx, addresses, key)
 		} else {
-			reply, err = ask(ctx, client, l.mapName, key)
+			reply, err = l.ask(ctx, client, key)
 		}
 		if err != nil {
 			return unknownError(err)
@@ -128,6 +132,11 @@ func (l *lookup) run(ctx context.Context, out io.Writer, addresses, keys []strin
 		case socketmap.OK:
 		case socketmap.NotFound:
 			status = max(status, exitNo)
+			if why := notNextHop(key); why != "" {
+				fmt.Fprintf(hints, "%s: %s: %s\n", programName, visible(key), why)
+			}
+		case socketmap.Perm: // the map is unknown: that of every key
+			return &exitError{status: exitUsage}
 		default:
 			status = exitUnknown
 		}
@@ -141,27 +150,30 @@ func (l *lookup) run(ctx context.Context, out io.Writer, addresses, keys []strin
 // first asks for the first key at one address after the other until a daemon
 // is found.
 func (l *lookup) first(ctx context.Context, addresses []string, key string) (*socketmap.Client, socketmap.Reply, error) {
-	var failures []string
+	var tried []unanswered
 	for _, a := range addresses {
 		client, err := socketmap.NewClient(a)
 		if err != nil {
 			return nil, socketmap.Reply{}, err
 		}
-		reply, err := ask(ctx, client, l.mapName, key)
+		reply, err := l.ask(ctx, client, key)
 		if err == nil {
 			return client, reply, nil
 		}
 		client.Close()
-		failures = append(failures, err.Error())
+		u := unanswered{a, err, l.timeout}
+		if !u.absent() {
+			return nil, socketmap.Reply{}, u
+		}
+		tried = append(tried, u)
 	}
-	return nil, socketmap.Reply{}, fmt.Errorf("no daemon answers (%s): start it with 'systemctl start tlspolicyd' "+
-		"or 'tlspolicyd serve', or name its socket with --socket", strings.Join(failures, "; "))
+	return nil, socketmap.Reply{}, noDaemon(tried)
 }
 
-func ask(ctx context.Context, client *socketmap.Client, mapName, key string) (socketmap.Reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+func (l *lookup) ask(ctx context.Context, client *socketmap.Client, key string) (socketmap.Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	return client.Lookup(ctx, mapName, key)
+	return client.Lookup(ctx, l.mapName, key)
 }
 
 func (l *lookup) print(out io.Writer, key string, reply socketmap.Reply, withKey bool) error {
