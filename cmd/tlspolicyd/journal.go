@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -44,10 +45,8 @@ func (j *journal) Resolved(r policymap.Resolution) {
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
-	sts := r.STS.String()
-	if r.STSWhy != "" {
-		sts += ": " + r.STSWhy
-	}
+	// Why there is no policy in force says it all: it need not be absent.
+	sts := cmp.Or(r.STSWhy, r.STS.String())
 	attrs = append(attrs, slog.String("row", string(r.Decision.Row)), slog.String("why", r.Decision.Why),
 		slog.String("mta_sts", sts), slog.Duration("took", brief(r.Took)))
 
@@ -151,7 +150,7 @@ func (v verbose) Lookup(ctx context.Context, name, key []byte) []byte {
 	}
 	began := time.Now()
 	reply := v.next.Lookup(ctx, name, key)
-	v.log.Debug("answered", "map", string(name), "key", string(key), "reply", shorten(string(reply)), "took", brief(time.Since(began)))
+	v.log.Debug("answered", "map", string(name), "key", string(key), "reply", shorten(strings.TrimSuffix(string(reply), " ")), "took", brief(time.Since(began)))
 	return reply
 }
 

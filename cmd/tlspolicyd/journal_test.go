@@ -59,7 +59,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 					STSWhy: "no TXT record", Reply: "NOTFOUND ", Took: 1500 * time.Microsecond,
 				})
 			},
-			`INFO  resolved domain=mx.example.test next_hop=[mx.example.test]:587 answer=NOTFOUND row=no-policy why=none mta_sts="absent: no TXT record" took=1.5ms`,
+			`INFO  resolved domain=mx.example.test next_hop=[mx.example.test]:587 answer=NOTFOUND row=no-policy why=none mta_sts="no TXT record" took=1.5ms`,
 		},
 		"mail waits": {
 			func(j *journal) {

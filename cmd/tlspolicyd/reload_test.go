@@ -122,7 +122,7 @@ func TestLookupsAreToldOfAtDebugOnlyAndCostNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := out.String(); strings.Count(got, "\n") != 1 ||
-		!strings.Contains(got, `DEBUG answered map=postfix key=example.test reply="NOTFOUND " took=`) {
+		!strings.Contains(got, `DEBUG answered map=postfix key=example.test reply=NOTFOUND took=`) {
 		t.Errorf("got %q", got)
 	}
 }
