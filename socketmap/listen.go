@@ -53,7 +53,11 @@ func Listen(ctx context.Context, address string, opt ListenOptions) (net.Listene
 		return nil, err
 	}
 	if network != "unix" {
-		return new(net.ListenConfig).Listen(ctx, family(addr), addr)
+		l, err := new(net.ListenConfig).Listen(ctx, family(addr), addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("listen on %s: %w", address, ErrInUse)
+		}
+		return l, err
 	}
 	l, err := listenUnix(ctx, addr, opt)
 	if err != nil {
@@ -113,6 +117,9 @@ func lockPath(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("directory %q does not exist", filepath.Dir(path))
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("directory %q: %w: this user may not create a socket there", filepath.Dir(path), fs.ErrPermission)
 	}
 	if err != nil {
 		return nil, err

@@ -31,6 +31,11 @@ func makeDirs(cfg config.Config, dirs config.Dirs, sockets []string) error {
 			}
 			continue
 		}
+		if base := filepath.Dir(dir); base == os.Getenv("XDG_RUNTIME_DIR") {
+			if _, err := os.Stat(base); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("XDG_RUNTIME_DIR=%s does not exist: unset it, or set listen.socketmap and listen.admin", base)
+			}
+		}
 		// Who may connect is decided by the mode of the socket.
 		if err := makeDir(dir, 0o755); err != nil {
 			return err
@@ -38,7 +43,7 @@ func makeDirs(cfg config.Config, dirs config.Dirs, sockets []string) error {
 	}
 	dir := filepath.Dir(cfg.Cache.Path)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fmt.Errorf("create the directory of cache.path: %w", err)
+		return fmt.Errorf("create the directory of cache.path: %w: set STATE_DIRECTORY or cache.path to a place of your own", err)
 	}
 	return makeDir(dir, 0o700)
 }

@@ -35,7 +35,7 @@ func listen(ctx context.Context, cfg config.Listen) ([]net.Listener, error) {
 		l, err := socketmap.Listen(ctx, address, socketmap.ListenOptions{Mode: cfg.SocketMode, Group: cfg.SocketGroup})
 		if err != nil {
 			closeAll(all)
-			return nil, err
+			return nil, listenError("listen.socketmap", address, err)
 		}
 		all = append(all, l)
 	}

@@ -53,7 +53,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}
 	db, err := bolt.Open(cfg.Cache.Path, bolt.Options{MaxEntries: cfg.Cache.MaxEntries, Log: log})
 	if err != nil {
-		return nil, err
+		return nil, databaseError(cfg.Cache.Path, err)
 	}
 	told := newJournal(log)
 	metrics := admin.NewMetrics(adminBuild())
