@@ -37,7 +37,7 @@ its line and column. It also looks for the files and the group that are named.
 Nothing is started.`,
 		Example: `  tlspolicyd config check
   tlspolicyd config check --config new.toml && cp new.toml ` + config.DefaultPath,
-		Args: cobra.NoArgs,
+		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load()
 			if err != nil {
@@ -68,7 +68,7 @@ func newConfigShow(o *options) *cobra.Command {
 used as it is.`,
 		Example: `  tlspolicyd config show > tlspolicyd.toml
   tlspolicyd config show --json | jq .dns`,
-		Args: cobra.NoArgs,
+		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load()
 			if err != nil {

@@ -69,6 +69,7 @@ no such map, 3 at least one could not be told.`,
 	}
 	c.Flags().StringVar(&l.mapName, "map", "postfix", "`NAME` of the map: postfix or postfix-tlsrpt")
 	c.Flags().StringVar(&socket, "socket", "", "`ADDRESS` of the daemon, unix:/path or tcp:host:port (default as configured)")
+	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions([]string{"postfix", "postfix-tlsrpt"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	c.Flags().BoolVar(&l.json, "json", false, "print one JSON object for each key")
 	return c
 }

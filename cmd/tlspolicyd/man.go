@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,7 +22,12 @@ func newMan() *cobra.Command {
 and tlspolicyd.toml(5). Their date is $SOURCE_DATE_EPOCH, or that of the source,
 so that the same source makes the same pages.`,
 		Example: `  tlspolicyd man /tmp && man -l /tmp/tlspolicyd.toml.5`,
-		Args:    cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errors.New("which DIR? One that exists, for all the pages")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b := readBuildInfo()
 			date, err := sourceDate(os.Getenv("SOURCE_DATE_EPOCH"), b.Time)
@@ -56,7 +62,6 @@ func sourceDate(epoch, revision string) (time.Time, error) {
 
 // writeManPages writes all pages into a directory that exists.
 func writeManPages(root *cobra.Command, dir, source string, date time.Time) error {
-	dropPowerShell(root)
 	if err := writeManCommands(root, dir, source, date); err != nil {
 		return err
 	}
@@ -66,20 +71,6 @@ func writeManPages(root *cobra.Command, dir, source string, date time.Time) erro
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "tlspolicyd.toml.5"), page.Bytes(), 0o644)
-}
-
-// dropPowerShell takes the completion for PowerShell out of the pages: the
-// daemon is for hosts with Postfix.
-func dropPowerShell(root *cobra.Command) {
-	completion, _, err := root.Find([]string{"completion"})
-	if err != nil {
-		return
-	}
-	for _, c := range completion.Commands() {
-		if c.Name() == "powershell" {
-			completion.RemoveCommand(c)
-		}
-	}
 }
 
 // writeManCommands writes the page of a command and of those below it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -62,6 +63,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		if ee.err == nil {
 			return status
 		}
+	} else if failed, ok := errors.AsType[*fs.PathError](err); ok && failed.Op == "write" {
+		status, err = exitUnknown, outputError(err) // of a command that is cobra's own
 	} else {
 		// cobra's own errors are all about the command line.
 		err = fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
@@ -112,7 +115,45 @@ wrong configuration, 3 could not tell.`,
 		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o))
+	root.Version = readBuildInfo().String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	finishBuiltin(root)
 	return root
+}
+
+// finishBuiltin makes the commands that come with cobra take no nonsense
+// either, and drops completion for PowerShell: the daemon is for hosts with
+// Postfix.
+func finishBuiltin(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Run, c.RunE = nil, func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return usageError("no command %q; see '%s --help'", strings.Join(args, " "), programName)
+				}
+				return about.Help()
+			}
+		case "completion":
+			c.Args, c.RunE = noArgs, needsSubcommand
+			for _, shell := range c.Commands() {
+				if shell.Name() == "powershell" {
+					c.RemoveCommand(shell)
+				}
+			}
+		}
+	}
+}
+
+// noArgument is for commands that take flags only.
+func noArgument(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q: %s takes no argument", args[0], cmd.CommandPath())
+	}
+	return nil
 }
 
 // noArgs is for commands that are only a place for subcommands.

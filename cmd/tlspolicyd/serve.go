@@ -42,7 +42,8 @@ Without root and without configuration its sockets are in
 $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 		Example: `  tlspolicyd serve
   tlspolicyd serve --config /etc/tlspolicyd/tlspolicyd.toml`,
-		Args: cobra.NoArgs,
+		Args:              noArgument,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load := func() (config.Config, error) {
 				cfg, err := o.load()

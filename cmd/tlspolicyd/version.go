@@ -61,7 +61,7 @@ func newVersion() *cobra.Command {
 		Short: "Show the version",
 		Example: `  tlspolicyd version
   tlspolicyd version --json | jq -r .version`,
-		Args: cobra.NoArgs,
+		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b := readBuildInfo()
 			if asJSON {
