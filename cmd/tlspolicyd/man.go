@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +90,25 @@ func writeManCommands(cmd *cobra.Command, dir, source string, date time.Time) er
 	if err := doc.GenMan(cmd, header, &page); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name+".8"), finishManPage(page.String(), cmd.HasParent()), 0o644)
+	return os.WriteFile(filepath.Join(dir, name+".8"), finishManPage(nameValues(page.String(), cmd), cmd.HasParent()), 0o644)
+}
+
+// nameValues writes "--config FILE" where cobra writes the default: an empty one
+// says nothing, and the others stand in the text.
+func nameValues(page string, cmd *cobra.Command) string {
+	option := regexp.MustCompile(`(\\fB--([a-z-]+)\\fP)=("[^"\n]*"|[^\s\]]*)`)
+	return option.ReplaceAllStringFunc(page, func(text string) string {
+		m := option.FindStringSubmatch(text)
+		f := cmd.Flag(m[2])
+		if f == nil {
+			return text
+		}
+		name := strings.ToUpper(f.Value.Type())
+		if _, after, ok := strings.Cut(f.Usage, "`"); ok {
+			name, _, _ = strings.Cut(after, "`")
+		}
+		return m[1] + ` \fI` + name + `\fP`
+	})
 }
 
 // finishManPage puts in what cobra does not know: the sections of the main page
