@@ -392,10 +392,13 @@ func (s *Server) importLines(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var recs []store.Record
-	n := 0
+	n, seen := 0, make(domainSet)
 	for line := range bytes.Lines(text) {
 		n++
 		rec, err := parseRecord(bytes.TrimRight(line, "\r\n"))
+		if err == nil {
+			err = seen.add(rec.Domain)
+		}
 		if err != nil {
 			fail(w, http.StatusBadRequest, &LineError{n, err})
 			return

@@ -236,6 +236,7 @@ func TestBadRequests(t *testing.T) {
 		"too large":        {"/v1/purge", `{"names":["` + strings.Repeat("a", maxBody) + `"]}`, 413, "at most"},
 		"warm all":         {"/v1/warm", `{"all":true}`, 400, "no sense"},
 		"broken import":    {"/v1/import", "{}\n", 400, "line 1"},
+		"import twice":     {"/v1/import", goodLine + "\n" + goodLine + "\n", 400, "line 2: domain"},
 		"too large import": {"/v1/import", strings.Repeat("\n", maxBody+1), 413, "at most"},
 	} {
 		_, err := d.client.do(t.Context(), "POST", tt.path, strings.NewReader(tt.body))

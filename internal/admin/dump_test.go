@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 	"tlspolicyd/store"
 )
@@ -129,6 +130,13 @@ func TestDumpWithABrokenLine(t *testing.T) {
 		"bad time":           {withSTS(`"checked_at":"yesterday"`), "JSON"},
 		"state":              {withDANE(`"port":25,"state":"strong"`), `state "strong"`},
 		"port":               {withDANE(`"port":0,"state":"full"`), "port 0"},
+		"unknown":            {withDANE(`"port":25,"state":"unknown"`), "some_tlsa"},
+		"lives too long":     {strings.Replace(goodLine, "2026-01-01T01:00:00Z", "2026-01-02T00:00:01Z", 1), "at most 24h"},
+		"long detail":        {withDANE(`"port":25,"state":"full","detail":"` + strings.Repeat("x", maxDetail+1) + `"`), "detail: 1401 bytes"},
+		"long error":         {withSTS(`"error":"` + strings.Repeat("x", maxReason+1) + `"`), "error: want up to 200"},
+		"error of bytes":     {withSTS(`"txt_error":"\u001b[2J"`), "txt_error: want"},
+		"large policy":       {withSTS(`"fetched_at":"2026-01-01T00:00:00Z","policy":"` + `version: STSv1\nmode: none\nmax_age: 1\nx: ` + strings.Repeat("x", mtasts.MaxPolicySize) + `\n"`), "at most 65536"},
+		"domain twice":       {strings.Replace(goodLine, "a.test", "b.test", 1), `"b.test" is there twice`},
 		"port too large":     {withDANE(`"port":70000,"state":"full"`), "JSON"},
 		"no time":            {`{"domain":"a.test","dane":[{"port":25,"state":"full"}]}`, "known_at"},
 		"too long":           {`{"domain":"` + strings.Repeat("a", maxLine) + `"}`, "longer than"},
@@ -137,8 +145,9 @@ func TestDumpWithABrokenLine(t *testing.T) {
 		"endpoint twice": {strings.Replace(withDANE(`"port":25,"state":"full"`), "}]}",
 			`},{"port":25,"state":"none","known_at":"2026-01-01T00:00:00Z","expires_at":"2026-01-01T01:00:00Z"}]}`, 1), "twice"},
 	} {
-		other := strings.Replace(goodLine, "a.test", "b.test", 1)
-		recs, broken := readDump(t, header+"\n"+other+"\n"+tt.line+"\n"+other+"\n"+`{"records":3}`+"\n")
+		before := strings.Replace(goodLine, "a.test", "b.test", 1)
+		after := strings.Replace(goodLine, "a.test", "c.test", 1)
+		recs, broken := readDump(t, header+"\n"+before+"\n"+tt.line+"\n"+after+"\n"+`{"records":3}`+"\n")
 		if len(recs) != 2 || len(broken) != 1 {
 			t.Errorf("%s: %d good, broken %v", name, len(recs), broken)
 			continue

@@ -1,0 +1,194 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap"
+	"tlspolicyd/store"
+)
+
+// This file is a domain in a dump, and which facts are believed.
+
+// Record is one domain in a dump: the facts of store.Record.
+type Record struct {
+	Domain   string    `json:"domain"`
+	STS      *STS      `json:"mta_sts,omitempty"`
+	DANE     []DANE    `json:"dane,omitempty"`
+	LastUsed time.Time `json:"last_used,omitzero"`
+}
+
+// STS are the MTA-STS facts.
+type STS struct {
+	Policy    *string   `json:"policy,omitempty"`        // the file
+	PolicyRaw []byte    `json:"policy_base64,omitempty"` // the same, where it is no UTF-8
+	PolicyID  string    `json:"policy_id,omitempty"`
+	FetchedAt time.Time `json:"fetched_at,omitzero"`
+	TXTID     string    `json:"txt_id,omitempty"`
+	CheckedAt time.Time `json:"checked_at,omitzero"`
+	TXTTTL    int64     `json:"txt_ttl_ms,omitempty"`
+	TXTError  string    `json:"txt_error,omitempty"`
+	FailedID  string    `json:"failed_id,omitempty"`
+	FailedAt  time.Time `json:"failed_at,omitzero"`
+	Failures  int       `json:"failures,omitempty"`
+	Error     string    `json:"error,omitempty"`
+}
+
+// DANE are the DANE facts for one way of asking for the domain.
+type DANE struct {
+	Literal   bool      `json:"literal,omitempty"`
+	Port      uint16    `json:"port"`
+	State     string    `json:"state"`
+	SomeTLSA  bool      `json:"some_tlsa,omitempty"`
+	NullMX    bool      `json:"null_mx,omitempty"`
+	Detail    string    `json:"detail,omitempty"`
+	KnownAt   time.Time `json:"known_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+func recordOf(r store.Record) Record {
+	out := Record{Domain: r.Domain, LastUsed: r.LastUsed.UTC()}
+	if s := r.STS; s != nil {
+		out.STS = &STS{
+			PolicyID: s.PolicyID, FetchedAt: s.FetchedAt.UTC(),
+			TXTID: s.TXTID, CheckedAt: s.CheckedAt.UTC(), TXTTTL: s.TXTTTL.Milliseconds(), TXTError: s.TXTError,
+			FailedID: s.FailedID, FailedAt: s.FailedAt.UTC(), Failures: s.Failures, Error: s.Error,
+		}
+		if text := string(s.Policy); s.Policy != nil && utf8.ValidString(text) {
+			out.STS.Policy = &text
+		} else {
+			out.STS.PolicyRaw = s.Policy
+		}
+	}
+	names := map[uint8]string{}
+	for name, state := range daneStates() {
+		names[uint8(state)] = name
+	}
+	for _, d := range r.DANE {
+		out.DANE = append(out.DANE, DANE{
+			Literal: d.Literal, Port: d.Port, State: names[d.State], SomeTLSA: d.SomeTLSA, NullMX: d.NullMX,
+			Detail: d.Detail, KnownAt: d.KnownAt.UTC(), ExpiresAt: d.ExpiresAt.UTC(),
+		})
+	}
+	return out
+}
+
+// What a record has at most. The daemon itself writes no more.
+const (
+	maxEndpoints = 16             // ways of asking
+	maxLifetime  = 24 * time.Hour // of a DANE state: docs/behaviour.md §6
+	maxReason    = 200            // bytes of an error's text
+	maxDetail    = 1400           // bytes: 300, and then one more host's name in escapes
+)
+
+// facts returns the record as it is stored, or what is wrong with it. The
+// error is one printable line of bounded length.
+func (r Record) facts() (store.Record, error) {
+	hop, ok := policymap.ParseNextHop(r.Domain)
+	if !ok || hop.String() != r.Domain {
+		return store.Record{}, fmt.Errorf("domain %s: want a domain in A-labels, lower case", quoted(r.Domain))
+	}
+	out := store.Record{Domain: r.Domain, LastUsed: r.LastUsed}
+	if r.STS == nil && len(r.DANE) == 0 {
+		return out, errors.New("no facts: want mta_sts or dane")
+	}
+	if r.STS != nil {
+		sts, err := r.STS.facts()
+		if err != nil {
+			return out, fmt.Errorf("mta_sts: %w", err)
+		}
+		out.STS = &sts
+	}
+	if len(r.DANE) > maxEndpoints {
+		return out, fmt.Errorf("dane: %d entries: want at most %d", len(r.DANE), maxEndpoints)
+	}
+	for i, d := range r.DANE {
+		fact, err := d.facts()
+		if err != nil {
+			return out, fmt.Errorf("dane: entry %d: %w", i+1, err)
+		}
+		for _, other := range out.DANE {
+			if other.Port == fact.Port && other.Literal == fact.Literal {
+				return out, fmt.Errorf("dane: entry %d: port %d is there twice", i+1, fact.Port)
+			}
+		}
+		out.DANE = append(out.DANE, fact)
+	}
+	if _, err := store.EncodeRecord(out); err != nil {
+		return out, err
+	}
+	return out, nil
+}
+
+func (s *STS) facts() (store.STS, error) {
+	out := store.STS{
+		PolicyID: s.PolicyID, FetchedAt: s.FetchedAt,
+		TXTID: s.TXTID, CheckedAt: s.CheckedAt, TXTTTL: time.Duration(s.TXTTTL) * time.Millisecond, TXTError: s.TXTError,
+		FailedID: s.FailedID, FailedAt: s.FailedAt, Failures: s.Failures, Error: s.Error,
+	}
+	switch {
+	case s.Policy != nil && s.PolicyRaw != nil:
+		return out, errors.New("both policy and policy_base64")
+	case s.Policy != nil:
+		out.Policy = []byte(*s.Policy)
+	default:
+		out.Policy = s.PolicyRaw
+	}
+	for name, id := range map[string]string{"policy_id": s.PolicyID, "txt_id": s.TXTID, "failed_id": s.FailedID} {
+		// 8461 §3.1: 1 to 32 letters or digits.
+		if len(id) > 32 || strings.ContainsFunc(id, func(r rune) bool {
+			return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+		}) {
+			return out, fmt.Errorf("%s %s: want up to 32 letters or digits", name, quoted(id))
+		}
+	}
+	for name, text := range map[string]string{"txt_error": s.TXTError, "error": s.Error} {
+		if len(text) > maxReason || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return out, fmt.Errorf("%s: want up to %d printable ASCII characters", name, maxReason)
+		}
+	}
+	if s.TXTTTL < 0 || s.TXTTTL > (1<<32)*1000 || s.Failures < 0 || s.Failures > 1<<30 {
+		return out, errors.New("txt_ttl_ms or failures out of range")
+	}
+	if out.Policy == nil {
+		return out, nil
+	}
+	if len(out.Policy) > mtasts.MaxPolicySize {
+		return out, fmt.Errorf("policy of %d bytes: want at most %d", len(out.Policy), mtasts.MaxPolicySize)
+	}
+	if out.FetchedAt.IsZero() {
+		return out, errors.New("a policy without fetched_at")
+	}
+	// A policy that says something else than it did would be worse than none.
+	if _, err := mtasts.ParsePolicy(out.Policy); err != nil {
+		return out, err
+	}
+	return out, nil
+}
+
+func (d *DANE) facts() (store.DANE, error) {
+	state, ok := daneStates()[d.State]
+	switch {
+	case !ok:
+		return store.DANE{}, fmt.Errorf("state %s: want full, partial, insecure-mx, none or unknown", quoted(d.State))
+	case d.Port == 0:
+		return store.DANE{}, errors.New("port 0")
+	case d.KnownAt.IsZero() || d.ExpiresAt.Before(d.KnownAt):
+		return store.DANE{}, errors.New("want known_at, and an expires_at that is not before it")
+	case d.ExpiresAt.Sub(d.KnownAt) > maxLifetime:
+		return store.DANE{}, fmt.Errorf("expires_at: want at most %v after known_at", maxLifetime)
+	case state == dane.Unknown && !d.SomeTLSA:
+		return store.DANE{}, errors.New("state unknown without some_tlsa: it teaches nothing")
+	case len(d.Detail) > maxDetail:
+		return store.DANE{}, fmt.Errorf("detail: %d bytes: want at most %d", len(d.Detail), maxDetail)
+	}
+	return store.DANE{
+		Literal: d.Literal, Port: d.Port, State: uint8(state), SomeTLSA: d.SomeTLSA, NullMX: d.NullMX,
+		Detail: d.Detail, KnownAt: d.KnownAt, ExpiresAt: d.ExpiresAt,
+	}, nil
+}
