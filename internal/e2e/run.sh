@@ -119,5 +119,12 @@ trap 'rm -rf "$work"' EXIT
 go build -buildvcs=false -o "$work/tlspolicyd" ./cmd/tlspolicyd
 go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./internal/e2e/
 
-TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd \
-	"$work/e2e.test" -test.v -test.timeout 10m "$@" </dev/null
+{
+	status=0
+	TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd \
+		"$work/e2e.test" -test.v -test.timeout 10m "$@" </dev/null || status=$?
+	echo $status >"$work/status"
+} 2>&1 | tee "$work/log"
+# Once more, where it is seen: what took part.
+grep '^real components' "$work/log" || true
+exit "$(cat "$work/status")"
