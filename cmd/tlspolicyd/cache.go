@@ -95,6 +95,9 @@ func firstAdmin(ctx context.Context, addresses []string) (*admin.Client, error) 
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, unknownError(fmt.Errorf("%s is open to the daemon's user and to root only: use sudo", path))
 		}
+		if errors.Is(err, admin.ErrHangs) {
+			return nil, unknownError(fmt.Errorf("the daemon at %s %w", a, err))
+		}
 		failures = append(failures, fmt.Sprintf("%s: %v", a, reasonOfDial(err)))
 	}
 	return nil, unknownError(fmt.Errorf("no daemon answers (%s): start it with 'systemctl start tlspolicyd' "+

@@ -130,13 +130,16 @@ func importDump(cmd *cobra.Command, client *admin.Client, file *os.File, name st
 	bar := newProgress(cmd.ErrOrStderr(), "imported")
 	bar.total(good)
 	imported := 0
-	err = client.Import(cmd.Context(), file, func(done int) {
+	err = client.Import(cmd.Context(), file, skipBad, func(done int) {
 		imported = done
 		bar.set(done)
 	})
 	bar.hide()
 	if err != nil {
 		return unknownError(fmt.Errorf("%s: after %d of %d records: %w", name, imported, good, err))
+	}
+	if imported != good {
+		return unknownError(fmt.Errorf("%s: %d records imported, %d were checked: did the file change?", name, imported, good))
 	}
 	text := fmt.Sprintf("%d records imported", imported)
 	if len(broken) > 0 {

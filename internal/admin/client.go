@@ -122,10 +122,11 @@ func (c *Client) Export(ctx context.Context, w io.Writer) error {
 // importBatch is how many bytes of records go into one request.
 const importBatch = 1 << 20
 
-// Import reads a dump and has its records taken over; broken lines are left out,
-// so whoever calls checks them before. It calls fn with the number of records
-// after each request. What the daemon refuses ends it half done.
-func (c *Client) Import(ctx context.Context, r io.Reader, fn func(done int)) error {
+// Import reads a dump and has its records taken over. A broken line ends it with
+// a *LineError, or is left out if skipBad is true: whoever calls checks them
+// before, and this is for a file that changed since. It calls fn with the number
+// of records after each request. What the daemon refuses ends it half done.
+func (c *Client) Import(ctx context.Context, r io.Reader, skipBad bool, fn func(done int)) error {
 	dump, err := NewDumpReader(r)
 	if err != nil {
 		return err
@@ -144,6 +145,9 @@ func (c *Client) Import(ctx context.Context, r io.Reader, fn func(done int)) err
 		if err := decode(resp.Body, &n); err != nil {
 			return err
 		}
+		if n.Count != held {
+			return fmt.Errorf("the daemon took %d of %d records", n.Count, held)
+		}
 		done += n.Count
 		held = 0
 		batch.Reset()
@@ -155,7 +159,7 @@ func (c *Client) Import(ctx context.Context, r io.Reader, fn func(done int)) err
 		if err == io.EOF {
 			return send()
 		}
-		if _, broken := errors.AsType[*LineError](err); broken {
+		if _, broken := errors.AsType[*LineError](err); broken && skipBad {
 			continue
 		}
 		if err != nil {
@@ -231,8 +235,25 @@ func stream[T any](r io.ReadCloser, fn func(T) error) error {
 	}
 }
 
-// Ping tells whether a daemon answers.
+// pingTimeout is for an answer that needs no work: a daemon that takes longer
+// hangs.
+const pingTimeout = 5 * time.Second
+
+// ErrHangs: somebody listens, and does not answer.
+var ErrHangs = fmt.Errorf("does not answer within %v", pingTimeout)
+
+// Ping tells whether a daemon answers. One that hangs is ErrHangs.
 func (c *Client) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, ErrHangs)
+	defer cancel()
+	err := c.ping(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), ErrHangs) {
+		return ErrHangs
+	}
+	return err
+}
+
+func (c *Client) ping(ctx context.Context) error {
 	resp, err := c.do(ctx, http.MethodGet, "/v1/ping", nil)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tlspolicyd/internal/lab"
@@ -293,6 +294,29 @@ func TestNobodyThere(t *testing.T) {
 	if err := c.Ping(t.Context()); err == nil || strings.Contains(err.Error(), "http://") {
 		t.Errorf("%v", err)
 	}
+}
+
+// Who hangs is not waited for without end. The time is that of the bubble.
+func TestPingOfADaemonThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &Client{http: &http.Client{Transport: silent{}}}
+		if err := c.Ping(t.Context()); !errors.Is(err, ErrHangs) {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Ping(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("given up by the caller: %v", err)
+		}
+	})
+}
+
+// silent is a network where nobody answers.
+type silent struct{}
+
+func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
 }
 
 func TestEveryAnswerAndStateHasAName(t *testing.T) {

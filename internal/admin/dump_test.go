@@ -213,7 +213,7 @@ func TestExportImportOfALargeCache(t *testing.T) {
 	}
 	exported := time.Since(began)
 	imported := 0
-	if err := to.client.Import(t.Context(), bytes.NewReader(dump.Bytes()), func(done int) { imported = done }); err != nil {
+	if err := to.client.Import(t.Context(), bytes.NewReader(dump.Bytes()), false, func(done int) { imported = done }); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d records, %d MB: exported in %v, imported in %v", n, dump.Len()>>20, exported, time.Since(began)-exported)
@@ -258,7 +258,7 @@ func TestImportedCacheAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	to.Down(true)
-	if err := to.client.Import(t.Context(), &dump, func(int) {}); err != nil {
+	if err := to.client.Import(t.Context(), &dump, false, func(int) {}); err != nil {
 		t.Fatal(err)
 	}
 	to.ask(t, "plain.test", secure)
@@ -266,6 +266,20 @@ func TestImportedCacheAnswers(t *testing.T) {
 	to.ask(t, "[mx.full.test]", "OK dane-only")
 	if info, ok := to.Info("plain.test"); !ok || info.STS != policymap.STSEnforce {
 		t.Errorf("%+v", info)
+	}
+}
+
+// A line that broke after the file was checked is no silent loss.
+func TestImportOfAFileThatChanged(t *testing.T) {
+	d := start(t)
+	dump := header + "\nnonsense\n" + goodLine + "\n" + `{"records":2}` + "\n"
+	err := d.client.Import(t.Context(), strings.NewReader(dump), false, func(int) {})
+	if bad, ok := errors.AsType[*LineError](err); !ok || bad.Line != 2 {
+		t.Errorf("got %v", err)
+	}
+	done := 0
+	if err := d.client.Import(t.Context(), strings.NewReader(dump), true, func(n int) { done = n }); err != nil || done != 1 {
+		t.Errorf("%d imported, %v", done, err)
 	}
 }
 
