@@ -39,8 +39,8 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 	}
 	if cfg.Listen.HTTP != "" {
 		if public, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen.HTTP); err != nil {
-			closeAll([]net.Listener{control})
-			return nil, fmt.Errorf("listen.http: %w", err)
+			// Whoever took the port must not stop the mail.
+			log.Error("metrics are not served", "setting", "listen.http", "reason", err)
 		}
 	}
 	o := &operator{log: log, ended: make(chan error, 2)}
