@@ -69,7 +69,7 @@ func listDomains(ctx context.Context, client *admin.Client, f admin.Filter, asJS
 	err := client.List(ctx, f, func(d admin.Domain) error {
 		n++
 		if asJSON {
-			return outputError(writeJSONLine(out, d))
+			return outputError(writeJSONLine(admin.EscapeJSON(out), d))
 		}
 		if n == 1 {
 			fmt.Fprintf(out, listFormat, "NEXT HOP", "POLICY", "DANE", "MTA-STS", "LAST USED", "REFRESH")
@@ -138,7 +138,7 @@ Exit status: 0 something is known, 1 nothing.`,
 				return daemonError(err)
 			}
 			if asJSON {
-				return outputError(writeJSON(cmd.OutOrStdout(), d))
+				return outputError(writeJSON(admin.EscapeJSON(cmd.OutOrStdout()), d))
 			}
 			return outputError(showDomain(cmd.OutOrStdout(), d, time.Now()))
 		},

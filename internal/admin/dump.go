@@ -236,7 +236,7 @@ type dumpWriter struct {
 }
 
 func newDumpWriter(w io.Writer, program string, now time.Time) (*dumpWriter, error) {
-	d := &dumpWriter{json: json.NewEncoder(w)}
+	d := &dumpWriter{json: json.NewEncoder(EscapeJSON(w))}
 	d.json.SetEscapeHTML(false)
 	return d, d.json.Encode(Header{dumpFormat, dumpVersion, now.UTC().Truncate(time.Second), program})
 }
