@@ -40,7 +40,7 @@ func (c *Config) settings() []setting {
 		{"listen.socketmap", "Where Postfix asks: \"unix:/path\" or \"tcp:host:port\". With 0.0.0.0,\n[::] or no host anybody who reaches the port may ask.\nIgnored under systemd socket activation.", atLeastOne(list(&c.Listen.Socketmap, "unix:/path or tcp:host:port", parseAddress, asIs))},
 		{"listen.socket_mode", "Mode of these Unix sockets. Whoever may write may ask.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
 		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
-		{"listen.admin", "Unix socket of the operator, mode 0600: purge, refresh and dump the cache.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
+		{"listen.admin", "Unix socket of the operator, mode 0600: the cache commands.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
 		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
 		{"listen.max_connections", "When so many are open the longest idle one is closed for a new one.", number(&c.Listen.MaxConnections, 1, 65536)},
 
@@ -53,7 +53,7 @@ func (c *Config) settings() []setting {
 		{"fetch.ca_file", "Certificate authorities (PEM) instead of the system's.", scalar(&c.Fetch.CAFile, `an absolute path or ""`, optional(parsePath), asIs)},
 		{"fetch.allow_networks", "Addresses that policy hosts may have although they are not public,\ne.g. \"10.0.0.0/8\".", list(&c.Fetch.AllowNetworks, "a network, e.g. 10.0.0.0/8", parsePrefix, netip.Prefix.String)},
 		{"fetch.proxy", "HTTP proxy for hosts without direct HTTPS, e.g. \"http://proxy.example:3128\".", scalar(&c.Fetch.Proxy, `http://host:port or ""`, parseProxy, formatProxy)},
-		{"fetch.concurrency", "Fetches at a time.", number(&c.Fetch.Concurrency, 1, 1024)},
+		{"fetch.concurrency", "Fetches of the refresher at a time.", number(&c.Fetch.Concurrency, 1, 1024)},
 
 		{"cache.path", "The database.", scalar(&c.Cache.Path, "an absolute path", parsePath, asIs)},
 		{"cache.max_entries", "Domains kept at most.", number(&c.Cache.MaxEntries, 1000, 100_000_000)},
