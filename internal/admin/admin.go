@@ -30,9 +30,10 @@ const (
 	readTimeout   = time.Minute
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
-	maxHeader     = 16 << 10 // bytes
-	maxBody       = 4 << 20  // bytes
-	maxClients    = 64       // connections to each listener at a time
+	publicIdle    = 5 * time.Second // idle connections must not keep monitoring out
+	maxHeader     = 16 << 10        // bytes
+	maxBody       = 4 << 20         // bytes
+	maxClients    = 64              // connections to each listener at a time
 )
 
 // Resolver is what is asked about the resolvers.
@@ -81,6 +82,7 @@ type Server struct {
 	health  *resolverHealth
 
 	control, public *http.Server
+	lookups         chan struct{} // holds one for each lookup that an operator wants
 
 	ctx    context.Context // ends with Shutdown
 	cancel context.CancelFunc
@@ -90,7 +92,7 @@ type Server struct {
 // New makes a server, which begins to look after the resolver at once. The
 // metrics are registered, so there is one server for each Metrics.
 func New(o Options) *Server {
-	s := &Server{opt: o, log: o.Log, started: time.Now()}
+	s := &Server{opt: o, log: o.Log, started: time.Now(), lookups: make(chan struct{}, workers)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -101,6 +103,7 @@ func New(o Options) *Server {
 	s.control = s.newHTTP(s.controlRoutes())
 	s.public = s.newHTTP(s.readOnlyRoutes(http.NewServeMux()))
 	s.public.ReadTimeout, s.public.WriteTimeout = readTimeout, writeTimeout
+	s.public.IdleTimeout = publicIdle
 	s.work.Go(func() { s.health.watch(s.ctx) })
 	return s
 }
@@ -133,7 +136,7 @@ func serve(h *http.Server, l net.Listener) error {
 }
 
 // Shutdown closes the listeners and ends what runs on behalf of an operator. When
-// ctx ends before all is answered, connections are cut.
+// ctx ends before all is answered, connections are cut and nothing is waited for.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel()
 	var all []error
@@ -142,6 +145,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			all = append(all, err, h.Close())
 		}
 	}
-	s.work.Wait()
+	ended := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		all = append(all, ctx.Err())
+	}
 	return errors.Join(all...)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 )
 
 const (
-	workers = 32 // domains that one request looks up at a time
+	workers = 32 // domains that are looked up at a time, for all requests together
 	purgers = 64 // domains that are deleted at a time: they share disk writes
 )
 
@@ -241,19 +242,23 @@ func (s *Server) domains(w http.ResponseWriter, r *http.Request) ([]string, bool
 	return domains, true
 }
 
-// each does work for names, some at a time, and tells of each that is done.
+// each does work for names, some at a time, and tells of each that is done. All
+// requests share the workers, so that no number of them floods the resolver.
 func (s *Server) each(w http.ResponseWriter, r *http.Request, names []string, work func(context.Context, string) Progress) {
 	l := newLines(w)
 	if err := l.send(Progress{Total: len(names)}, true); err != nil {
 		s.end(r, l, err)
 	}
 	g, ctx := errgroup.WithContext(r.Context())
-	g.SetLimit(workers)
+names:
 	for _, name := range names {
-		if ctx.Err() != nil {
-			break
+		select {
+		case s.lookups <- struct{}{}:
+		case <-ctx.Done():
+			break names
 		}
 		g.Go(func() error {
+			defer func() { <-s.lookups }()
 			p := work(ctx, name)
 			if err := ctx.Err(); err != nil {
 				return err
@@ -350,6 +355,10 @@ func (s *Server) warm(w http.ResponseWriter, r *http.Request) {
 	}
 	if names.All {
 		fail(w, http.StatusBadRequest, errors.New(`"all" makes no sense here: want "names"`))
+		return
+	}
+	if slices.Contains(names.Names, "") {
+		fail(w, http.StatusBadRequest, errors.New("an empty name is no next hop"))
 		return
 	}
 	s.each(w, r, names.Names, func(ctx context.Context, key string) Progress {

@@ -236,6 +236,7 @@ func TestBadRequests(t *testing.T) {
 		"control bytes":    {"/v1/purge", `{"names":["\u001b[31m"]}`, 400, `\x1b`},
 		"too large":        {"/v1/purge", `{"names":["` + strings.Repeat("a", maxBody) + `"]}`, 413, "at most"},
 		"warm all":         {"/v1/warm", `{"all":true}`, 400, "no sense"},
+		"warm nothing":     {"/v1/warm", `{"names":["full.test",""]}`, 400, "empty name"},
 		"broken import":    {"/v1/import", "{}\n", 400, "line 1"},
 		"import twice":     {"/v1/import", goodLine + "\n" + goodLine + "\n", 400, "line 2: domain"},
 		"too large import": {"/v1/import", strings.Repeat("\n", maxBody+1), 413, "at most"},

@@ -37,6 +37,7 @@ type gauges struct {
 
 	mu      sync.Mutex
 	last    scan
+	failed  time.Time     // when counting did not work; zero: never
 	running chan struct{} // closed at the end of the scan under way; nil: none
 
 	entries, policies, expiring, scanned, scanTook *prometheus.Desc
@@ -163,7 +164,7 @@ func (g *gauges) scan() scan {
 
 // stale reports whether it is time to count again. g.mu is held.
 func (g *gauges) stale() bool {
-	return g.last.ended.IsZero() || time.Since(g.last.ended) > max(scanEvery, scanShare*g.last.took)
+	return time.Since(later(g.last.ended, g.failed)) > max(scanEvery, scanShare*g.last.took)
 }
 
 func (g *gauges) count() {
@@ -175,9 +176,7 @@ func (g *gauges) count() {
 		g.last = scan{tally: tally, ended: time.Now(), took: time.Since(began)}
 	} else {
 		g.server.log.Warn("cannot count what the cache holds", "reason", err)
-		if !g.last.ended.IsZero() {
-			g.last.ended = time.Now() // not again at once
-		}
+		g.failed = time.Now() // not again at once
 	}
 	close(g.running)
 	g.running = nil

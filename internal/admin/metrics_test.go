@@ -206,6 +206,24 @@ func TestCacheIsNotCountedOnEveryScrape(t *testing.T) {
 	}
 }
 
+// Counting that fails is not tried again at once, the first time either, and is
+// not told of as if it had worked.
+func TestFailedCountIsNotRepeatedAtOnce(t *testing.T) {
+	d := start(t)
+	if err := d.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.sample(t, "tlspolicyd_cache_scan_timestamp_seconds"); got != "absent" {
+		t.Errorf("counted at %s", got)
+	}
+	g := d.server.gauges
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failed.IsZero() || g.stale() {
+		t.Errorf("failed at %v, and is tried again at once", g.failed)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	d := start(t)
 	if status, text := d.get(t, "GET", "/readyz"); status != 200 || text != "socket: ok\nstore: ok\nresolver: ok, validates\n" {
