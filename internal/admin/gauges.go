@@ -57,7 +57,7 @@ func newGauges(s *Server) *gauges {
 
 		entries:  desc("cache_entries", "Domains in the cache, by what is known of them.", "kind"),
 		policies: desc("cache_policies", "MTA-STS policies in force, by mode.", "mode"),
-		expiring: desc("policies_expiring_soon", "Policies in use that end within a day and should have been fetched again before."),
+		expiring: desc("policies_expiring_soon", "Policies in force, of domains in use, that end within a day and have less than a third of their lifetime left."),
 		scanned:  desc("cache_scan_timestamp_seconds", "When the cache was last counted."),
 		scanTook: desc("cache_scan_duration_seconds", "How long that took."),
 		records:  desc("database_records", "Records in the database."),

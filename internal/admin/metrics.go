@@ -70,7 +70,7 @@ func (m *Metrics) makeLookups() {
 	buckets := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30, 60}
 	m.resolution = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "lookup_duration_seconds", Buckets: buckets,
-		Help: "Time of a cold lookup: a next hop that was not cached is resolved.",
+		Help: "Time of each look at a next hop for which memory had no answer; those who wait for the same look count once.",
 	})
 	phases := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "phase_duration_seconds", Buckets: buckets,
