@@ -48,7 +48,7 @@ func TestReplies(t *testing.T) {
 		if got := string(r.postfix); got != c.plain {
 			t.Errorf("%s, postfix:\n got %q\nwant %q", c.name, got, c.plain)
 		}
-		if got := string(r.tlsrpt); !strings.EqualFold(got, c.tlsrpt) {
+		if got := string(r.tlsrpt); got != c.tlsrpt {
 			t.Errorf("%s, postfix-tlsrpt:\n got %q\nwant %q", c.name, got, c.tlsrpt)
 		}
 	}
