@@ -388,3 +388,33 @@ func TestAskedAfterClose(t *testing.T) {
 		}
 	})
 }
+
+// §6: the answer is derived from both. Sixty domains end their DANE evaluation
+// and their fetch at the same instant: whichever is learned last is not lost.
+func TestPolicyLearnedWhileTheAnswerIsMade(t *testing.T) {
+	var domains []string
+	var zone strings.Builder
+	for i := range 60 {
+		d := fmt.Sprintf("d%d.test", i)
+		domains = append(domains, d)
+		fmt.Fprintf(&zone, "%s. 60 IN MX 10 mx.%s.\nmx.%s. 60 IN A 192.0.2.1\n", d, d, d)
+	}
+	inBubble(t, zone.String(), func(t *testing.T, h *host) {
+		hosts := make(map[string]*lab.PolicyHost)
+		for _, d := range domains {
+			hosts[d] = h.PolicyHost(d, "version: STSv1\nmode: enforce\nmx: mx."+d+"\nmax_age: 604800\n")
+			h.want(d, "OK secure match=mx."+d+" servername=hostname")
+		}
+		h.after(time.Hour)
+		for _, d := range domains {
+			hosts[d].SetPolicy("version: STSv1\nmode: none\nmax_age: 604800\n")
+		}
+		for _, d := range domains {
+			h.ask(d)
+		}
+		h.after(time.Second)
+		for _, d := range domains {
+			h.want(d, "NOTFOUND ")
+		}
+	})
+}

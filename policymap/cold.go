@@ -85,8 +85,24 @@ func (m *Map) resolve(hop NextHop) *entry {
 		// When DANE was done nothing called for writing it at once, and then
 		// something took its place: it goes to disk with the policy.
 		m.learnDANE(hop, res, began)
-		rec = m.ledger.get(hop.Domain)
 	}
+	e := m.conclude(cfg, hop, facts, policy, landed)
+	m.observer.Resolved(Resolution{
+		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: e.stsWhy,
+		Reply: string(e.replies.postfix), Took: m.clock.now().Sub(began), DNS: dns,
+	})
+	return e
+}
+
+// conclude makes the answer of a cold lookup and keeps it. policy is the flight
+// that the lookup waited for, nil for none, and landed tells that it ended in
+// time. The lock of the domain is held: what is learned meanwhile is either in
+// the answer, or finds it in memory and has it follow.
+func (m *Map) conclude(cfg *Config, hop NextHop, facts DANEFacts, policy *stsFlight, landed bool) *entry {
+	mu := m.ledger.lock(hop.Domain)
+	mu.Lock()
+	defer mu.Unlock()
+	rec := m.ledger.get(hop.Domain)
 	now := m.clock.now()
 	sts := readSTS(rec.STS, now)
 	switch {
@@ -100,26 +116,9 @@ func (m *Map) resolve(hop NextHop) *entry {
 	e := m.assemble(cfg, hop, &rec, facts, sts, now)
 	e.lastUsed.Store(now.Unix())
 	if e.until.After(now) {
-		m.keepCold(e, cfg)
+		m.keep(e, cfg)
 	}
-	m.observer.Resolved(Resolution{
-		Key: hop.String(), Decision: e.decision, STS: e.sts, STSWhy: e.stsWhy,
-		Reply: string(e.replies.postfix), Took: now.Sub(began), DNS: dns,
-	})
 	return e
-}
-
-// keepCold keeps the answer of a cold lookup. What was learned while it was put
-// together found no answer to follow: it is looked at once more.
-func (m *Map) keepCold(e *entry, cfg *Config) {
-	mu := m.ledger.lock(e.hop.Domain)
-	mu.Lock()
-	defer mu.Unlock()
-	m.keep(e, cfg)
-	if e.pending {
-		rec := m.ledger.get(e.hop.Domain)
-		m.republish(&rec, m.clock.now())
-	}
 }
 
 // awaitDANE evaluates DANE and waits for it; where a last known state can stand
