@@ -187,7 +187,7 @@ func (f fetched) note(s *store.STS, now time.Time, again bool) {
 		}
 	case f.policy != nil:
 		s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
-		s.Policy, s.PolicyID, s.FetchedAt = f.policy.Body, s.TXTID, now
+		s.Policy, s.PolicyID, s.FetchedAt, s.EndTold = f.policy.Body, s.TXTID, now, false
 		if f.policy.Policy.MaxAge == 0 {
 			s.Policy, s.PolicyID = nil, ""
 		}

@@ -71,6 +71,18 @@ func readSTS(s *store.STS, now time.Time) stsFacts {
 	return f
 }
 
+// endedPolicy returns the stored policy if its max_age is over, else nil.
+func endedPolicy(s *store.STS, now time.Time) *mtasts.Policy {
+	if s == nil || s.Policy == nil {
+		return nil
+	}
+	p, err := mtasts.ParsePolicy(s.Policy)
+	if err != nil || now.Before(notFuture(s.FetchedAt, now).Add(p.MaxAge)) {
+		return nil
+	}
+	return &p
+}
+
 // endpoint returns the DANE facts for a way of asking, or nil.
 func endpoint(rec *store.Record, hop NextHop) *store.DANE {
 	for i := range rec.DANE {
@@ -222,6 +234,9 @@ func (c schedule) next(rec *store.Record, now, used time.Time) time.Time {
 		return now.Add(shortest) // overdue: a policy in force is not given up
 	}
 	dues := []time.Time{policy}
+	if sts := readSTS(rec.STS, now); sts.policy != nil {
+		dues = append(dues, sts.until) // its end is told
+	}
 	for i := range rec.DANE {
 		dues = append(dues, c.daneDue(&rec.DANE[i], now, used))
 	}

@@ -41,6 +41,7 @@ func (m *Map) learn(domain string, used time.Time, when urgency, change func(*st
 	rec.Domain = domain
 	rec.Class = classOf(&rec)
 	now := m.clock.now()
+	m.tellEnd(&rec, now)
 	rec.LastUsed = latest(notFuture(rec.LastUsed, now), used, m.usedInMemory(&rec))
 	rec.Due = m.schedule(domain).next(&rec, now, rec.LastUsed)
 	if when == asNeeded && (held || rec.Class == store.Positive) {
@@ -53,6 +54,22 @@ func (m *Map) learn(domain string, used time.Time, when urgency, change func(*st
 	m.republish(&rec, now)
 	m.alarm.due(rec.Due)
 	return err
+}
+
+// tellEnd tells, once, of a policy that is over: its max_age ended and no newer
+// one could be had.
+func (m *Map) tellEnd(rec *store.Record, now time.Time) {
+	over := endedPolicy(rec.STS, now)
+	if rec.STS == nil || rec.STS.EndTold == (over != nil) {
+		return
+	}
+	sts := *rec.STS
+	sts.EndTold = over != nil // back in force: the clock had run ahead
+	rec.STS = &sts
+	if over != nil {
+		wanted := now.Sub(latest(rec.LastUsed, m.usedInMemory(rec))) <= m.config.Load().UnusedFor
+		m.observer.Changed(endOfSTS(rec.Domain, over, wanted))
+	}
 }
 
 // postpone makes a record that is due after all was done for it due later.

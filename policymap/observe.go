@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
 )
 
@@ -90,6 +91,17 @@ func changeOfSTS(domain string, before, after stsFacts) (Change, bool) {
 		return Change{}, false
 	}
 	return Change{Key: domain, What: "MTA-STS", Old: was, New: is, Weaker: after.state < before.state}, true
+}
+
+// endOfSTS is a policy that nothing took the place of. Where nobody asked for
+// the domain any more, or the domain gives its policy minutes at a time, that
+// is how it should be.
+func endOfSTS(domain string, p *mtasts.Policy, wanted bool) Change {
+	was := stsFacts{state: stateOf(p.Mode), policy: p}
+	return Change{
+		Key: domain, What: "MTA-STS", Old: describeSTS(was), New: "absent: max_age is over",
+		Weaker: wanted && p.Mode != mtasts.None && p.MaxAge >= attended,
+	}
 }
 
 func describeSTS(f stsFacts) string {

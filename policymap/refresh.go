@@ -195,9 +195,14 @@ func (m *Map) refresh(domain string) {
 		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
 	}
 	flights := m.lookUpAgain(&rec, dueDANE, policy)
-	if len(flights) == 0 && m.expire(domain) {
-		m.observer.Refreshed(domain, Expired)
-		return
+	if len(flights) == 0 {
+		if m.expire(domain) {
+			m.observer.Refreshed(domain, Expired)
+			return
+		}
+		if endedPolicy(rec.STS, now) != nil && !rec.STS.EndTold {
+			_ = m.learn(domain, time.Time{}, soon, nil)
+		}
 	}
 	for _, done := range flights {
 		<-done

@@ -58,6 +58,54 @@ func TestUnusedDomainIsLeftToExpire(t *testing.T) {
 	})
 }
 
+// §7: a policy whose max_age ends because its host has been down all the time is
+// a weakening that the operator is told of, once, when it happens.
+func TestEndOfAPolicyIsTold(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.after(7*day - time.Minute)
+		if c := h.seen.changed(); len(c) != 0 {
+			t.Fatalf("told before the end: %+v", c)
+		}
+		h.after(2 * time.Minute)
+		want := Change{Key: "plain.test", What: "MTA-STS", Old: "enforce *.plain.test mx.full.test", New: "absent: max_age is over", Weaker: true}
+		if c := h.seen.changed(); len(c) != 1 || c[0] != want {
+			t.Fatalf("told of %+v", c)
+		}
+		h.want("plain.test", "NOTFOUND ")
+		h.after(day)
+		h.want("plain.test", "NOTFOUND ")
+		h.restart()
+		h.after(day)
+		if c := h.seen.changed(); len(c) != 0 {
+			t.Errorf("told again: %+v", c)
+		}
+		ph.Fault(lab.HostFault{})
+		h.ask("plain.test")
+		h.after(time.Second)
+		h.want("plain.test", secure)
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.after(7*day + time.Minute)
+		if c := h.seen.changed(); len(c) != 1 {
+			t.Errorf("of the second end told %+v", c)
+		}
+	})
+}
+
+// The end of a policy that nobody wants is no news to wake somebody for.
+func TestEndOfAnUnwantedPolicyIsNoWeakening(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.after(40 * day)
+		if c := h.seen.changed(); len(c) != 1 || c[0].Weaker {
+			t.Errorf("told of %+v", c)
+		}
+	})
+}
+
 // §7: at half of what is left when max_age is shorter; down to seconds, without
 // a busy loop, and only while somebody asks.
 func TestShortMaxAge(t *testing.T) {

@@ -55,6 +55,7 @@ const (
 	tagFailedAt
 	tagFailures
 	tagError
+	tagEndTold
 )
 
 const (
@@ -146,7 +147,8 @@ func encodeSTS(s *STS) []byte {
 	b = appendString(b, tagFailedID, s.FailedID)
 	b = appendTime(b, tagFailedAt, s.FailedAt)
 	b = appendInt(b, tagFailures, int64(min(max(s.Failures, 0), math.MaxInt32)))
-	return appendString(b, tagError, s.Error)
+	b = appendString(b, tagError, s.Error)
+	return appendBool(b, tagEndTold, s.EndTold)
 }
 
 func decodeSTS(b []byte) (*STS, error) {
@@ -177,6 +179,8 @@ func decodeSTS(b []byte) (*STS, error) {
 			s.Failures, err = decodeInt[int](v, math.MaxInt32)
 		case tagError:
 			s.Error = string(v)
+		case tagEndTold:
+			s.EndTold, err = decodeBool(v)
 		}
 		return err
 	})

@@ -36,6 +36,8 @@ type STS struct {
 	FailedAt time.Time // when
 	Failures int       // in a row
 	Error    string    // reason of the last failure
+
+	EndTold bool // the operator of this host has been told that Policy is over; not exported
 }
 
 // DANE are the DANE facts for one way of asking for the domain.

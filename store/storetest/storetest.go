@@ -108,6 +108,7 @@ func full(domain string) store.Record {
 			FailedAt:  at.Add(time.Hour),
 			Failures:  7,
 			Error:     "certificate: expired",
+			EndTold:   true,
 		},
 		DANE: []store.DANE{
 			{Port: 25, State: 2, Detail: "2 hosts", KnownAt: at, ExpiresAt: at.Add(time.Hour)},
