@@ -204,12 +204,15 @@ func (c schedule) absentDue(s *store.STS, f stsFacts, now time.Time) time.Time {
 	return ahead(notFuture(s.CheckedAt, now), f.until)
 }
 
-// daneDue returns when the DANE facts are to be refreshed, or the zero time.
+// daneDue returns when the DANE facts are to be refreshed, or the zero time. A
+// long TTL is not waited for: facts that ended a day old could not stand in for
+// the lookup that fails then.
 func (c schedule) daneDue(d *store.DANE, now, used time.Time) time.Time {
 	if now.Sub(used) > c.unusedFor {
 		return time.Time{}
 	}
-	return ahead(notFuture(d.KnownAt, now), daneExpiry(d, now))
+	known := notFuture(d.KnownAt, now)
+	return earliest(ahead(known, daneExpiry(d, now)), known.Add(lastKnownFor/2))
 }
 
 // ahead returns a moment shortly before the end of what was learned at from.
@@ -252,8 +255,10 @@ func (c schedule) next(rec *store.Record, now, used time.Time) time.Time {
 	return atLeast(due, now.Add(shortest))
 }
 
-// keepUntil is when a record that nobody asks for can be deleted. An expired
-// policy stays a day longer: an operator whose clock ran ahead gets it back.
+// keepUntil is when a record that nobody asks for can be deleted: when no DANE
+// state in it can stand in for a failing lookup any more (lastKnownFor is never
+// less than a TTL). An expired policy stays a day longer: an operator whose
+// clock ran ahead gets it back.
 func keepUntil(rec *store.Record, now time.Time) time.Time {
 	keep := now
 	if s := rec.STS; s != nil {
@@ -265,11 +270,9 @@ func keepUntil(rec *store.Record, now time.Time) time.Time {
 		}
 	}
 	for i := range rec.DANE {
-		d := &rec.DANE[i]
-		keep = atLeast(keep, daneExpiry(d, now))
-		if dane.State(d.State) != dane.None {
-			keep = atLeast(keep, notFuture(d.KnownAt, now).Add(lastKnownFor))
-		}
+		// None too: that a domain had no DANE an hour ago keeps its mail going
+		// when the lookup fails now.
+		keep = atLeast(keep, notFuture(rec.DANE[i].KnownAt, now).Add(lastKnownFor))
 	}
 	return keep
 }

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	refreshBatch = 256
+	refreshBatch = 256              // records looked at in one go, or twice the workers if those are more
 	spreadOver   = 10 * time.Minute // overdue work after a start
 	maxSleep     = time.Minute      // between looks at the schedule, the clock and the store
 	restMin      = 100 * time.Millisecond
@@ -39,7 +39,10 @@ func (a *alarm) due(t time.Time) {
 // refresher repeats lookups when they are due. The schedule is in the store:
 // a restart neither forgets it nor does anything twice.
 func (m *Map) refresher() {
-	r := &refresher{m: m, jobs: make(chan store.Record), busy: make(map[string]bool)}
+	r := &refresher{
+		m: m, jobs: make(chan store.Record), busy: make(map[string]bool),
+		batch: max(refreshBatch, 2*m.concurrency), // those that are being refreshed look due, too
+	}
 	var workers sync.WaitGroup
 	for range m.concurrency {
 		workers.Go(r.worker)
@@ -78,6 +81,7 @@ func (m *Map) refresher() {
 type refresher struct {
 	m       *Map
 	jobs    chan store.Record
+	batch   int
 	backlog backlog
 
 	mu   sync.Mutex
@@ -88,7 +92,7 @@ type refresher struct {
 func (r *refresher) handOut() (next time.Time) {
 	now := r.m.clock.now()
 	next = now.Add(maxSleep)
-	soon, err := r.m.ledger.store.Due(next, refreshBatch)
+	soon, err := r.m.ledger.store.Due(next, r.batch)
 	if err != nil {
 		r.m.observer.StoreFailed("", err)
 		return next

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +131,7 @@ type watchedStore struct {
 	full    bool
 	hanging bool
 	slow    time.Duration
+	dues    atomic.Int64 // calls of Due
 }
 
 var errDiskFull = errors.New("no space left on device")
@@ -166,6 +168,11 @@ func (s *watchedStore) PutLater(rec store.Record) {
 	if !full {
 		s.Store.PutLater(rec)
 	}
+}
+
+func (s *watchedStore) Due(t time.Time, limit int) ([]store.Record, error) {
+	s.dues.Add(1)
+	return s.Store.Due(t, limit)
 }
 
 func (s *watchedStore) setFull(full bool) {

@@ -1,0 +1,96 @@
+package policymap
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"tlspolicyd/internal/lab"
+	"tlspolicyd/store"
+)
+
+// What holds while DNS fails: docs/behaviour.md §5, "Unknown, last known state
+// at most 24 h old".
+
+// A domain without DANE is known to be without for 24 h, asked for in between
+// or not, and however short its TTL is.
+func TestNoneStandsInForADay(t *testing.T) {
+	for name, every := range map[string]time.Duration{"not asked for": 23 * time.Hour, "asked for now and then": 20 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, zones, func(t *testing.T, h *host) {
+				h.NegativeTTL(5 * time.Minute)
+				h.want("plain.test", "NOTFOUND ")
+				h.Down(true)
+				for passed := every; passed < 24*time.Hour; passed += every {
+					h.after(every)
+					h.want("plain.test", "NOTFOUND ")
+				}
+				h.after(2 * time.Hour)
+				h.want("plain.test", "TEMP …")
+				h.Down(false)
+				h.after(keepFailure + time.Second)
+				h.want("plain.test", "NOTFOUND ")
+				h.after(3 * day)
+				if _, err := h.store.Get("plain.test"); err == nil {
+					t.Error("the record stays for ever")
+				}
+			})
+		})
+	}
+}
+
+// A TTL of a day leaves a domain in use with half a day of last known state.
+func TestLongTTLLeavesALastKnownState(t *testing.T) {
+	inBubble(t, `
+full.test.    86400 IN MX 10 mx.full.test.
+mx.full.test. 86400 IN A 192.0.2.1
+_25._tcp.mx.full.test. 86400 IN TLSA `+tlsa, func(t *testing.T, h *host) {
+		for range 23 {
+			h.want("full.test", "OK dane-only")
+			h.after(time.Hour)
+		}
+		h.Down(true)
+		for range 10 {
+			h.after(time.Hour)
+			h.want("full.test", "OK dane-only")
+		}
+	})
+}
+
+// More workers than a batch has records: what is being refreshed still looks
+// due, and must not hide the rest, nor be asked for again and again.
+func TestManyRefreshers(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		const domains = refreshBatch + 100
+		h.stop()
+		h.workers = domains
+		h.start()
+		var recs []store.Record
+		var hosts []*lab.PolicyHost
+		old := time.Now().Add(-2 * day)
+		for i := range domains {
+			domain := fmt.Sprintf("d%d.test", i)
+			ph := h.PolicyHost(domain, enforce)
+			ph.Fault(lab.HostFault{Stall: lab.AtHeaders})
+			hosts = append(hosts, ph)
+			recs = append(recs, store.Record{Domain: domain, LastUsed: time.Now(), STS: &store.STS{
+				Policy: []byte(enforce), PolicyID: ph.ID(), TXTID: ph.ID(), TXTTTL: time.Minute, FetchedAt: old, CheckedAt: old,
+			}})
+		}
+		if err := h.Import(context.Background(), recs); err != nil {
+			t.Fatal(err)
+		}
+		h.after(30 * time.Second)
+		for i, ph := range hosts {
+			if ph.Connections() == 0 {
+				t.Fatalf("%s waits for others", recs[i].Domain)
+			}
+		}
+		before := h.store.dues.Load()
+		h.after(20 * time.Second)
+		if n := h.store.dues.Load() - before; n > 10 {
+			t.Errorf("the schedule was read %d times in 20 s with nothing to do", n)
+		}
+	})
+}
