@@ -12,6 +12,7 @@ import (
 // entry is in the cache, so that readers need no lock.
 type entry struct {
 	hop      NextHop
+	facts    DANEFacts // of the moment it was made
 	replies  replies
 	decision Decision
 	sts      STSState
@@ -45,7 +46,8 @@ const (
 	shardBytes  = 256 << 10 // of replies: two of the largest there can be
 )
 
-// cache holds the answers in memory by canonical key. A reader loads a pointer
+// cache holds the answers in memory by canonical key, all keys of one domain in
+// the same shard, so that they can be found without an index. A reader loads a pointer
 // and looks into a map that nobody changes any more; a writer replaces the
 // small map of one shard by a changed copy. Writers are cold lookups, which
 // cost a thousand times more than the copy.
@@ -67,7 +69,7 @@ func newCache(size int) *cache {
 
 // get returns the entry of a canonical key, or nil. It does not allocate.
 func (c *cache) get(key []byte) *entry {
-	m := c.shards[maphash.Bytes(c.seed, key)%cacheShards].entries.Load()
+	m := c.shards[maphash.Bytes(c.seed, domainIn(key))%cacheShards].entries.Load()
 	if m == nil {
 		return nil
 	}
@@ -83,7 +85,36 @@ func (c *cache) getString(key string) *entry {
 }
 
 func (c *cache) shard(key string) *shard {
-	return &c.shards[maphash.String(c.seed, key)%cacheShards]
+	return &c.shards[maphash.String(c.seed, domainIn(key))%cacheShards]
+}
+
+// domainIn returns the domain within a canonical key. In a key of another form
+// it is something or other: such a key is in no shard.
+func domainIn[T string | []byte](key T) T {
+	start := 0
+	if len(key) > 0 && key[0] == '[' {
+		start = 1
+	}
+	for i := start; i < len(key); i++ {
+		if key[i] == ':' || key[i] == ']' {
+			return key[start:i]
+		}
+	}
+	return key[start:]
+}
+
+// ofDomain returns the entries of one domain, in no order.
+func (c *cache) ofDomain(domain string) (found []*entry) {
+	m := c.shard(domain).entries.Load()
+	if m == nil {
+		return nil
+	}
+	for _, e := range *m {
+		if e.hop.Domain == domain {
+			found = append(found, e)
+		}
+	}
+	return found
 }
 
 // put stores an entry in place of any other of its key. A shard that is full,

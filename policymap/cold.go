@@ -60,9 +60,9 @@ func (m *Map) resolve(hop NextHop) *entry {
 	var policy *stsFlight
 	switch sts := readSTS(rec.STS, began); {
 	case !sts.known && !(fresh && facts.NullMX):
-		policy = m.startSTS(hop.Domain, began, false)
+		policy = m.startSTS(hop.Domain, began, onLookup)
 	case sts.known && began.After(sts.recheck):
-		m.startSTS(hop.Domain, began, false) // the policy in force answers meanwhile
+		m.startSTS(hop.Domain, began, onLookup) // the policy in force answers meanwhile
 	}
 	var res dane.Result
 	var dns time.Duration
@@ -211,7 +211,7 @@ func (m *Map) assemble(cfg *Config, hop NextHop, rec *store.Record, facts DANEFa
 	d := Decide(facts, sts.state, cfg.Settings)
 	alone := daneAlone(facts, cfg.Settings)
 	e := &entry{
-		hop: hop, decision: d, sts: sts.state, stsWhy: sts.reason, noted: rec.LastUsed,
+		hop: hop, facts: facts, decision: d, sts: sts.state, stsWhy: sts.reason, noted: rec.LastUsed,
 		replies: render(d, hop.Domain, sts.policy, ""),
 		pending: !sts.known && !sts.once && !alone,
 	}
@@ -246,7 +246,7 @@ func earliest(a, b time.Time) time.Time {
 func (m *Map) lookAgain(e *entry) {
 	m.start(func() {
 		defer e.checking.Store(false) // where nothing was learned the next hit tries again
-		policy := m.startSTS(e.hop.Domain, m.clock.now(), false)
+		policy := m.startSTS(e.hop.Domain, m.clock.now(), onLookup)
 		if !e.decision.Stale {
 			<-policy.done
 			return

@@ -12,6 +12,16 @@ import (
 // This file finds out about MTA-STS for one policy domain and keeps what it
 // found, for a cold lookup, a background look or the refresher alike.
 
+// occasion is why somebody looks at a policy domain, and so when the policy file
+// is fetched.
+type occasion uint8
+
+const (
+	onLookup   occasion = iota // where the id is new, or no policy is in force
+	onSchedule                 // also where a policy of that id is in force
+	onOrder                    // the operator's: also where a fetch has just failed
+)
+
 // stsFlight is one look at a policy domain, for all who want it at the same time.
 type stsFlight struct {
 	done   chan struct{}
@@ -37,9 +47,8 @@ func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
 }
 
 // startSTS looks at a domain's TXT record and fetches its policy where that is
-// called for, once however many ask, and keeps what it finds. again asks for a
-// fetch even though a policy of the same id is in force.
-func (m *Map) startSTS(domain string, used time.Time, again bool) *stsFlight {
+// called for, once however many ask, and keeps what it finds.
+func (m *Map) startSTS(domain string, used time.Time, why occasion) *stsFlight {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f := m.looking[domain]; f != nil && f.wanted > 0 {
@@ -60,10 +69,10 @@ func (m *Map) startSTS(domain string, used time.Time, again bool) *stsFlight {
 		defer m.landed(domain, f)
 		defer func() {
 			if r := recover(); r != nil { // a defect in one look is not the end of all others
-				m.observer.Fetched(domain, again, 0, fmt.Errorf("internal error: %v", r))
+				m.observer.Fetched(domain, why != onLookup, 0, fmt.Errorf("internal error: %v", r))
 			}
 		}()
-		f.learned, f.once = m.discover(ctx, domain, used, again)
+		f.learned, f.once = m.discover(ctx, domain, used, why)
 	})
 	return f
 }
@@ -86,7 +95,7 @@ func (m *Map) abandon(f *stsFlight) {
 }
 
 // discover is 8461 §3 for one domain: TXT record, then the policy file.
-func (m *Map) discover(ctx context.Context, domain string, used time.Time, again bool) (sts *store.STS, once *mtasts.Policy) {
+func (m *Map) discover(ctx context.Context, domain string, used time.Time, why occasion) (sts *store.STS, once *mtasts.Policy) {
 	cfg := m.config.Load()
 	txt := mtasts.LookupRecord(ctx, cfg.Resolver, domain)
 	if ctx.Err() != nil {
@@ -94,8 +103,8 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, again
 	}
 	checked := m.clock.now()
 	var got fetched
-	if txt.Found && wantsFetch(m.ledger.get(domain).STS, txt.Record.ID, checked, again) {
-		got = m.fetch(ctx, cfg.Fetcher, domain, again)
+	if txt.Found && wantsFetch(m.ledger.get(domain).STS, txt.Record.ID, checked, why) {
+		got = m.fetch(ctx, cfg.Fetcher, domain, why)
 		if ctx.Err() != nil {
 			return nil, nil // says nothing about the policy host
 		}
@@ -108,8 +117,8 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, again
 		if rec.STS != nil {
 			after = *rec.STS
 		}
-		noteTXT(&after, txt, checked, again)
-		got.note(&after, now, again)
+		noteTXT(&after, txt, checked, why)
+		got.note(&after, now, why)
 		rec.STS = &after
 		sts = &after
 		if change, ok := changeOfSTS(domain, before, readSTS(&after, now)); ok {
@@ -123,12 +132,12 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, again
 }
 
 // noteTXT notes what the TXT lookup said.
-func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time, again bool) {
+func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time, why occasion) {
 	s.CheckedAt, s.TXTTTL = checked, clampTTL(txt.Answer.TTL)
 	switch {
 	case txt.Failed:
 		s.TXTTTL, s.TXTError = txtRetry, reasonOf(txt.Err)
-		if again { // what lookups find does not make the refresher's pauses longer
+		if why != onLookup { // what lookups find does not make the refresher's pauses longer
 			s.FailedAt = checked
 			s.Failures++
 		}
@@ -141,14 +150,14 @@ func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time, again boo
 
 // wantsFetch says whether the policy file is to be fetched now, the TXT record
 // having this id.
-func wantsFetch(s *store.STS, id string, now time.Time, again bool) bool {
-	if s == nil {
+func wantsFetch(s *store.STS, id string, now time.Time, why occasion) bool {
+	if s == nil || why == onOrder {
 		return true
 	}
 	if s.FailedID == id && now.Sub(notFuture(s.FailedAt, now)) < fetchRetry {
 		return false
 	}
-	return again || id != s.PolicyID || readSTS(s, now).policy == nil
+	return why == onSchedule || id != s.PolicyID || readSTS(s, now).policy == nil
 }
 
 // fetched is the outcome of a fetch; the zero value: none was made.
@@ -160,8 +169,8 @@ type fetched struct {
 // fetch gets the policy file. Fetches of lookups are bounded in number; those
 // of the refresher are by its workers, so that silent policy hosts do not keep
 // it from its work.
-func (m *Map) fetch(ctx context.Context, f Fetcher, domain string, again bool) (out fetched) {
-	if !again {
+func (m *Map) fetch(ctx context.Context, f Fetcher, domain string, why occasion) (out fetched) {
+	if why == onLookup {
 		select {
 		case m.fetches <- struct{}{}:
 			defer func() { <-m.fetches }()
@@ -172,17 +181,17 @@ func (m *Map) fetch(ctx context.Context, f Fetcher, domain string, again bool) (
 	began := m.clock.now()
 	out.policy, out.err = f.Fetch(ctx, domain)
 	if ctx.Err() == nil {
-		m.observer.Fetched(domain, again, m.clock.now().Sub(began), out.err)
+		m.observer.Fetched(domain, why != onLookup, m.clock.now().Sub(began), out.err)
 	}
 	return out
 }
 
 // note notes the outcome. A failure never ends or shortens a policy (8461 §5.1).
-func (f fetched) note(s *store.STS, now time.Time, again bool) {
+func (f fetched) note(s *store.STS, now time.Time, why occasion) {
 	switch {
 	case f.err != nil:
 		s.FailedID, s.FailedAt, s.Error = s.TXTID, now, reasonOf(f.err)
-		if again {
+		if why != onLookup {
 			s.Failures++
 		}
 	case f.policy != nil:

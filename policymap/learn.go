@@ -1,6 +1,7 @@
 package policymap
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -154,29 +155,44 @@ func detail(res dane.Result) string {
 // its domain is held.
 func (m *Map) republish(rec *store.Record, now time.Time) {
 	cfg := m.config.Load()
-	for i := range rec.DANE {
-		hop := hopOf(rec.Domain, &rec.DANE[i])
-		key := hop.String()
-		old := m.cache.getString(key)
-		if old == nil || old.decision.Row == RowOverride {
+	for _, old := range m.cache.ofDomain(rec.Domain) {
+		if old.decision.Row == RowOverride {
 			continue
 		}
-		if e := m.fromFacts(cfg, hop, rec, now); e != nil {
+		e := m.fromFacts(cfg, old.hop, rec, now)
+		if e == nil && old.facts.State == dane.Unknown {
+			e = m.afterFailure(cfg, old, rec, now)
+		}
+		if e != nil {
 			e.lastUsed.Store(old.lastUsed.Load())
 			m.keep(e, cfg)
-		} else if _, fresh := daneFacts(&rec.DANE[i], now); fresh && !old.pending {
-			m.cache.remove(key) // its policy has gone: the next lookup asks for a new one
+		} else if _, fresh := daneFacts(endpoint(rec, old.hop), now); fresh && !old.pending {
+			m.cache.remove(old.hop.String()) // its policy has gone: the next lookup asks for a new one
 		}
 	}
+}
+
+// afterFailure makes an answer anew that was given without DANE being known, or
+// returns nil where the record says nothing else now. DANE is as unknown as it
+// was, and no longer.
+func (m *Map) afterFailure(cfg *Config, old *entry, rec *store.Record, now time.Time) *entry {
+	sts := readSTS(rec.STS, now)
+	if !sts.known {
+		return nil
+	}
+	e := m.assemble(cfg, old.hop, rec, old.facts, sts, now)
+	if e.sts == old.sts && bytes.Equal(e.replies.tlsrpt, old.replies.tlsrpt) {
+		return nil
+	}
+	e.until = earliest(e.until, old.until)
+	return e
 }
 
 // usedInMemory is the last lookup of a domain that the cache knows of.
 func (m *Map) usedInMemory(rec *store.Record) time.Time {
 	var used time.Time
-	for i := range rec.DANE {
-		if e := m.cache.getString(hopOf(rec.Domain, &rec.DANE[i]).String()); e != nil {
-			used = latest(used, e.used())
-		}
+	for _, e := range m.cache.ofDomain(rec.Domain) {
+		used = latest(used, e.used())
 	}
 	return used
 }

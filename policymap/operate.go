@@ -3,6 +3,8 @@ package policymap
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,7 +44,7 @@ type Answer struct {
 // false.
 func (m *Map) Info(domain string) (Info, bool) {
 	rec := m.ledger.get(domain)
-	if rec.STS == nil && rec.DANE == nil {
+	if rec.STS == nil && rec.DANE == nil && len(m.unrecorded(&rec)) == 0 {
 		return Info{}, false
 	}
 	return m.inspect(rec), true
@@ -62,33 +64,59 @@ func (m *Map) inspect(rec store.Record) Info {
 	if sts.policy != nil {
 		info.STSExpires = sts.until
 	}
-	set := m.config.Load().Settings
 	for i := range rec.DANE {
 		d := &rec.DANE[i]
 		facts, fresh := daneFacts(d, now)
-		decision := Decide(facts, sts.state, set)
-		r := render(decision, rec.Domain, sts.policy, "")
-		info.Answers = append(info.Answers, Answer{
-			Key: hopOf(rec.Domain, d).String(), DANE: dane.State(d.State), DANEFresh: fresh,
-			DANEExpires: daneExpiry(d, now), Decision: decision,
-			Reply: string(r.postfix), TLSRPT: string(r.tlsrpt),
-		})
+		a := m.answerOf(hopOf(rec.Domain, d), facts, sts, now)
+		a.DANE, a.DANEFresh, a.DANEExpires = dane.State(d.State), fresh, daneExpiry(d, now)
+		info.Answers = append(info.Answers, a)
+	}
+	for _, hop := range m.unrecorded(&rec) {
+		info.Answers = append(info.Answers, m.answerOf(hop, DANEFacts{}, sts, now))
 	}
 	return info
+}
+
+// answerOf is what Postfix is told now: the operator's override, or the answer
+// in memory, or what the facts come to.
+func (m *Map) answerOf(hop NextHop, facts DANEFacts, sts stsFacts, now time.Time) Answer {
+	cfg, key := m.config.Load(), hop.String()
+	if value, ok := overrideFor(cfg.Overrides, key, hop, true); ok {
+		d := overrideDecision(value)
+		r := render(d, hop.Domain, nil, value)
+		return Answer{Key: key, Decision: d, Reply: string(r.postfix), TLSRPT: string(r.tlsrpt)}
+	}
+	if e := m.cache.getString(key); e != nil && now.Before(e.until) {
+		return Answer{Key: key, Decision: e.decision, Reply: string(e.replies.postfix), TLSRPT: string(e.replies.tlsrpt)}
+	}
+	if facts.State == dane.Unknown && facts.Reason == "" {
+		facts.Reason = "not looked up again yet"
+	}
+	d := Decide(facts, sts.state, cfg.Settings)
+	r := render(d, hop.Domain, sts.policy, "")
+	return Answer{Key: key, Decision: d, Reply: string(r.postfix), TLSRPT: string(r.tlsrpt)}
 }
 
 // ErrUnknownDomain: nothing is known of the domain.
 var ErrUnknownDomain = errors.New("nothing is known of this domain")
 
-// Refresh looks a domain up again now, DANE and MTA-STS, the policy file too,
-// and returns when that is done. A domain that nobody asked for yet is
-// ErrUnknownDomain: Warm is for these.
+// Refresh looks a domain up again now, DANE and MTA-STS, the policy file too
+// even where it has just failed, and returns when that is done. A domain that
+// nobody asked for yet is ErrUnknownDomain: Warm is for these.
 func (m *Map) Refresh(ctx context.Context, domain string) error {
 	rec := m.ledger.get(domain)
-	if rec.STS == nil && rec.DANE == nil {
+	unrecorded := m.unrecorded(&rec)
+	if rec.STS == nil && rec.DANE == nil && len(unrecorded) == 0 {
 		return ErrUnknownDomain
 	}
-	for _, done := range m.lookUpAgain(&rec, func(*store.DANE) bool { return true }, true) {
+	flights := m.lookUpAgain(&rec, func(*store.DANE) bool { return true }, true, onOrder)
+	if rec.DANE == nil && len(unrecorded) == 0 {
+		unrecorded = []NextHop{{Domain: domain, Port: 25}}
+	}
+	for _, hop := range unrecorded {
+		flights = append(flights, m.lookUpCold(hop))
+	}
+	for _, done := range flights {
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -96,6 +124,30 @@ func (m *Map) Refresh(ctx context.Context, domain string) error {
 		}
 	}
 	return nil
+}
+
+// lookUpCold starts a cold lookup, whose answer replaces the one in memory; the
+// channel is closed when it has ended.
+func (m *Map) lookUpCold(hop NextHop) <-chan struct{} {
+	done := make(chan struct{})
+	result := m.flight(&m.cold, hop.String(), func() any { return m.resolve(hop) })
+	go func() {
+		defer close(done)
+		<-result
+	}()
+	return done
+}
+
+// unrecorded returns the next hops of a domain that were answered without
+// anything becoming known that is worth a record: their DANE lookups fail.
+func (m *Map) unrecorded(rec *store.Record) (hops []NextHop) {
+	for _, e := range m.cache.ofDomain(rec.Domain) {
+		if e.decision.Row != RowOverride && endpoint(rec, e.hop) == nil {
+			hops = append(hops, e.hop)
+		}
+	}
+	slices.SortFunc(hops, func(a, b NextHop) int { return strings.Compare(a.String(), b.String()) })
+	return hops
 }
 
 // Purge forgets domains, in memory and on disk. The next lookup of one starts

@@ -77,6 +77,71 @@ func TestOperatorRefreshesAndPurges(t *testing.T) {
 	})
 }
 
+// An answer that rests on no record (its DANE lookup fails) is the operator's to
+// see, to refresh and to purge like any other, and follows a new policy at once
+// (§3).
+func TestOperatorAndUnknownDANE(t *testing.T) {
+	ctx := context.Background()
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		const secure = "OK secure match=mx.full.test servername=hostname"
+		h.Insecure("insecure.test")
+		h.Fault("_25._tcp.mx.full.test", "TLSA", lab.ServFail)
+		ph := h.PolicyHost("insecure.test", "version: STSv1\nmode: enforce\nmx: mx.full.test\nmax_age: 604800\n")
+		h.want("insecure.test", secure)
+		info, _ := h.Info("insecure.test")
+		if len(info.Answers) != 1 || info.Answers[0].Reply != secure || info.Answers[0].Decision.Reason == "" {
+			t.Fatalf("got %+v", info.Answers)
+		}
+		ph.SetPolicy("version: STSv1\nmode: none\nmax_age: 604800\n")
+		if err := h.Refresh(ctx, "insecure.test"); err != nil {
+			t.Fatal(err)
+		}
+		h.want("insecure.test", "TEMP …")
+		h.Fault("_25._tcp.mx.full.test", "TLSA", 0)
+		if err := h.Refresh(ctx, "insecure.test"); err != nil {
+			t.Fatal(err)
+		}
+		h.want("insecure.test", "OK dane")
+	})
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Fault("plain.test", "MX", lab.ServFail)
+		h.want("plain.test", "TEMP …")
+		h.Fault("plain.test", "MX", 0)
+		if err := h.Purge(ctx, "plain.test"); err != nil {
+			t.Fatal(err)
+		}
+		h.want("plain.test", "NOTFOUND ")
+	})
+}
+
+// What Postfix is told is what the operator sees, overrides included.
+func TestOperatorSeesOverrides(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.want("full.test", "OK dane-only")
+		cfg := h.config
+		cfg.Overrides = Overrides{"full.test": "skip"}
+		h.Reconfigure(cfg)
+		info, _ := h.Info("full.test")
+		if a := info.Answers[0]; a.Reply != "NOTFOUND " || a.Decision.Row != RowOverride || a.DANE != dane.Full {
+			t.Errorf("got %+v", a)
+		}
+	})
+}
+
+// Somebody repaired the policy host and says so: it is asked again at once.
+func TestOperatorRefreshesAfterAFailedFetch(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		ph := h.PolicyHost("plain.test", enforce)
+		ph.Fault(lab.HostFault{Status: 500})
+		h.want("plain.test", "NOTFOUND ")
+		ph.Fault(lab.HostFault{})
+		if err := h.Refresh(context.Background(), "plain.test"); err != nil {
+			t.Fatal(err)
+		}
+		h.want("plain.test", secure)
+	})
+}
+
 func TestOperatorWarms(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)

@@ -121,7 +121,7 @@ func (r *refresher) handOut() (next time.Time) {
 			return next
 		}
 	}
-	if len(soon) == refreshBatch && !failing && !waiting {
+	if len(soon) == r.batch && !failing && !waiting {
 		return now
 	}
 	return next // while the store takes nothing, what was done looks due: one batch a minute
@@ -198,7 +198,7 @@ func (m *Map) refresh(domain string) {
 	dueDANE := func(d *store.DANE) bool {
 		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
 	}
-	flights := m.lookUpAgain(&rec, dueDANE, policy)
+	flights := m.lookUpAgain(&rec, dueDANE, policy, onSchedule)
 	if len(flights) == 0 {
 		if m.expire(domain) {
 			m.observer.Refreshed(domain, Expired)
@@ -239,9 +239,9 @@ func outcomeOf(before, after *store.Record, began time.Time, dane func(*store.DA
 
 // lookUpAgain starts the lookups of a record that are called for; each channel
 // is closed when one has ended.
-func (m *Map) lookUpAgain(rec *store.Record, dane func(*store.DANE) bool, policy bool) (flights []<-chan struct{}) {
+func (m *Map) lookUpAgain(rec *store.Record, dane func(*store.DANE) bool, policy bool, why occasion) (flights []<-chan struct{}) {
 	if policy {
-		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, true).done)
+		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, why).done)
 	}
 	for i := range rec.DANE {
 		if d := &rec.DANE[i]; dane(d) {
@@ -281,8 +281,8 @@ func (m *Map) forget(ctx context.Context, rec *store.Record) error {
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
 	err := m.ledger.remove(ctx, rec.Domain)
-	for i := range rec.DANE {
-		m.cache.remove(hopOf(rec.Domain, &rec.DANE[i]).String())
+	for _, e := range m.cache.ofDomain(rec.Domain) {
+		m.cache.remove(e.hop.String())
 	}
 	return err
 }

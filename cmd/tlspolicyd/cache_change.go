@@ -19,9 +19,8 @@ func newCacheRefresh(s *cacheSocket) *cobra.Command {
 		Use:   "refresh DOMAIN... | --all",
 		Short: "Look domains up again now, DANE and MTA-STS",
 		Long: `refresh has the daemon look up what it knows of a domain again, and fetch the policy
-file even if its id is the same. Until that is done, and where it fails, the old
-answers stand. A fetch that failed within the last five minutes is not repeated
-for the same id.
+file even if its id is the same or its last fetch has just failed. Until that is
+done, and where it fails, the old answers stand.
 
 Exit status: 0 all were looked up, 1 of some nothing was known, 3 some could not
 be looked up.`,

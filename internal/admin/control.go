@@ -290,7 +290,11 @@ func (s *Server) refreshOne(ctx context.Context, domain string) Progress {
 	}
 	p.Error = notLearned(before.Record, after.Record)
 	if len(after.Answers) > 0 {
-		p.Policy = after.Answers[0].Decision.Level.String()
+		first := after.Answers[0].Decision
+		p.Policy = first.Level.String()
+		if p.Error == "" {
+			p.Error = first.Reason
+		}
 	}
 	return p
 }

@@ -140,6 +140,9 @@ func domainOf(info policymap.Info) Domain {
 			DANE: a.DANE.String(), DANEFresh: a.DANEFresh, DANEExpires: a.DANEExpires.UTC(),
 			Postfix: a.Reply, TLSRPT: a.TLSRPT,
 		})
+		if d.LastError == "" {
+			d.LastError = a.Decision.Reason
+		}
 	}
 	for _, fact := range rec.DANE {
 		d.Learned = later(d.Learned, fact.KnownAt)
