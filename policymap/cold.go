@@ -55,7 +55,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 	began := m.clock.now()
 	cfg := m.config.Load()
 	rec := m.ledger.get(hop.Domain)
-	facts, fresh := daneFacts(endpoint(&rec, hop), began)
+	facts, fresh := daneFacts(m.counting(endpoint(&rec, hop)), began)
 
 	var policy *stsFlight
 	switch sts := readSTS(rec.STS, began); {
@@ -192,7 +192,7 @@ func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result 
 
 // fromFacts makes an answer of what is stored, or nil where that is not enough.
 func (m *Map) fromFacts(cfg *Config, hop NextHop, rec *store.Record, now time.Time) *entry {
-	facts, fresh := daneFacts(endpoint(rec, hop), now)
+	facts, fresh := daneFacts(m.counting(endpoint(rec, hop)), now)
 	if !fresh {
 		return nil
 	}
@@ -215,7 +215,7 @@ func (m *Map) assemble(cfg *Config, hop NextHop, rec *store.Record, facts DANEFa
 		replies: render(d, hop.Domain, sts.policy, ""),
 		pending: !sts.known && !sts.once && !alone,
 	}
-	e.until, e.recheck = hold(d, facts, endpoint(rec, hop), sts, alone, now)
+	e.until, e.recheck = hold(d, facts, m.counting(endpoint(rec, hop)), sts, alone, now)
 	// Times read from disk have no monotonic reading: hold the answer by how
 	// much is left, not by the wall clock.
 	e.until = now.Add(e.until.Sub(now))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/store"
 )
 
@@ -94,7 +95,7 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
 	now := m.clock.now()
 	if res.State == dane.Unknown {
 		rec := m.ledger.get(hop.Domain)
-		last, _ := daneFacts(endpoint(&rec, hop), now)
+		last, _ := daneFacts(m.counting(endpoint(&rec, hop)), now)
 		if !res.SomeTLSA || last.Last != dane.Unknown && last.LastAge <= lastKnownFor {
 			return
 		}
@@ -103,6 +104,7 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
 		Literal: hop.Literal, Port: hop.Port, State: uint8(res.State), Detail: detail(res),
 		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.NullMX,
 		KnownAt: now, ExpiresAt: now.Add(clampTTL(res.TTL)),
+		Blind: res.State == dane.None && !adCounts(m.config.Load().Resolver),
 	}
 	_ = m.learn(hop.Domain, used, asNeeded, func(rec *store.Record) {
 		old := endpoint(rec, hop)
@@ -118,6 +120,23 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
 		}
 		rec.DANE = append(rec.DANE, fact)
 	})
+}
+
+// counting returns the facts unless they are an absence that was seen through a
+// resolver whose AD bits did not count, and now there is one whose do: a signed
+// domain looks the same as an unsigned one without them (7672 §2.1.3).
+func (m *Map) counting(d *store.DANE) *store.DANE {
+	if d != nil && d.Blind && adCounts(m.config.Load().Resolver) {
+		return nil
+	}
+	return d
+}
+
+// adCounts reports whether a resolver's AD bits count now. One that does not
+// say is taken to be trusted.
+func adCounts(r dnsclient.Resolver) bool {
+	t, says := r.(interface{ Trusted() bool })
+	return !says || t.Trusted()
 }
 
 func dropOldest(list []store.DANE) []store.DANE {
@@ -166,7 +185,7 @@ func (m *Map) republish(rec *store.Record, now time.Time) {
 		if e != nil {
 			e.lastUsed.Store(old.lastUsed.Load())
 			m.keep(e, cfg)
-		} else if _, fresh := daneFacts(endpoint(rec, old.hop), now); fresh && !old.pending {
+		} else if _, fresh := daneFacts(m.counting(endpoint(rec, old.hop)), now); fresh && !old.pending {
 			m.cache.remove(old.hop.String()) // its policy has gone: the next lookup asks for a new one
 		}
 	}

@@ -126,6 +126,10 @@ func (m *Map) Reconfigure(c Config) {
 	m.cache.clear()
 }
 
+// Reread forgets the answers in memory; facts stay. It is for when what they are
+// read by has changed, as when Resolver found other servers. It does not block.
+func (m *Map) Reread() { m.cache.clear() }
+
 // keep puts an answer into memory, unless the settings it was made by have gone.
 func (m *Map) keep(e *entry, cfg *Config) {
 	key := e.hop.String()

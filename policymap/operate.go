@@ -66,7 +66,7 @@ func (m *Map) inspect(rec store.Record) Info {
 	}
 	for i := range rec.DANE {
 		d := &rec.DANE[i]
-		facts, fresh := daneFacts(d, now)
+		facts, fresh := daneFacts(m.counting(d), now)
 		a := m.answerOf(hopOf(rec.Domain, d), facts, sts, now)
 		a.DANE, a.DANEFresh, a.DANEExpires = dane.State(d.State), fresh, daneExpiry(d, now)
 		info.Answers = append(info.Answers, a)

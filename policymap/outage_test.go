@@ -3,9 +3,11 @@ package policymap
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/lab"
 	"tlspolicyd/store"
 )
@@ -38,6 +40,36 @@ func TestNoneStandsInForADay(t *testing.T) {
 			})
 		})
 	}
+}
+
+// 7672 §2.1.3: what was seen without AD bits that count is no proof of absence
+// once there is a resolver whose AD bits do; not as long as it is fresh, nor as
+// a last known state, nor after a restart.
+func TestAbsenceSeenWithoutADIsNotBelievedLater(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		far := netip.MustParseAddrPort("198.51.100.9:53")
+		h.AddResolver(far, 0)
+		untrusted, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{far}, Dial: h.Dial})
+		if err != nil {
+			t.Fatal(err)
+		}
+		trusted := h.config
+		blind := h.config
+		blind.Resolver = untrusted
+		h.Reconfigure(blind)
+		h.want("full.test", "NOTFOUND ")
+		h.want("partial.test", "NOTFOUND ")
+		n := h.Count("full.test", "MX")
+		h.want("full.test", "NOTFOUND ")
+		if h.Count("full.test", "MX") != n {
+			t.Error("not kept while nothing has changed")
+		}
+		h.Reconfigure(trusted)
+		h.want("full.test", "OK dane-only")
+		h.restart() // with the trusted resolver
+		h.Fault("partial.test", "MX", lab.ServFail)
+		h.want("partial.test", "TEMP …")
+	})
 }
 
 // A TTL of a day leaves a domain in use with half a day of last known state.

@@ -67,6 +67,7 @@ const (
 	tagExpiresAt
 	tagSomeTLSA
 	tagNullMX
+	tagBlind
 )
 
 // EncodeRecord returns the stored form of a record without its Domain, which
@@ -196,7 +197,8 @@ func encodeDANE(d *DANE) []byte {
 	b = appendTime(b, tagKnownAt, d.KnownAt)
 	b = appendTime(b, tagExpiresAt, d.ExpiresAt)
 	b = appendBool(b, tagSomeTLSA, d.SomeTLSA)
-	return appendBool(b, tagNullMX, d.NullMX)
+	b = appendBool(b, tagNullMX, d.NullMX)
+	return appendBool(b, tagBlind, d.Blind)
 }
 
 func decodeDANE(b []byte) (DANE, error) {
@@ -219,6 +221,8 @@ func decodeDANE(b []byte) (DANE, error) {
 			d.SomeTLSA, err = decodeBool(v)
 		case tagNullMX:
 			d.NullMX, err = decodeBool(v)
+		case tagBlind:
+			d.Blind, err = decodeBool(v)
 		}
 		return err
 	})

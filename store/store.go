@@ -47,6 +47,7 @@ type DANE struct {
 	State     uint8     // dane.State of the last evaluation
 	SomeTLSA  bool      // State 0 (unknown): a host had a secure TLSA record, the lookup of another failed
 	NullMX    bool      // the domain takes no mail (RFC 7505): its policy host is left alone
+	Blind     bool      // learned while no AD bit counted: says nothing once they do
 	Detail    string    // one line for the operator
 	KnownAt   time.Time // when State was learned
 	ExpiresAt time.Time

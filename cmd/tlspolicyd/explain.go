@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"time"
@@ -74,7 +73,7 @@ type explanations struct {
 }
 
 func newExplanations(cfg config.Config) (*explanations, error) {
-	resolver, err := newResolver(cfg, slog.New(slog.DiscardHandler))
+	resolver, err := newResolver(cfg, nil)
 	if err != nil {
 		return nil, unknownError(err)
 	}

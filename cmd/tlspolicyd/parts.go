@@ -47,7 +47,14 @@ type parts struct {
 // newParts opens the store and builds everything behind the socket. The log
 // may be used until stop has returned.
 func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, error) {
-	resolver, settings, err := mapConfig(cfg, log)
+	var built atomic.Pointer[policymap.Map]
+	changed := func(servers []netip.AddrPort, trusted bool) {
+		tellResolvers(log, servers, trusted)
+		if m := built.Load(); m != nil {
+			m.Reread()
+		}
+	}
+	resolver, settings, err := mapConfig(cfg, changed)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +70,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		Store: db, Config: settings,
 		Observer: policymap.Observers{told, metrics}, Concurrency: cfg.Fetch.Concurrency,
 	})
+	built.Store(m)
 	return &parts{
 		handler:   verbose{next: m, log: log},
 		resolvers: resolver.Servers(),
@@ -70,7 +78,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		entries:   db.Len(),
 		cache:     m, store: db, metrics: metrics, resolver: current,
 		reconfigure: func(cfg config.Config) error {
-			next, settings, err := mapConfig(cfg, log)
+			next, settings, err := mapConfig(cfg, changed)
 			if err != nil {
 				return err
 			}
@@ -99,12 +107,11 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}, nil
 }
 
-func newResolver(cfg config.Config, log *slog.Logger) (*dnsclient.Client, error) {
+// newResolver returns the configured resolver; changed, when not nil, is told of
+// other servers in /etc/resolv.conf.
+func newResolver(cfg config.Config, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, error) {
 	return dnsclient.New(dnsclient.Config{
-		Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD, Timeout: cfg.DNS.Timeout,
-		OnChange: func(servers []netip.AddrPort, trusted bool) {
-			tellResolvers(log, servers, trusted)
-		},
+		Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD, Timeout: cfg.DNS.Timeout, OnChange: changed,
 	})
 }
 
@@ -158,8 +165,8 @@ func checkHost(cfg config.Config) error {
 }
 
 // mapConfig builds what may change while the daemon runs.
-func mapConfig(cfg config.Config, log *slog.Logger) (*dnsclient.Client, policymap.Config, error) {
-	resolver, err := newResolver(cfg, log)
+func mapConfig(cfg config.Config, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, policymap.Config, error) {
+	resolver, err := newResolver(cfg, changed)
 	if err != nil {
 		return nil, policymap.Config{}, err
 	}

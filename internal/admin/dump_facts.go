@@ -46,6 +46,7 @@ type DANE struct {
 	State     string    `json:"state"`
 	SomeTLSA  bool      `json:"some_tlsa,omitempty"`
 	NullMX    bool      `json:"null_mx,omitempty"`
+	Blind     bool      `json:"ad_not_trusted,omitempty"`
 	Detail    string    `json:"detail,omitempty"`
 	KnownAt   time.Time `json:"known_at"`
 	ExpiresAt time.Time `json:"expires_at"`
@@ -71,7 +72,7 @@ func recordOf(r store.Record) Record {
 	}
 	for _, d := range r.DANE {
 		out.DANE = append(out.DANE, DANE{
-			Literal: d.Literal, Port: d.Port, State: names[d.State], SomeTLSA: d.SomeTLSA, NullMX: d.NullMX,
+			Literal: d.Literal, Port: d.Port, State: names[d.State], SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, Blind: d.Blind,
 			Detail: d.Detail, KnownAt: d.KnownAt.UTC(), ExpiresAt: d.ExpiresAt.UTC(),
 		})
 	}
@@ -188,7 +189,7 @@ func (d *DANE) facts() (store.DANE, error) {
 		return store.DANE{}, fmt.Errorf("detail: %d bytes: want at most %d", len(d.Detail), maxDetail)
 	}
 	return store.DANE{
-		Literal: d.Literal, Port: d.Port, State: uint8(state), SomeTLSA: d.SomeTLSA, NullMX: d.NullMX,
+		Literal: d.Literal, Port: d.Port, State: uint8(state), SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, Blind: d.Blind,
 		Detail: d.Detail, KnownAt: d.KnownAt, ExpiresAt: d.ExpiresAt,
 	}, nil
 }

@@ -112,7 +112,7 @@ func full(domain string) store.Record {
 		},
 		DANE: []store.DANE{
 			{Port: 25, State: 2, Detail: "2 hosts", KnownAt: at, ExpiresAt: at.Add(time.Hour)},
-			{Literal: true, Port: 587, SomeTLSA: true, NullMX: true, KnownAt: at, ExpiresAt: at.Add(time.Minute)},
+			{Literal: true, Port: 587, SomeTLSA: true, NullMX: true, Blind: true, KnownAt: at, ExpiresAt: at.Add(time.Minute)},
 		},
 		LastUsed: at.Add(time.Minute),
 		Due:      at.Add(24 * time.Hour),
