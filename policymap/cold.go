@@ -19,7 +19,7 @@ const (
 	daneTimeout   = 14 * time.Second // leaves a second to decide, write and reply
 	knownWait     = 2 * time.Second  // how long a lookup waits where a last known state can stand in
 	stsTimeout    = 90 * time.Second // TXT lookup and fetch; the fetch has its own 60 s
-	maxFetches    = 512              // at a time, of lookups and the refresher together
+	maxFetches    = 512              // at a time, that lookups wait for; and as many that they do not any more
 	pendingFor    = time.Minute      // how long an answer stands that a running fetch may still change
 )
 

@@ -106,7 +106,7 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, why o
 	if txt.Found && wantsFetch(m.ledger.get(domain).STS, txt.Record.ID, checked, why) {
 		got = m.fetch(ctx, cfg.Fetcher, domain, why)
 		if ctx.Err() != nil {
-			return nil, nil // says nothing about the policy host
+			return nil, nil
 		}
 	}
 	_ = m.learn(domain, used, asNeeded, func(rec *store.Record) {
@@ -171,19 +171,51 @@ type fetched struct {
 // it from its work.
 func (m *Map) fetch(ctx context.Context, f Fetcher, domain string, why occasion) (out fetched) {
 	if why == onLookup {
-		select {
-		case m.fetches <- struct{}{}:
-			defer func() { <-m.fetches }()
-		case <-ctx.Done():
-			return fetched{}
-		}
+		held, leave := m.takePlace(ctx)
+		defer leave()
+		ctx = held
+	}
+	if ctx.Err() != nil {
+		return fetched{}
 	}
 	began := m.clock.now()
 	out.policy, out.err = f.Fetch(ctx, domain)
-	if ctx.Err() == nil {
-		m.observer.Fetched(domain, why != onLookup, m.clock.now().Sub(began), out.err)
+	if ctx.Err() != nil {
+		return fetched{} // given up: says nothing about the policy host
 	}
+	m.observer.Fetched(domain, why != onLookup, m.clock.now().Sub(began), out.err)
 	return out
+}
+
+// takePlace waits for one of the places of fetches that a lookup waits for. When
+// none can be waiting any more, the fetch moves to the places of the late ones,
+// and the context returned ends where those are taken. So, however many policy
+// hosts hang, the places that matter are free again within seconds.
+func (m *Map) takePlace(ctx context.Context) (_ context.Context, leave func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	select {
+	case m.fetches <- struct{}{}:
+	case <-ctx.Done():
+		return ctx, cancel
+	}
+	place, moved := m.fetches, make(chan struct{})
+	late := time.AfterFunc(m.config.Load().FetchWait+time.Second, func() {
+		defer close(moved)
+		select {
+		case m.lateFetches <- struct{}{}:
+			<-m.fetches
+			place = m.lateFetches
+		default:
+			cancel()
+		}
+	})
+	return ctx, func() {
+		if !late.Stop() {
+			<-moved
+		}
+		<-place
+		cancel()
+	}
 }
 
 // note notes the outcome. A failure never ends or shortens a policy (8461 §5.1).

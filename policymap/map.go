@@ -80,7 +80,10 @@ type Map struct {
 	// domain, however many want the same.
 	cold, dane singleflight.Group
 	looking    map[string]*stsFlight // mu
-	fetches    chan struct{}         // one token for each fetch under way for a lookup
+
+	// One token for each fetch under way for a lookup, while that waits and
+	// when it does not wait any more.
+	fetches, lateFetches chan struct{}
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -98,6 +101,7 @@ func New(o Options) *Map {
 		concurrency: o.Concurrency,
 		alarm:       alarm{ring: make(chan struct{}, 1)},
 		fetches:     make(chan struct{}, maxFetches),
+		lateFetches: make(chan struct{}, maxFetches),
 		looking:     make(map[string]*stsFlight),
 	}
 	if m.observer == nil {

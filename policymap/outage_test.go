@@ -90,6 +90,24 @@ _25._tcp.mx.full.test. 86400 IN TLSA `+tlsa, func(t *testing.T, h *host) {
 	})
 }
 
+// Hostile domains whose policy hosts hang cannot keep others from their first
+// policy for longer than a lookup waits.
+func TestHangingPolicyHostsMakeRoom(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		for i := range 3 * maxFetches {
+			d := fmt.Sprintf("evil%d.test", i)
+			h.Zone(d + ". IN MX 10 mx.plain.test.")
+			h.PolicyHost(d, enforce).Fault(lab.HostFault{Stall: lab.AtConnect})
+			go h.ask(d)
+		}
+		h.after(time.Second)
+		h.want("plain.test", "NOTFOUND ") // after fetch.wait: its fetch waits for a place
+		h.after(15 * time.Second)
+		h.want("plain.test", secure)
+	})
+}
+
 // More workers than a batch has records: what is being refreshed still looks
 // due, and must not hide the rest, nor be asked for again and again.
 func TestManyRefreshers(t *testing.T) {
