@@ -209,6 +209,8 @@ func TestFailedFetchIsNotRepeated(t *testing.T) {
 		h.memory = 1
 		ph := h.PolicyHost("plain.test", enforce)
 		ph.Fault(lab.HostFault{Status: 503})
+		// A hit after its TTL looks at the record again, but not at the host.
+		h.Replace("_mta-sts.plain.test", "TXT", fmt.Sprintf(`_mta-sts.plain.test. 60 IN TXT "v=STSv1; id=%s;"`, ph.ID()))
 		for range 4 {
 			h.want("plain.test", "NOTFOUND ")
 			h.after(70 * time.Second)
@@ -233,6 +235,9 @@ func TestNullMXAbandonsTheFetch(t *testing.T) {
 		}
 		h.after(10 * time.Second)
 		h.want("null.test", "NOTFOUND ")
+		if rec, err := h.store.Get("null.test"); err != nil || rec.STS != nil && rec.STS.Policy != nil {
+			t.Errorf("the policy was fetched all the same: %+v, %v", rec, err)
+		}
 	})
 }
 
@@ -310,6 +315,10 @@ func TestMaxAgeZero(t *testing.T) {
 		h.want("plain.test", secure)
 		if n := ph.Requests(); n != 2 {
 			t.Errorf("%d fetches, want one for each lookup", n)
+		}
+		h.after(2 * time.Second)
+		if rec, err := h.store.Get("plain.test"); err != nil || rec.STS == nil || rec.STS.Policy != nil {
+			t.Errorf("kept %+v, %v", rec.STS, err)
 		}
 		ph.Fault(lab.HostFault{Refuse: true})
 		h.want("plain.test", "NOTFOUND ")

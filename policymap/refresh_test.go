@@ -470,6 +470,32 @@ func TestFetchTimeInTheFuture(t *testing.T) {
 }
 
 // The schedule as a function of times (§7), without a loop around it.
+// §7: what is fetched together is not fetched again together, and a domain has
+// its own time however often that is computed.
+func TestJitter(t *testing.T) {
+	times := make(map[time.Duration]bool)
+	for i := range 1000 {
+		domain := fmt.Sprintf("d%d.test", i)
+		d := jitter(domain, day)
+		if d > day || d < day*9/10 || d != jitter(domain, day) {
+			t.Fatalf("%s: %v", domain, d)
+		}
+		times[d] = true
+	}
+	if len(times) < 500 {
+		t.Errorf("%d times for 1000 domains", len(times))
+	}
+}
+
+// §7: a fetch time in the future counts as now.
+func TestFetchedInTheFuture(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := store.STS{Policy: []byte(enforce), FetchedAt: now.Add(365 * day), CheckedAt: now.Add(365 * day), TXTTTL: time.Hour}
+	if f := readSTS(&s, now); !f.until.Equal(now.Add(7*day)) || f.recheck.After(now.Add(day)) {
+		t.Errorf("in force until %v, looked at again %v", f.until, f.recheck)
+	}
+}
+
 func TestWhenNext(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	plan := schedule{interval: day, unusedFor: 30 * day}
