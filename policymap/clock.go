@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
 )
 
@@ -134,7 +135,7 @@ func moveTimes(rec *store.Record, move func(time.Time) time.Time) (moved bool) {
 	shift(&rec.LastUsed)
 	if rec.STS != nil {
 		sts := *rec.STS
-		shift(&sts.FetchedAt)
+		moved = moveFetch(&sts, move) || moved
 		shift(&sts.CheckedAt)
 		shift(&sts.FailedAt)
 		rec.STS = &sts
@@ -146,6 +147,25 @@ func moveTimes(rec *store.Record, move func(time.Time) time.Time) (moved bool) {
 		d.ExpiresAt = d.KnownAt.Add(ttl)
 	}
 	return moved
+}
+
+// moveFetch moves the time of a fetch. Forward that prolongs the policy, if the
+// clock was not wrong but the host slept: so one step is followed, however far
+// it goes, and others until the next fetch only up to max_age in all.
+func moveFetch(s *store.STS, move func(time.Time) time.Time) bool {
+	to := move(s.FetchedAt)
+	by := to.Sub(s.FetchedAt)
+	if by == 0 {
+		return false
+	}
+	if by > 0 && s.Moved > 0 {
+		if p, err := mtasts.ParsePolicy(s.Policy); err != nil || s.Moved+by > p.MaxAge {
+			return false
+		}
+	}
+	s.FetchedAt = to
+	s.Moved += max(by, 0)
+	return true
 }
 
 func cloneRecord(rec store.Record) store.Record {

@@ -228,7 +228,8 @@ func (f fetched) note(s *store.STS, now time.Time, why occasion) {
 		}
 	case f.policy != nil:
 		s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
-		s.Policy, s.PolicyID, s.FetchedAt, s.EndTold = f.policy.Body, s.TXTID, now, false
+		s.Policy, s.PolicyID, s.FetchedAt = f.policy.Body, s.TXTID, now
+		s.EndTold, s.Moved = false, 0
 		if f.policy.Policy.MaxAge == 0 {
 			s.Policy, s.PolicyID = nil, ""
 		}

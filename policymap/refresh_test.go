@@ -496,6 +496,27 @@ func TestFetchedInTheFuture(t *testing.T) {
 	}
 }
 
+// §7: no policy becomes immortal, not even on a host that sleeps every night,
+// where the wall clock goes on and the monotonic one does not.
+func TestPolicyEndsOnAHostThatSleeps(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		var slept atomic.Int64
+		h.stop()
+		h.wall = func() time.Time { return time.Now().Add(time.Duration(slept.Load())) }
+		h.start()
+		ph := h.PolicyHost("plain.test", withMaxAge(enforce, 86400))
+		h.want("plain.test", secure)
+		ph.Fault(lab.HostFault{Refuse: true})
+		for range 3 {
+			h.after(4 * time.Hour)
+			slept.Add(int64(20 * time.Hour))
+			h.after(2 * time.Minute)
+			h.ask("plain.test")
+		}
+		h.want("plain.test", "NOTFOUND ")
+	})
+}
+
 func TestWhenNext(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	plan := schedule{interval: day, unusedFor: 30 * day}

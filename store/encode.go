@@ -56,6 +56,7 @@ const (
 	tagFailures
 	tagError
 	tagEndTold
+	tagMoved
 )
 
 const (
@@ -149,7 +150,8 @@ func encodeSTS(s *STS) []byte {
 	b = appendTime(b, tagFailedAt, s.FailedAt)
 	b = appendInt(b, tagFailures, int64(min(max(s.Failures, 0), math.MaxInt32)))
 	b = appendString(b, tagError, s.Error)
-	return appendBool(b, tagEndTold, s.EndTold)
+	b = appendBool(b, tagEndTold, s.EndTold)
+	return appendInt(b, tagMoved, max(s.Moved, 0).Milliseconds())
 }
 
 func decodeSTS(b []byte) (*STS, error) {
@@ -167,9 +169,7 @@ func decodeSTS(b []byte) (*STS, error) {
 		case tagCheckedAt:
 			s.CheckedAt, err = decodeTime(v)
 		case tagTXTTTL:
-			var ms int64
-			ms, err = decodeInt[int64](v, int64(math.MaxInt64/time.Millisecond))
-			s.TXTTTL = time.Duration(ms) * time.Millisecond
+			s.TXTTTL, err = decodeDuration(v)
 		case tagTXTError:
 			s.TXTError = string(v)
 		case tagFailedID:
@@ -182,6 +182,8 @@ func decodeSTS(b []byte) (*STS, error) {
 			s.Error = string(v)
 		case tagEndTold:
 			s.EndTold, err = decodeBool(v)
+		case tagMoved:
+			s.Moved, err = decodeDuration(v)
 		}
 		return err
 	})
@@ -311,6 +313,11 @@ func decodeInt[T ~int | ~int64 | ~uint8 | ~uint16](v []byte, most int64) (T, err
 func decodeBool(v []byte) (bool, error) {
 	n, err := decodeInt[int](v, 1)
 	return n == 1, err
+}
+
+func decodeDuration(v []byte) (time.Duration, error) {
+	ms, err := decodeInt[int64](v, int64(math.MaxInt64/time.Millisecond))
+	return time.Duration(ms) * time.Millisecond, err
 }
 
 // seal fills in the header of an encoded record.

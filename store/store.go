@@ -37,7 +37,8 @@ type STS struct {
 	Failures int       // in a row
 	Error    string    // reason of the last failure
 
-	EndTold bool // the operator of this host has been told that Policy is over; not exported
+	Moved   time.Duration // by how much FetchedAt was moved along with steps of this host's clock; not exported
+	EndTold bool          // the operator of this host has been told that Policy is over; not exported
 }
 
 // DANE are the DANE facts for one way of asking for the domain.

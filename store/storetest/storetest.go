@@ -109,6 +109,7 @@ func full(domain string) store.Record {
 			Failures:  7,
 			Error:     "certificate: expired",
 			EndTold:   true,
+			Moved:     time.Hour,
 		},
 		DANE: []store.DANE{
 			{Port: 25, State: 2, Detail: "2 hosts", KnownAt: at, ExpiresAt: at.Add(time.Hour)},
