@@ -58,7 +58,7 @@ func (c *Config) settings() []setting {
 		{"cache.path", "The database.", scalar(&c.Cache.Path, "an absolute path", parsePath, asIs)},
 		{"cache.max_entries", "Domains kept at most.", number(&c.Cache.MaxEntries, 1000, 100_000_000)},
 
-		{"refresh.interval", "How often every MTA-STS policy is fetched again.", duration(&c.Refresh.Interval, time.Minute, 720*time.Hour)},
+		{"refresh.interval", "How often every MTA-STS policy is fetched again. A change holds for each from its next fetch on.", duration(&c.Refresh.Interval, time.Minute, 720*time.Hour)},
 		{"refresh.unused_for", "A domain that nobody asked for so long is left to expire.", duration(&c.Refresh.UnusedFor, time.Hour, 8784*time.Hour)},
 
 		{"policy.insecure_mx", "Which standard binds when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
