@@ -53,24 +53,6 @@ func TestNextHopNothingToKnow(t *testing.T) {
 	}
 }
 
-func FuzzParseNextHop(f *testing.F) {
-	for _, s := range []string{"example.test", "[a.test]:587", "bücher.test:smtp", ".x", "[IPv6:::1]", "1.2.3.4", "a:b:c", "\x00"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, key string) {
-		hop, ok := ParseNextHop(key)
-		if !ok {
-			return
-		}
-		if hop.Port == 0 || !validHostName(hop.Domain) || hop.Domain != strings.ToLower(hop.Domain) {
-			t.Errorf("%q: got %+v", key, hop)
-		}
-		if again, ok := ParseNextHop(hop.String()); !ok || again != hop {
-			t.Errorf("%q: %q does not parse back to %+v", key, hop.String(), hop)
-		}
-	})
-}
-
 // §5: overrides are matched against the host without brackets and port; the
 // longest match wins; ".parent" covers children only.
 func TestOverrideMatch(t *testing.T) {

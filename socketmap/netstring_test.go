@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tlspolicyd/internal/lab/postfix"
 )
 
 func TestCutNetstring(t *testing.T) {
@@ -204,5 +206,11 @@ func checkAll(t *testing.T, in []byte, size int) {
 	}
 	if !bytes.Equal(out, want) {
 		t.Fatalf("replies %.200q, want %.200q", out, want)
+	}
+	// What leaves is netstrings to Postfix as well.
+	for len(out) > 0 {
+		if _, out, err = postfix.ReadNetstring(out); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -317,8 +317,13 @@ func FuzzDump(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, rec := range recs {
-			if _, err := store.EncodeRecord(rec); err != nil {
+			encoded, err := store.EncodeRecord(rec)
+			if err != nil {
 				t.Fatal(err)
+			}
+			stored, err := store.DecodeRecord(rec.Domain, encoded)
+			if diff := cmp.Diff(rec, stored, cmpopts.EquateApproxTime(0)); err != nil || diff != "" {
+				t.Errorf("%v; what is stored differs:\n%s", err, diff)
 			}
 			if err := w.write(rec); err != nil {
 				t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/lab/postfix"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
@@ -308,6 +310,25 @@ func TestAResolverThatCouldHaveAPort(t *testing.T) {
 	}
 }
 
+// checkOverride has Postfix read an override that was accepted: mail for a
+// domain whose policy it cannot read waits.
+func checkOverride(t *testing.T, name, policy string) {
+	if policy == OverrideSkip || policy == OverrideLookup {
+		return
+	}
+	r, err := postfix.ParseReply([]byte("OK " + policy))
+	if err != nil || r.Status != postfix.OK {
+		t.Errorf("%s: %q as a reply: %+v, %v", name, policy, r, err)
+	}
+	p, err := postfix.ParsePolicy(r.Data)
+	if err != nil {
+		t.Errorf("%s: accepted, and Postfix refuses %q: %v", name, policy, err)
+	}
+	if p.Type != "" || p.Strings != nil || p.MXPatterns != nil {
+		t.Errorf("%s: %q has attributes of an MTA-STS policy", name, policy)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/*.toml", "testdata/bad/*.toml"} {
 		files, err := filepath.Glob(pattern)
@@ -336,6 +357,9 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("no printable line: %q", s)
 			}
 			return
+		}
+		for name, policy := range c.Override {
+			checkOverride(t, name, policy)
 		}
 		var b bytes.Buffer
 		if err := c.WriteTOML(&b); err != nil {

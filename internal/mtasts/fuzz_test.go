@@ -3,25 +3,63 @@ package mtasts
 import (
 	"bytes"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// grammar is sts-text-record of 8461 §3.1 as a regular expression, with blanks
+// tolerated at the end. The first group is the list of fields.
+func grammar() *regexp.Regexp {
+	const field = `[A-Za-z0-9][A-Za-z0-9_.-]{0,31}=[\x21-\x3a\x3c\x3e-\x7e]+`
+	return regexp.MustCompile(`\Av=STSv1((?:[ \t]*;[ \t]*` + field + `)+)[ \t]*;?[ \t]*\z`)
+}
+
+// byGrammar is the id of the one record among txts, or "" where there is none:
+// 8461 §3.1 read once more, without the parser.
+func byGrammar(txts ...[]byte) string {
+	begins := regexp.MustCompile(`\Av=STSv1[ \t]*;`)
+	var record []byte
+	for _, txt := range txts {
+		if begins.Match(txt) {
+			if record != nil {
+				return ""
+			}
+			record = txt
+		}
+	}
+	m := grammar().FindSubmatch(record)
+	if m == nil {
+		return ""
+	}
+	for field := range strings.SplitSeq(string(m[1]), ";") {
+		if id, ok := strings.CutPrefix(strings.Trim(field, " \t"), "id="); ok {
+			if regexp.MustCompile(`\A[A-Za-z0-9]{1,32}\z`).MatchString(id) {
+				return id
+			}
+			return "" // of a repeated field the first one counts
+		}
+	}
+	return ""
+}
 
 func FuzzParseRecord(f *testing.F) {
 	f.Add([]byte("v=STSv1; id=20160831085700Z;"), []byte("v=spf1 -all"))
 	f.Add([]byte("v=STSv1 ;id=a; x=y"), []byte("v=STSv1; id=b"))
 	f.Add([]byte("v=STSv1;;\t=\x00"), []byte(""))
-	id := regexp.MustCompile(`^[A-Za-z0-9]{1,32}$`)
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		rec, err := ParseRecord([][]byte{a, b})
+		if want := byGrammar(a, b); rec.ID != want || (err == nil) != (want != "") {
+			t.Errorf("id %q, %v; by the grammar %q", rec.ID, err, want)
+		}
 		if err != nil {
 			checkLine(t, err.Error())
 			return
-		}
-		if !id.MatchString(rec.ID) {
-			t.Errorf("id %q", rec.ID)
 		}
 		// The order in which a resolver hands records out does not matter.
 		if again, err := ParseRecord([][]byte{b, a}); err != nil || again != rec {
@@ -33,6 +71,41 @@ func FuzzParseRecord(f *testing.F) {
 	})
 }
 
+// policyByGrammar is 8461 §3.2 read once more, with the tolerances of
+// docs/behaviour.md §3: what the file says, or false where it is invalid.
+func policyByGrammar(file []byte) (mode string, age uint64, mx []string, ok bool) {
+	text := string(file)
+	if !utf8.ValidString(text) || strings.HasPrefix(text, "\ufeff") {
+		return "", 0, nil, false
+	}
+	text = strings.TrimRight(strings.ReplaceAll(text, "\r\n", "\n"), " \t\n") // blank lines at the end
+	line := regexp.MustCompile(`\A([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)[ \t]*\z`)
+	host := regexp.MustCompile(`\A(?:\*\.)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\z`)
+	first := map[string]string{}
+	for l := range strings.SplitSeq(text, "\n") {
+		m := line.FindStringSubmatch(l)
+		if m == nil {
+			return "", 0, nil, false
+		}
+		if _, seen := first[m[1]]; !seen {
+			first[m[1]] = m[2]
+		}
+		if m[1] != "mx" {
+			continue
+		}
+		name := strings.TrimPrefix(m[2], "*.")
+		if !host.MatchString(m[2]) || len(name) > 253 || strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") == "" {
+			return "", 0, nil, false
+		}
+		mx = append(mx, strings.ToLower(m[2]))
+	}
+	mode = first["mode"]
+	digits := regexp.MustCompile(`\A[0-9]{1,10}\z`).MatchString(first["max_age"])
+	age, _ = strconv.ParseUint(first["max_age"], 10, 64)
+	ok = first["version"] == "STSv1" && digits && (mode == "none" || (mode == "enforce" || mode == "testing") && len(mx) > 0)
+	return mode, min(age, 31557600), mx, ok
+}
+
 func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte("version: STSv1\nmode: enforce\nmx: mail.example.test\nmx: *.Example.test\nmax_age: 604800\n"))
 	f.Add([]byte("max_age:1\r\nmode:\tnone \r\nversion: STSv1\r\nx: {y} z\r\n\r\n"))
@@ -41,6 +114,13 @@ func FuzzParsePolicy(f *testing.F) {
 	pattern := regexp.MustCompile(`^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$`)
 	f.Fuzz(func(t *testing.T, file []byte) {
 		p, err := ParsePolicy(file)
+		mode, age, mx, ok := policyByGrammar(file)
+		if ok != (err == nil) {
+			t.Fatalf("%v, but by the grammar valid: %v", err, ok)
+		}
+		if ok && (string(p.Mode) != mode || p.MaxAge != time.Duration(age)*time.Second || !slices.Equal(p.MX, mx)) {
+			t.Errorf("%+v; by the grammar mode %s, max_age %d, mx %q", p, mode, age, mx)
+		}
 		if err != nil {
 			checkLine(t, err.Error())
 			return
