@@ -5,13 +5,14 @@
 # make e2e     real DNS servers, a real web server, real Postfix
 # make bench   the figures of docs/figures.md
 # make fuzz    every parser of outside bytes, FUZZTIME each
+# make faults  writes what the network's faults lead to into docs/faults.md
 
 GO       ?= go
 FUZZTIME ?= 10s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS   = -X main.version=$(VERSION)
 
-.PHONY: all build run test unit demo check lint vuln race e2e bench fuzz clean
+.PHONY: all build run test unit demo check lint vuln race e2e bench fuzz faults clean
 
 all: build
 
@@ -58,8 +59,11 @@ bench:
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \
 	for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-	echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+	echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$pkg || exit 1; \
 	done; done
+
+faults:
+	FAULTS_TABLE=write $(GO) test -count=1 -run TestNetworkFaults ./policymap
 
 clean:
 	rm -rf bin

@@ -97,10 +97,13 @@ func (w *World) record(q Query, name string, qtype uint16) {
 	}
 }
 
-// reply is what a question leads to: messages to send after a delay.
+// reply is what a question leads to, after a delay.
 type reply struct {
-	messages [][]byte
 	delay    time.Duration
+	messages [][]byte
+	stray    []byte        // sent first, from where the question did not go
+	framing  framing       // over a stream
+	again    time.Duration // the messages are sent again and again, this far apart; 0: once
 }
 
 // resolver is one of the world's resolvers as reached over one transport.
@@ -142,7 +145,9 @@ func (w *World) ask(raw []byte, r resolver) reply {
 	if d, ok := w.delays[name]; ok {
 		delay = d
 	}
-	return reply{messages: wire(msg, &req, r.udp, fault), delay: delay}
+	rep := wire(msg, &req, r.udp, fault)
+	rep.delay = delay
+	return rep
 }
 
 // answer builds the answer to a question. w.mu is held.
@@ -167,6 +172,13 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 	case FormErr:
 		m.Rcode = dns.RcodeFormatError
 		return m
+	case LongChain:
+		for range maxAliases * 4 {
+			next := nextAlias(name)
+			m.Answer = append(m.Answer, alias(name, next))
+			name = next
+		}
+		return m
 	case CNAMELoop:
 		m.Answer = []dns.RR{alias(name, "loop."+name), alias("loop."+name, name)}
 	case EndlessCNAMEs:
@@ -177,6 +189,8 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 	default:
 		if fault == Huge {
 			m.Answer = hugeRecords(name, q.Qtype)
+		} else if fault == Expanding {
+			m.Answer = expandingRecords(name, q.Qtype)
 		} else if strings.HasSuffix(name, endless) {
 			m.Answer = []dns.RR{alias(name, nextAlias(name))}
 		}
@@ -281,49 +295,4 @@ func (z *zone) sign(rrs []dns.RR) []dns.RR {
 		})
 	}
 	return out
-}
-
-// wire packs an answer as the transport and the fault want it.
-func wire(m, req *dns.Msg, udp bool, fault Fault) [][]byte {
-	switch {
-	case fault == Drop:
-		return nil
-	case fault == WrongQuestion:
-		m.Question = []dns.Question{{Name: "other.invalid.", Qtype: m.Question[0].Qtype, Qclass: dns.ClassINET}}
-	case fault == TruncateAll, fault == Truncate && udp:
-		m.Truncated = true
-		m.Answer, m.Ns = nil, nil
-	}
-	size := dns.MaxMsgSize
-	if udp {
-		size = dns.MinMsgSize
-		if opt := req.IsEdns0(); opt != nil {
-			size = max(size, int(opt.UDPSize()))
-		}
-	}
-	m.Truncate(size) // sets TC where records had to go
-	right := pack(m)
-	switch fault {
-	case Garbage:
-		return [][]byte{append(right[:2:2], "no message at all"...)}
-	case WrongID:
-		return [][]byte{underOtherID(right)}
-	case SpoofFirst:
-		return [][]byte{underOtherID(right), right}
-	}
-	return [][]byte{right}
-}
-
-func underOtherID(msg []byte) []byte {
-	other := slices.Clone(msg)
-	other[0] ^= 0xff
-	return other
-}
-
-func pack(m *dns.Msg) []byte {
-	b, err := m.Pack()
-	if err != nil {
-		panic("lab: answer does not pack: " + err.Error())
-	}
-	return b
 }

@@ -30,11 +30,8 @@ func (w *World) serveStream(c net.Conn, r resolver) {
 			}
 			turn <- struct{}{}
 			defer func() { <-turn }()
-			for _, m := range rep.messages {
-				framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...)
-				if _, err := c.Write(framed); err != nil {
-					return
-				}
+			if !w.send(c, rep) {
+				c.Close()
 			}
 		})
 	}
@@ -91,12 +88,33 @@ func (w *World) servePackets(pc net.PacketConn, r resolver) {
 			if !w.sleep(rep.delay) {
 				return
 			}
-			for _, m := range rep.messages {
-				if _, err := pc.WriteTo(m, from); err != nil {
+			if rep.stray != nil {
+				sendFrom("127.0.0.2:0", rep.stray, from)
+				sendFrom("127.0.0.1:0", rep.stray, from)
+			}
+			for {
+				for _, m := range rep.messages {
+					if _, err := pc.WriteTo(m, from); err != nil {
+						return
+					}
+				}
+				if rep.again == 0 || !w.sleep(rep.again) {
 					return
 				}
 			}
 		})
+	}
+}
+
+// sendFrom sends a datagram from a socket of its own.
+func sendFrom(address string, msg []byte, to net.Addr) {
+	pc, err := net.ListenPacket("udp", address)
+	if err != nil {
+		panic("lab: stray datagram: " + err.Error())
+	}
+	defer pc.Close()
+	if _, err := pc.WriteTo(msg, to); err != nil {
+		panic("lab: stray datagram: " + err.Error())
 	}
 }
 

@@ -12,22 +12,34 @@ import (
 type Fault uint32
 
 const (
-	ServFail      Fault = iota + 1 // SERVFAIL
-	Bogus                          // SERVFAIL as of a bad signature, with the extended error "DNSSEC Bogus" (RFC 8914 §4.7)
-	Refused                        // REFUSED
-	FormErr                        // FORMERR, as servers that know no EDNS say
-	NXDomain                       // NXDOMAIN, whatever records there are
-	Drop                           // no answer
-	WrongID                        // the right answer under another message ID
-	SpoofFirst                     // first an answer under another message ID, then the right one
-	WrongQuestion                  // the answer to another name's question
-	Garbage                        // bytes that are no DNS message, under the right ID
-	Truncate                       // TC and no records over UDP; TCP works
-	TruncateAll                    // TC and no records over UDP and TCP
-	CNAMELoop                      // two aliases that point to each other
-	EndlessCNAMEs                  // an alias to a name that is itself an alias to a new name, and so on
-	Huge                           // as many MX, A, AAAA or TLSA records as 64 KiB hold, or one TXT record of that size
-	NoSOA                          // a negative answer without SOA (RFC 2308 §5: it has no TTL)
+	ServFail        Fault = iota + 1 // SERVFAIL
+	Bogus                            // SERVFAIL as of a bad signature, with the extended error "DNSSEC Bogus" (RFC 8914 §4.7)
+	Refused                          // REFUSED
+	FormErr                          // FORMERR, as servers that know no EDNS say
+	NXDomain                         // NXDOMAIN, whatever records there are
+	Drop                             // no answer
+	WrongID                          // the right answer under another message ID
+	SpoofFirst                       // first an answer under another message ID, then the right one
+	WrongQuestion                    // the answer to another name's question
+	Garbage                          // bytes that are no DNS message, under the right ID
+	Truncate                         // TC and no records over UDP; TCP works
+	TruncateAll                      // TC and no records over UDP and TCP
+	CNAMELoop                        // two aliases that point to each other
+	EndlessCNAMEs                    // an alias to a name that is itself an alias to a new name, and so on
+	Huge                             // as many MX, A, AAAA or TLSA records as 64 KiB hold, or one TXT record of that size
+	NoSOA                            // a negative answer without SOA (RFC 2308 §5: it has no TTL)
+	WrongAddress                     // first a denial from another address and port, then the right answer; the network in memory drops the first, as a connected socket does
+	Flood                            // answers under another message ID without end, a millisecond apart
+	CountLies                        // more records promised in the header than there are
+	PointerLoop                      // a compression pointer to itself
+	LongChain                        // 48 aliases in one answer
+	TruncateRubbish                  // TC over UDP, with bytes that are no records; TCP works
+	LengthTooLong                    // TC over UDP; over TCP a length that promises more than comes
+	LengthTooShort                   // TC over UDP; over TCP a length that cuts the answer
+	StreamSilent                     // TC over UDP; TCP is never answered
+	StreamHangsUp                    // TC over UDP; TCP ends without an answer
+	StreamBreaks                     // TC over UDP; TCP ends in the middle of the answer
+	Expanding                        // TC over UDP; over TCP 64 KiB of compressed names that are a megabyte unpacked
 
 	faultMask Fault = 0xff
 )
@@ -92,6 +104,28 @@ func nextAlias(name string) string {
 		fmt.Sscanf(label, "c%d", &n) // zero for a name of another kind: the chain begins anew
 	}
 	return fmt.Sprintf("c%d%s", n+1, endless)
+}
+
+// expandingRecords is as many MX or CNAME records as 64 KiB hold, each with two
+// names of 250 bytes that compression makes two bytes of.
+func expandingRecords(name string, qtype uint16) []dns.RR {
+	long := strings.Repeat(strings.Repeat("x", 62)+".", 4)
+	head := dns.RR_Header{Name: name, Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: defaultTTL}
+	first := dns.RR(&dns.CNAME{Hdr: head, Target: long})
+	if qtype == dns.TypeMX {
+		head.Rrtype = dns.TypeMX
+		first = &dns.MX{Hdr: head, Mx: long}
+	}
+	rrs := []dns.RR{first}
+	for size := 1024; size < dns.MaxMsgSize-1024; size += 16 {
+		rr := dns.Copy(first)
+		rr.Header().Name = long
+		if mx, ok := rr.(*dns.MX); ok && len(rrs)%8 != 0 {
+			mx.Hdr.Name, mx.Preference = name, uint16(len(rrs))
+		}
+		rrs = append(rrs, rr)
+	}
+	return rrs
 }
 
 // hugeRecords fills a message of 64 KiB with records of the type, where it is

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,6 +52,7 @@ type World struct {
 	adOnlyByAD bool
 	queries    []Query
 	counts     map[question]int
+	received   map[uint16]*atomic.Int64 // bytes read by those who dialed, by port
 }
 
 // New returns a world with one resolver, at DNSAddr, and no names.
@@ -68,6 +70,7 @@ func New() *World {
 		faults:   map[question]Fault{},
 		delays:   map[string]time.Duration{},
 		counts:   map[question]int{},
+		received: map[uint16]*atomic.Int64{},
 	}
 	w.AddResolver(w.DNSAddr(), 0)
 	return w

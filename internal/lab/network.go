@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -84,10 +85,25 @@ func (w *World) Dial(ctx context.Context, network, address string) (net.Conn, er
 		}
 	}
 	client, server := newPipe(netAddr(local, udp), netAddr(addr, udp))
+	client.read = w.reads(addr.Port())
 	if !w.serve(s, server, network) {
 		return nil, fail(net.ErrClosed)
 	}
 	return client, nil
+}
+
+// Received returns how many bytes have been read so far, by all who dialed, from
+// services at a port.
+func (w *World) Received(port uint16) int64 { return w.reads(port).Load() }
+
+// reads is the count behind Received.
+func (w *World) reads(port uint16) *atomic.Int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.received[port] == nil {
+		w.received[port] = new(atomic.Int64)
+	}
+	return w.received[port]
 }
 
 // Silent makes attempts to connect to the addresses hang until the caller gives

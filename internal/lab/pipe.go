@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -17,6 +18,7 @@ const window = 64 << 10
 type conn struct {
 	in, out       *stream
 	local, remote net.Addr
+	read          *atomic.Int64 // bytes read from this end; nil: not counted
 }
 
 // newPipe returns the two ends of a connection.
@@ -26,7 +28,14 @@ func newPipe(client, server net.Addr) (*conn, *conn) {
 		&conn{in: up, out: down, local: server, remote: client}
 }
 
-func (c *conn) Read(b []byte) (int, error)  { return c.in.read(b) }
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.in.read(b)
+	if c.read != nil {
+		c.read.Add(int64(n))
+	}
+	return n, err
+}
+
 func (c *conn) Write(b []byte) (int, error) { return c.out.write(b) }
 func (c *conn) LocalAddr() net.Addr         { return c.local }
 func (c *conn) RemoteAddr() net.Addr        { return c.remote }

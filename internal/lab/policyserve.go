@@ -34,7 +34,14 @@ func (h *PolicyHost) serve(c net.Conn, _ string) {
 	h.conns++
 	fault := h.fault
 	h.w.mu.Unlock()
-	if fault.Stall == AtHandshake {
+	switch {
+	case fault.Stall == AtHandshake:
+		stall(c)
+		return
+	case fault.Hangup == AtHandshake:
+		return
+	case fault.NoTLS != "":
+		io.WriteString(c, fault.NoTLS)
 		stall(c)
 		return
 	}
@@ -86,6 +93,14 @@ func (h *PolicyHost) respond(c *tls.Conn, req *http.Request) bool {
 		stall(c)
 		return false
 	}
+	if fault.Hangup == AtHeaders {
+		c.NetConn().Close() // no close_notify
+		return false
+	}
+	if fault.Raw != "" {
+		h.sendRaw(c, fault)
+		return false
+	}
 	header, body, size := response(fault, policy, req)
 	if fault.EndlessHeader {
 		return endlessHeader(c, header)
@@ -108,6 +123,25 @@ func (h *PolicyHost) respond(c *tls.Conn, req *http.Request) bool {
 	}
 	_, err := io.Copy(c, body)
 	return err == nil && !fault.NoLength
+}
+
+// sendRaw writes what a fault has in the place of a response, and ends the
+// connection without close_notify.
+func (h *PolicyHost) sendRaw(c *tls.Conn, f HostFault) {
+	defer c.NetConn().Close()
+	if f.Drip > 0 {
+		h.drip(c, strings.NewReader(f.Raw), f.Drip)
+	} else if _, err := io.WriteString(c, f.Raw); err != nil {
+		return
+	}
+	if f.Stall == AtBody {
+		stall(c)
+	}
+	for f.Endless != "" {
+		if _, err := io.WriteString(c, f.Endless); err != nil {
+			return
+		}
+	}
 }
 
 // response returns the header, without the empty line, and the body with its
