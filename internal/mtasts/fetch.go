@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
@@ -94,11 +95,12 @@ func (f *Fetcher) fetch(ctx context.Context, host string, x *Exchange) (Policy, 
 		return Policy{}, failure
 	}
 	defer conn.Close()
-	session, failure := f.handshake(ctx, conn, host, x)
+	wire := &wireEnd{Conn: conn}
+	session, failure := f.handshake(ctx, wire, host, x)
 	if failure != nil {
 		return Policy{}, failure
 	}
-	if failure := get(ctx, session, x); failure != nil {
+	if failure := get(ctx, session, wire, x); failure != nil {
 		return Policy{}, failure
 	}
 	policy, err := ParsePolicy(x.Body)
@@ -154,8 +156,23 @@ func describe(chain []*x509.Certificate) *Certificate {
 	return c
 }
 
+// wireEnd notes that the connection below TLS has ended. Where TLS was ended by
+// close_notify first, nobody reads that far.
+type wireEnd struct {
+	net.Conn
+	seen atomic.Bool
+}
+
+func (w *wireEnd) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if err == io.EOF {
+		w.seen.Store(true)
+	}
+	return n, err
+}
+
 // get sends the request over the session and leaves the policy file in x.Body.
-func get(ctx context.Context, session *tls.Conn, x *Exchange) *FetchError {
+func get(ctx context.Context, session *tls.Conn, wire *wireEnd, x *Exchange) *FetchError {
 	start := time.Now()
 	// RoundTrip of a Transport that lives for one request: no redirects, no
 	// cookies, no cache (8461 §3.3) and no proxy from the environment.
@@ -188,6 +205,11 @@ func get(ctx context.Context, session *tls.Conn, x *Exchange) *FetchError {
 	x.Size = len(body)
 	x.Body = body[:min(len(body), MaxPolicySize)]
 	switch {
+	case err == nil && wire.seen.Load() && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0:
+		// Anybody on the way can cut the connection, and with it the file. A body
+		// without a length is whole only after close_notify (9112 §9.8).
+		err = errors.New("cut off, with neither a length nor the end of TLS before it")
+		fallthrough
 	case err != nil:
 		return broken(ctx, x, StageHTTP, fmt.Sprintf("reading the policy file, after %d bytes", len(body)), err)
 	case len(body) > MaxPolicySize:

@@ -103,6 +103,8 @@ func TestFetchAccepts(t *testing.T) {
 		{"exactly 64 KiB", goodFile + padding, lab.HostFault{}},
 		{"59 seconds before the header", goodFile, lab.HostFault{Delay: 59 * time.Second}},
 		{"a slow body that ends in time", goodFile, lab.HostFault{Drip: time.Second / 2}},
+		{"no length, and TLS ended in order", goodFile, lab.HostFault{NoLength: true}},
+		{"no length, and TLS 1.2 ended in order", goodFile, lab.HostFault{NoLength: true, TLSMax: tls.VersionTLS12}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
@@ -117,6 +119,8 @@ func TestFetchAccepts(t *testing.T) {
 
 // BEHAVIOUR §3, the GET line: each condition by itself.
 func TestFetchRefuses(t *testing.T) {
+	// What is left of the file is a valid policy with another max_age.
+	cut := "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + goodFile[:len(goodFile)-4]
 	oneMore := goodFile + "x: " + strings.Repeat("y", MaxPolicySize-len(goodFile)-len("x: ")) + "\n"
 	for _, tc := range []struct {
 		name   string
@@ -148,6 +152,8 @@ func TestFetchRefuses(t *testing.T) {
 		{"8 MiB", goodFile, lab.HostFault{Size: 8 << 20}, StageSize, "larger than 65536 bytes"},
 		{"endless header", goodFile, lab.HostFault{EndlessHeader: true}, StageHTTP, "header"},
 		{"connection ends inside the body", goodFile, lab.HostFault{CloseEarly: true}, StageHTTP, "reading the policy file, after "},
+		{"no length, and the connection cut", goodFile, lab.HostFault{Raw: cut}, StageHTTP, "cut off"},
+		{"no length, and the connection cut, TLS 1.2", goodFile, lab.HostFault{Raw: cut, TLSMax: tls.VersionTLS12}, StageHTTP, "cut off"},
 		{"invalid policy", "version: STSv1\nmode: enfroce\n", lab.HostFault{}, StagePolicy, `policy file line 2: mode "enfroce": want enforce, testing or none`},
 		{"empty policy", "", lab.HostFault{}, StagePolicy, "policy file: no version line"},
 	} {
