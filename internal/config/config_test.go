@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -306,6 +307,23 @@ func TestAResolverThatCouldHaveAPort(t *testing.T) {
 		}
 		if err != nil || formatServer(got) != want {
 			t.Errorf("%s: got %s, %v; want %s", in, formatServer(got), err, want)
+		}
+	}
+}
+
+// Errors end up in the journal and in systemctl status: no password in them.
+func TestErrorsKeepTheProxyPassword(t *testing.T) {
+	for _, proxy := range []string{
+		"http://user:s3cret@proxy.test:3128/x", "socks5://user:s3cret@proxy.test", "http://user:s3cret@proxy.test:99999",
+		"//user:s3cret@", "http://user:s3cret@", "http://user:pass@s3cret@proxy.test/x", "http://user:%s3cret@proxy.test",
+		"http://user:s3cret/@proxy.test", "http://user:" + strings.Repeat("s3cret", 100) + "@proxy.test",
+	} {
+		_, err := Parse([]byte("[fetch]\nproxy = "+strconv.Quote(proxy)+"\n"), "x.toml")
+		if len(proxy) < 100 && err == nil {
+			t.Errorf("%s is accepted", proxy)
+		}
+		if err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Error(err)
 		}
 	}
 }

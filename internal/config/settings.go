@@ -232,12 +232,13 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// show describes a value of the file in an error: quoted, on one line and of
-// bounded length.
+// show describes a value of the file in an error: quoted, on one line, of
+// bounded length, and without the password of a URL: errors of a reload are in
+// the journal, and in what every user is shown by systemctl status.
 func show(v any) string {
 	switch v := v.(type) {
 	case string:
-		return quote(v)
+		return quote(withoutUser(v))
 	case int64, float64, bool:
 		return fmt.Sprint(v)
 	case []any:
@@ -246,6 +247,17 @@ func show(v any) string {
 		return "a table"
 	}
 	return "a date or time"
+}
+
+// withoutUser takes what stands before the last "@" out of a URL, or of what was
+// meant to be one.
+func withoutUser(s string) string {
+	scheme, rest, ok := strings.Cut(s, "//")
+	at := strings.LastIndexByte(rest, '@')
+	if !ok || at < 0 {
+		return s
+	}
+	return scheme + "//..." + rest[at:]
 }
 
 // maxShown bounds a string of the file in an error, in bytes.
