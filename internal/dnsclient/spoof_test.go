@@ -1,0 +1,167 @@
+package dnsclient
+
+import (
+	"context"
+	"math/bits"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// Whoever cannot see a query must guess its id and its source port to forge the
+// answer (RFC 5452 §4). Held loosely: it must not fail by chance, and it must
+// see a counter, a fixed value, or a generator that repeats.
+func TestIDsAndPortsCannotBeGuessed(t *testing.T) {
+	const n = 1000
+	s := answering(t, "a.test. 60 A 192.0.2.1")
+	c := client(t, s)
+	for range n {
+		if _, err := c.Lookup(t.Context(), "a.test", dns.TypeA); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids, steps, ports := map[uint16]int{}, map[uint16]int{}, map[uint16]int{}
+	var ones [16]int
+	var last uint16
+	for _, q := range s.seen() {
+		id := q.msg.Id
+		ids[id]++
+		steps[id-last]++
+		ports[q.from.Port()]++
+		for bit := range ones {
+			ones[bit] += int(id >> bit & 1)
+		}
+		last = id
+	}
+	// Of 1,000 random values 992.4 differ on average; the variance is 7.5.
+	if len(ids) < 960 || len(steps) < 960 {
+		t.Errorf("%d different ids, %d different steps between them, of %d", len(ids), len(steps), n)
+	}
+	for bit, n1 := range ones { // 500 ± 8 standard deviations
+		if n1 < 370 || n1 > 630 {
+			t.Errorf("bit %d of the id is set %d times of %d", bit, n1, n)
+		}
+	}
+	// The kernel chooses among 28,232 ports by default (ip_local_port_range); a
+	// small range of ours would show.
+	if len(ports) < 200 {
+		t.Errorf("%d source ports for %d queries", len(ports), n)
+	}
+	spread := 0
+	for port := range ports {
+		spread |= int(port)
+	}
+	if bits.OnesCount(uint(spread)) < 12 {
+		t.Errorf("source ports differ in %b only", spread)
+	}
+}
+
+// An answer with the right id and question counts only from where the query
+// went (RFC 5452 §9.2): another address, and another port of the same one, are
+// somebody else.
+func TestAnswerFromElsewhereIsNone(t *testing.T) {
+	stray := map[string]net.PacketConn{}
+	for _, from := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
+		pc, err := net.ListenPacket("udp", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		stray[from] = pc
+	}
+	var s *server
+	s = serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
+		forged, err := message(t, q, dns.RcodeSuccess, "a.test. 60 A 203.0.113.66", "").Pack()
+		if err != nil {
+			t.Error(err)
+		}
+		to := net.UDPAddrFromAddrPort(s.seen()[len(s.seen())-1].from)
+		for from, pc := range stray {
+			// A connected socket may answer by ICMP; the write itself succeeds.
+			if _, err := pc.WriteTo(forged, to); err != nil {
+				t.Errorf("%s: %v", from, err)
+			}
+		}
+		return []*dns.Msg{message(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")}
+	})
+	for range 20 {
+		a, err := client(t, s).Lookup(t.Context(), "a.test", dns.TypeA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Records[0].(*dns.A).A.String(); got != "192.0.2.1" {
+			t.Fatalf("a forged answer was taken: %s", got)
+		}
+	}
+}
+
+// Only the configured servers are asked, whatever an answer points to.
+func TestOnlyConfiguredServersAreAsked(t *testing.T) {
+	s := serve(t, func(network string, q *dns.Msg) []*dns.Msg {
+		m := message(t, q, dns.RcodeSuccess, "", "a.test. 60 NS ns.a.test.")
+		m.Extra = records(t, "ns.a.test. 60 A 127.0.0.9")
+		m.RecursionAvailable = strings.HasPrefix(q.Question[0].Name, "b.")
+		m.Answer = records(t, map[string]string{"c.test.": "c.test. 60 CNAME b.test."}[q.Question[0].Name])
+		m.Truncated = network == "udp" && strings.HasPrefix(q.Question[0].Name, "t.")
+		return []*dns.Msg{m}
+	})
+	asked := map[string]int{}
+	c := newClient(t, Config{Servers: []netip.AddrPort{s.addr}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		asked[address]++
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}})
+	for _, name := range []string{"a.test", "b.test", "c.test", "t.test"} {
+		_, _ = c.Lookup(t.Context(), name, dns.TypeMX) // a referral is an error; what matters is who is asked
+	}
+	if len(asked) != 1 || asked[s.addr.String()] < 5 {
+		t.Errorf("asked %v, configured %s", asked, s.addr)
+	}
+}
+
+// Compression makes a message larger than its bytes. The worst that fits into
+// 64 KiB, thousands of records of one long name with bytes that the DNS library
+// hands out as four characters each, has a bound too.
+func TestUnpackingIsBounded(t *testing.T) {
+	q := query(dns.Question{Name: "q.test.", Qtype: dns.TypeMX, Qclass: dns.ClassINET}, true)
+	m := message(t, q, dns.RcodeSuccess, "", "")
+	p, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = p[:12+len("q.test.")+1+4] // without OPT
+	name := len(p)
+	record := func(owner []byte) {
+		p = append(p, owner...)
+		p = append(p, 0, 15, 0, 1, 0, 0, 0, 60, 0, 4, 0, 1, 0xc0|byte(name>>8), byte(name)) // MX 1 NAME
+	}
+	var long []byte
+	for range 3 {
+		long = append(append(long, 63), []byte(strings.Repeat("\x01", 63))...)
+	}
+	long = append(append(long, 61), []byte(strings.Repeat("\x01", 61))...)
+	record(append(long, 0))
+	n := 1
+	for ; len(p) < dns.MaxMsgSize-16; n++ {
+		record([]byte{0xc0 | byte(name>>8), byte(name)})
+	}
+	p[6], p[7] = byte(n>>8), byte(n) // ANCOUNT
+	p[10], p[11] = 0, 0
+
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	reply, err := parse(p, q)
+	runtime.ReadMemStats(&after)
+	if err != nil || len(reply.Answer) != n {
+		t.Fatalf("%d records of %d, %v", len(reply.Answer), n, err)
+	}
+	// Two names of 1,000 characters for each of 4,000 records, and how they are built.
+	if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
+		t.Errorf("%d bytes of message take %d MiB", len(p), used>>20)
+	} else {
+		t.Logf("%d records, %d KiB of message, %d KiB of memory in all", n, len(p)>>10, used>>10)
+	}
+}
