@@ -96,6 +96,52 @@ func TestFetchLooksUpTheNameOnce(t *testing.T) {
 	})
 }
 
+// Rebinding: a name that has a public address when it is checked and one of the
+// operator's network when it is used. Each fetch asks once, checks what it got,
+// and connects to that; the next one checks anew.
+func TestFetchAfterRebinding(t *testing.T) {
+	const public, private = "192.0.1.1", "127.0.0.1"
+	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
+		w.PolicyHost(domain, goodFile).AddAddr(netip.MustParseAddr(public))
+		inside := w.PolicyHost("inside.test", goodFile)
+		inside.AddName(host) // its certificate would do
+		inside.AddAddr(netip.MustParseAddr(private))
+		f.AllowNetworks = nil
+		var d dialed
+		f.Dial = d.through(w.Dial)
+		asked := 0
+		real := f.Resolver
+		f.Resolver = resolverFunc(func(ctx context.Context, name string, qtype uint16) (dnsclient.Answer, error) {
+			if qtype == dns.TypeA {
+				asked++
+				w.Replace(host, "A", []string{public, private}[(asked-1)%2])
+			}
+			return real.Lookup(ctx, name, qtype)
+		})
+		for range 3 {
+			d.forget()
+			if x := fetched(t, f, domain).Exchange; x.Connected.Addr().String() != public || !slices.Equal(d.list(), []string{public + ":443"}) {
+				t.Errorf("connected to %v, tried %v", x.Connected, d.list())
+			}
+			d.forget()
+			if failure := failed(t, f, domain, StageAddress); len(d.list()) != 0 {
+				t.Errorf("%v, and tried %v", failure, d.list())
+			}
+		}
+		if asked != 6 || inside.Connections() != 0 {
+			t.Errorf("A asked for %d times in 6 fetches, %d connections inside", asked, inside.Connections())
+		}
+		// Both at once: the public one is used, whichever comes first.
+		w.Replace(host, "A", private, public)
+		f.Resolver = real
+		d.forget()
+		fetched(t, f, domain)
+		if !slices.Equal(d.list(), []string{public + ":443"}) {
+			t.Errorf("tried %v", d.list())
+		}
+	})
+}
+
 // An IPv4-mapped address is one of IPv4 and treated as such.
 func TestFetchIPv4MappedAllowed(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {

@@ -72,6 +72,12 @@ func (d *dialed) through(next dialFunc) dialFunc {
 	}
 }
 
+func (d *dialed) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addrs = nil
+}
+
 func (d *dialed) list() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
