@@ -315,6 +315,29 @@ check_lookups() {
 	inside cp /tmp/good /etc/tlspolicyd/tlspolicyd.toml
 }
 
+# The unit's filter of system calls, with death in the place of EPERM: what the
+# daemon does does not touch it. Nobody answers DNS here, so HTTPS is not among
+# that; it takes no other calls than the control socket and DNS over TCP.
+check_system_calls() {
+	say "system calls"
+	local pid dropin=/run/systemd/system/tlspolicyd.service.d
+	inside mkdir -p "$dropin"
+	inside sh -c "printf '[Service]\nSystemCallErrorNumber=kill\n' >$dropin/kill.conf"
+	inside systemctl daemon-reload
+	inside systemctl restart tlspolicyd
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	inside sh -c 'tlspolicyd lookup example.test 2>/dev/null' | grep -q "^TEMP MX lookup" || die "DNS was not asked"
+	run sh -c 'tlspolicyd cache list && tlspolicyd cache export >/tmp/cache.jsonl && tlspolicyd cache import /tmp/cache.jsonl'
+	run systemctl reload tlspolicyd
+	until_true inside sh -c 'tlspolicyd lookup relay.test | grep -qx "OK encrypt"'
+	want "$pid" inside systemctl show -P MainPID tlspolicyd
+	inside systemctl stop tlspolicyd.socket tlspolicyd.service
+	want success inside systemctl show -P Result tlspolicyd.service
+	inside rm -r "$dropin"
+	inside systemctl daemon-reload
+	inside systemctl start tlspolicyd.socket tlspolicyd.service
+}
+
 # The rest of the quick start, then a message: smtp(8) runs chrooted and finds
 # the daemon. Without the daemon the message waits.
 check_postfix() {
@@ -394,6 +417,7 @@ say "install"
 quickstart 1
 check_installed
 check_lookups
+check_system_calls
 check_postfix
 check_upgrade
 check_remove
