@@ -124,7 +124,7 @@ func (e entry) apply(doc map[string]any, settings []setting, overrides overrides
 	case e.array && len(e.path) == 1:
 		return keyError{fmt.Errorf("this is an array of tables: want [%s]", e.key())}
 	case section == overrideSection && len(e.path) > 2:
-		return keyError{fmt.Errorf("a name with dots needs quotes: want %q", strings.Join(e.path[1:], "."))}
+		return keyError{fmt.Errorf("a name with dots needs quotes: want %s", quote(strings.Join(e.path[1:], ".")))}
 	case len(e.path) == 1 && e.value < 0:
 		return nil // a table's header
 	case len(e.path) == 1:
