@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ import (
 // None of them costs more than the policy: a failed fetch is an absence (8461
 // §3.3), and what is known goes on applying.
 func httpsOutages() []outage {
+	bomb := bomb()
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 	const chunked = head + "Transfer-Encoding: chunked\r\n\r\n"
 	all := []outage{
@@ -37,7 +39,7 @@ func httpsOutages() []outage {
 		{name: "certificate of 200 KiB", host: lab.HostFault{Cert: lab.Bulky}, bytes: 320 * kib},
 
 		{name: "header, a byte a second", host: lab.HostFault{Raw: head + "\r\n", Drip: time.Second}, wait: fetchWait},
-		{name: "body, a byte a second", host: lab.HostFault{Drip: time.Second}, wait: fetchWait},
+		{name: "body, a byte a second", host: lab.HostFault{Drip: 1010 * time.Millisecond}, wait: fetchWait},
 		{name: "header fields without end", host: lab.HostFault{EndlessHeader: true}},
 		{name: "a header line without end", host: lab.HostFault{Raw: head + "X: ", Endless: strings.Repeat("x", 4096)}},
 		{name: "20,000 header fields", host: lab.HostFault{Raw: head + strings.Repeat("a: b\r\n", 20000) + "\r\n"}},
@@ -61,8 +63,8 @@ func httpsOutages() []outage {
 		{name: "a length of 5 TB", host: lab.HostFault{Raw: head + "Content-Length: 5000000000000\r\n\r\n" + enforce}},
 
 		{name: "gzip, said so", host: lab.HostFault{Gzip: true}},
-		{name: "gzip bomb of 64 MiB, said so", host: lab.HostFault{Raw: head + "Content-Encoding: gzip\r\n\r\n" + bomb()}},
-		{name: "gzip bomb of 64 MiB, not said", host: lab.HostFault{Raw: head + "\r\n" + bomb()}},
+		{name: "gzip bomb of 64 MiB, said so", host: lab.HostFault{Raw: head + "Content-Encoding: gzip\r\n\r\n" + bomb}},
+		{name: "gzip bomb of 64 MiB, not said", host: lab.HostFault{Raw: head + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(bomb)) + bomb}},
 		{name: "redirect to itself", host: lab.HostFault{Redirect: "https://mta-sts.plain.test/.well-known/mta-sts.txt"}},
 		{name: "redirect into the operator's network", host: lab.HostFault{Redirect: "http://127.0.0.1/", Status: 307}},
 		{name: "status 404", host: lab.HostFault{Status: 404}},

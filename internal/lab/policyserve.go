@@ -39,6 +39,7 @@ func (h *PolicyHost) serve(c net.Conn, _ string) {
 		stall(c)
 		return
 	case fault.Hangup == AtHandshake:
+		c.Read(make([]byte, 1)) // the client has begun
 		return
 	case fault.NoTLS != "":
 		io.WriteString(c, fault.NoTLS)
