@@ -24,6 +24,7 @@ import (
 // equal compares settings by value.
 func diff(want, got Config) string {
 	return cmp.Diff(want, got, cmpopts.EquateEmpty(),
+		cmp.Comparer(func(a, b *url.Userinfo) bool { return a.String() == b.String() }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }))
 }
