@@ -269,7 +269,7 @@ func TestStopCutsLongRequests(t *testing.T) {
 	for i := range keys {
 		keys[i] = fmt.Sprintf("d%d.test", i)
 	}
-	d.Delay(time.Hour, ".")
+	d.Delay(time.Hour)
 	began := make(chan struct{})
 	result := make(chan error, 1)
 	go func() {
