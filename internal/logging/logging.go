@@ -6,7 +6,6 @@
 package logging
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -102,7 +101,7 @@ func New(w io.Writer, o Options) *Log {
 // newHandler returns a handler that hands over each record, formatted.
 func newHandler(o Options, put func(entry)) slog.Handler {
 	if o.Format == JSON {
-		return slog.NewJSONHandler(lineWriter(put), &slog.HandlerOptions{Level: o.Level})
+		return slog.NewJSONHandler(jsonLine(put), &slog.HandlerOptions{Level: o.Level})
 	}
 	return &lineHandler{put: put, level: o.Level, journal: o.Format == fields}
 }
@@ -202,13 +201,4 @@ func (l *Log) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// lineWriter is for log/slog's own handler, which writes each record with one
-// call of Write.
-type lineWriter func(entry)
-
-func (put lineWriter) Write(p []byte) (int, error) {
-	put(entry{line: bytes.Clone(p)})
-	return len(p), nil
 }

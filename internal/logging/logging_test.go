@@ -18,6 +18,7 @@ import (
 	"testing/slogtest"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/google/go-cmp/cmp"
@@ -312,6 +313,29 @@ func TestJSONIsOneObjectALine(t *testing.T) {
 	}
 	if n := strings.Count(b.String(), "\n"); n != 2 {
 		t.Errorf("%d lines, want 2", n)
+	}
+}
+
+// A terminal that shows the log obeys nobody's text, whatever the format, and a
+// program that reads JSON gets the text as it was.
+func TestLogsCommandNoTerminal(t *testing.T) {
+	const hostile = "\x1b[2J\u009b31m\x7f\u202e\u2066\U000e0001 \xff\r\n\u00e4"
+	for _, format := range []Format{Text, JSON, fields} {
+		var got entry
+		slog.New(newHandler(Options{Level: slog.LevelInfo, Format: format}, func(e entry) { got = e })).Info("m", hostile, hostile)
+		for _, r := range strings.TrimSuffix(string(got.line), "\n") {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%s: %q in %q", format, r, got.line)
+			}
+		}
+		if format != JSON {
+			continue
+		}
+		var back map[string]any
+		want := strings.ToValidUTF8(hostile, "\ufffd")
+		if err := json.Unmarshal(got.line, &back); err != nil || back[want] != want {
+			t.Errorf("%v: %q", err, back)
+		}
 	}
 }
 
