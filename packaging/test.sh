@@ -316,13 +316,14 @@ check_lookups() {
 }
 
 # The unit's filter of system calls, with death in the place of EPERM: what the
-# daemon does does not touch it. Nobody answers DNS here, so HTTPS is not among
-# that; it takes no other calls than the control socket and DNS over TCP.
+# daemon does does not touch it. Only Go's look at its limit of open files, at
+# the start, is let pass. Nobody answers DNS here, so HTTPS is not among what is
+# done; it takes no other calls than the control socket and DNS over TCP.
 check_system_calls() {
 	say "system calls"
 	local pid dropin=/run/systemd/system/tlspolicyd.service.d
 	inside mkdir -p "$dropin"
-	inside sh -c "printf '[Service]\nSystemCallErrorNumber=kill\n' >$dropin/kill.conf"
+	inside sh -c "printf '[Service]\nSystemCallFilter=prlimit64\nSystemCallErrorNumber=kill\n' >$dropin/kill.conf"
 	inside systemctl daemon-reload
 	inside systemctl restart tlspolicyd
 	pid=$(inside systemctl show -P MainPID tlspolicyd)
