@@ -54,7 +54,7 @@ check_machine() {
 
 install_tools() {
 	local missing=() p
-	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor mandoc shellcheck systemd; do
+	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor mandoc shellcheck strace systemd; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
@@ -316,18 +316,17 @@ check_lookups() {
 }
 
 # The unit's filter of system calls, with death in the place of EPERM: what the
-# daemon does does not touch it. Only Go's look at its limit of open files, at
-# the start, is let pass. Nobody answers DNS here, so HTTPS is not among what is
-# done; it takes no other calls than the control socket and DNS over TCP.
+# daemon does does not touch it. Nobody answers DNS here, so HTTPS is not among
+# that; packaging/syscalls.sh has seen to it.
 check_system_calls() {
 	say "system calls"
 	local pid dropin=/run/systemd/system/tlspolicyd.service.d
 	inside mkdir -p "$dropin"
-	inside sh -c "printf '[Service]\nSystemCallFilter=prlimit64\nSystemCallErrorNumber=kill\n' >$dropin/kill.conf"
+	inside sh -c "printf '[Service]\nSystemCallErrorNumber=kill\n' >$dropin/kill.conf"
 	inside systemctl daemon-reload
 	inside systemctl restart tlspolicyd
 	pid=$(inside systemctl show -P MainPID tlspolicyd)
-	inside sh -c 'tlspolicyd lookup example.test 2>/dev/null' | grep -q "^TEMP MX lookup" || die "DNS was not asked"
+	inside sh -c 'tlspolicyd lookup example.test 2>/dev/null; true' | grep -q "^TEMP MX lookup" || die "DNS was not asked"
 	run sh -c 'tlspolicyd cache list && tlspolicyd cache export >/tmp/cache.jsonl && tlspolicyd cache import /tmp/cache.jsonl'
 	run systemctl reload tlspolicyd
 	until_true inside sh -c 'tlspolicyd lookup relay.test | grep -qx "OK encrypt"'
@@ -411,6 +410,9 @@ check_machine
 install_tools
 make_root
 check_packages
+say "the system calls of the demo"
+"$go" build -o "$work/tlspolicyd" ./cmd/tlspolicyd
+GO=$go packaging/syscalls.sh "$work/tlspolicyd"
 check_dist
 boot
 check_without_postfix
