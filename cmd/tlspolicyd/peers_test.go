@@ -48,7 +48,7 @@ func TestNothingElseReachesOut(t *testing.T) {
 		"github.com/miekg/dns": {"Client", "Dial", "DialTimeout", "DialWithTLS", "Exchange", "ExchangeContext", "ExchangeConn"},
 	}
 	command := []string{"serve.go", "parts.go", "control.go", "listen.go", "reload.go", "journal.go", "notify.go", "dirs.go"}
-	notDaemon := []string{"internal/lab", "internal/e2e", "internal/finding", "internal/doctor", "internal/check"}
+	notDaemon := []string{"internal/lab", "internal/e2e", "internal/finding", "internal/doctor", "internal/check", "internal/load", "internal/smtpprobe", "internal/soak"}
 	found := map[string]bool{}
 	root := filepath.Join("..", "..")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
