@@ -153,6 +153,18 @@ func TestPolicyHostFaults(t *testing.T) {
 				t.Errorf("%q", body)
 			}
 		}},
+		{what: "bulky certificate", fault: lab.HostFault{Cert: lab.Bulky}, want: "valid for 4000 names"},
+		{what: "hangs up in the handshake", fault: lab.HostFault{Hangup: lab.AtHandshake}, want: "EOF"},
+		{what: "hangs up before the header", fault: lab.HostFault{Hangup: lab.AtHeaders}, want: "EOF"},
+		{what: "no TLS", fault: lab.HostFault{NoTLS: "SSH-2.0-x\r\n"}, want: "does not look like a TLS handshake"},
+		{what: "raw", fault: lab.HostFault{Raw: "HTTP/1.1 299 Own\r\n\r\nbody"}, want: "299 Own", check: func(t *testing.T, _ *http.Response, body string) {
+			if body != "body" {
+				t.Errorf("%q", body)
+			}
+		}},
+		{what: "raw, dripping", fault: lab.HostFault{Raw: "HTTP/1.1 200 OK\r\n\r\n", Drip: time.Millisecond}, want: "200", took: 19 * time.Millisecond},
+		{what: "raw, then silence", fault: lab.HostFault{Raw: "HTTP/1.1 200 OK\r\n", Stall: lab.AtBody}, want: "context deadline exceeded", took: limit},
+		{what: "raw without end", fault: lab.HostFault{Raw: "HTTP/1.1 200 OK\r\n", Endless: "X: y\r\n"}, want: "server response headers exceeded"},
 		{what: "gzip", fault: lab.HostFault{Gzip: true}, want: "200", check: func(t *testing.T, r *http.Response, body string) {
 			z, err := gzip.NewReader(strings.NewReader(body))
 			if err != nil {
