@@ -62,11 +62,15 @@ func NewClient(address string) (*Client, error) {
 		return nil, err
 	}
 	dialer := &net.Dialer{Timeout: clientTimeout}
-	return &Client{
-		address: address,
-		dial:    func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, network, addr) },
-		turn:    make(chan struct{}, 1),
-	}, nil
+	return NewClientFunc(address, func(ctx context.Context) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, addr)
+	}), nil
+}
+
+// NewClientFunc returns a client that connects in a way of its own. The address
+// is for messages only.
+func NewClientFunc(address string, dial func(context.Context) (net.Conn, error)) *Client {
+	return &Client{address: address, dial: dial, turn: make(chan struct{}, 1)}
 }
 
 // Lookup asks for key in the map called name. It waits at most 100 s for the

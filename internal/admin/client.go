@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -254,10 +255,43 @@ func (c *Client) Ping(ctx context.Context) error {
 }
 
 func (c *Client) ping(ctx context.Context) error {
+	_, err := c.Build(ctx)
+	return err
+}
+
+// Build returns what the daemon was built from.
+func (c *Client) Build(ctx context.Context) (Build, error) {
+	var b Build
 	resp, err := c.do(ctx, http.MethodGet, "/v1/ping", nil)
 	if err != nil {
-		return err
+		return b, err
 	}
-	var b Build
-	return decode(resp.Body, &b)
+	return b, decode(resp.Body, &b)
+}
+
+// Store returns what the daemon says of its database in /readyz: "" when it can
+// use it.
+func (c *Client) Store(ctx context.Context) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/readyz", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if state, ok := strings.CutPrefix(strings.TrimSpace(line), "store: "); ok {
+			if state == "ok" {
+				state = ""
+			}
+			return state, nil
+		}
+	}
+	return "", fmt.Errorf("the daemon answers %s and nothing about its store", resp.Status)
 }

@@ -28,6 +28,9 @@ const (
 // configuration says nothing else.
 const SystemSocketmap = "unix:" + systemRuntime + "/socketmap.sock"
 
+// SystemDatabase is the same for the database.
+const SystemDatabase = systemState + "/policies.db"
+
 // DefaultDirs returns $RUNTIME_DIRECTORY and $STATE_DIRECTORY, which systemd
 // sets for a service. Without them it is /run/tlspolicyd and
 // /var/lib/tlspolicyd for root, and for anybody else the places that the XDG
