@@ -1,0 +1,256 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"tlspolicyd/socketmap"
+)
+
+// Probe is what became of asking one socketmap.
+type Probe struct {
+	Target
+	Services []string // of master.cf that ask there; empty: none does
+	Own      bool     // the daemon's, by its configuration or by its socket unit
+	As       string   // whose rights it was tested with
+
+	Missing  bool        // there is nothing at the path
+	NoSocket bool        // there is something else than a socket
+	Mode     fs.FileMode // of a Unix socket
+	Owner    string      // "user:group"
+	Denied   string      // the path at which As is turned away; "": not
+	Err      string      // why there was no answer; ""
+	Garbled  bool        // what answered spoke another protocol
+	Untold   string      // why nothing can be said; ""
+
+	Ours  bool          // a tlspolicyd answered
+	Reply string        // to a lookup of nothing
+	Took  time.Duration // until then
+}
+
+// leadsNowhere reports that there is no socket, and that the daemon would not
+// make one either.
+func (p Probe) leadsNowhere() bool { return (p.Missing || p.NoSocket) && !p.Own }
+
+const (
+	probeTime = 5 * time.Second
+
+	// A name that begins with a dot is answered at once, without any lookup
+	// (behaviour.md §2); by another program too it can do no harm.
+	probeKey = ".doctor.invalid"
+	// No map has this name, and only tlspolicyd answers as it does.
+	probeMap   = "doctor"
+	probeReply = "use postfix or postfix-tlsrpt"
+)
+
+// gatherSockets asks every socket that Postfix asks, with the rights of its
+// user, and those of the daemon that Postfix does not ask.
+func gatherSockets(ctx context.Context, p Postfix, own []string) []Probe {
+	var list []Probe
+	listens := func(t Target) bool {
+		for _, o := range own {
+			if network, address, err := socketmap.ParseAddress(o); err == nil && network == t.Network && address == t.Address {
+				return true
+			}
+		}
+		return false
+	}
+	seen := map[string]bool{}
+	if p.known() {
+		for _, a := range p.askers() {
+			list = append(list, Probe{Target: a.Target, Services: a.services, Own: listens(a.Target)})
+			seen[a.String()] = true
+		}
+	}
+	for _, o := range own {
+		network, address, err := socketmap.ParseAddress(o)
+		if err == nil && !seen[network+":"+address] {
+			list = append(list, Probe{Target: Target{Network: network, Address: address}, Own: true})
+		}
+	}
+	var asked sync.WaitGroup
+	for i := range list {
+		asked.Go(func() {
+			who := (*Account)(nil)
+			if p.known() && p.UserErr == "" && (len(list[i].Services) > 0 || p.inQueue(list[i].Target)) {
+				who = &p.User
+			}
+			probe(ctx, &list[i], who)
+		})
+	}
+	asked.Wait()
+	return list
+}
+
+// probe asks one socket. who is the user to ask as; nil: whoever runs this.
+func probe(ctx context.Context, p *Probe, who *Account) {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	if p.Network == "unix" && !p.look() {
+		return
+	}
+	p.As = userName(uint32(os.Geteuid()))
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, p.Network, p.Address)
+	}
+	if who != nil && p.Network == "unix" {
+		p.As = who.Name
+		if p.Denied = deniedAt(p.Address, *who); isRoot() {
+			dial = func(ctx context.Context) (net.Conn, error) { return p.dialAs(ctx, *who) }
+		}
+	}
+	p.ask(ctx, dial)
+}
+
+// dialAs connects as smtp(8) does. Where that is not allowed, as in some
+// containers, it connects as root, and the modes have the last word.
+func (p *Probe) dialAs(ctx context.Context, who Account) (net.Conn, error) {
+	conn, err := dialAs(p.Address, p.Root, who)
+	if errors.Is(err, errNotAllowed) {
+		return new(net.Dialer).DialContext(ctx, p.Network, p.Address)
+	}
+	switch {
+	case err == nil:
+		p.Denied = "" // an access control list may say more than the mode
+	case errors.Is(err, fs.ErrPermission) && p.Denied == "":
+		p.Denied = p.Address
+	}
+	return conn, err
+}
+
+// look tells what is at the path, and whether it makes sense to connect.
+func (p *Probe) look() bool {
+	info, err := os.Stat(p.Address)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.Missing = true
+		return false
+	case errors.Is(err, fs.ErrPermission):
+		p.Untold = "its directory is closed to an ordinary user"
+		return false
+	case err != nil:
+		p.Err = reason(err)
+		return false
+	}
+	p.Mode = info.Mode()
+	p.Owner = owner(info)
+	p.NoSocket = info.Mode().Type() != fs.ModeSocket
+	return !p.NoSocket
+}
+
+// ask finds out who answers, and how fast.
+func (p *Probe) ask(ctx context.Context, dial func(context.Context) (net.Conn, error)) {
+	client := socketmap.NewClientFunc(p.String(), dial)
+	defer client.Close()
+	reply, err := client.Lookup(ctx, probeMap, probeKey)
+	if err == nil {
+		p.Ours = reply.Status == socketmap.Perm && strings.HasSuffix(reply.Value, probeReply)
+		began := time.Now()
+		reply, err = client.Lookup(ctx, "postfix", probeKey)
+		p.Took = time.Since(began)
+	}
+	switch {
+	case err == nil:
+		p.Reply = printable(strings.TrimSpace(reply.String()))
+	case errors.Is(err, fs.ErrPermission):
+		if p.Denied == "" {
+			p.Untold = "it is closed to " + userName(uint32(os.Geteuid()))
+		}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		p.Err = fmt.Sprintf("no answer within %v", probeTime)
+	default:
+		p.Err = reason(err)
+		var dialled *net.OpError
+		_, refused := errors.AsType[syscall.Errno](err)
+		p.Garbled = !refused && !errors.As(err, &dialled)
+	}
+}
+
+// reason is the system's word for an error where there is one.
+func reason(err error) string {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	return printable(err.Error())
+}
+
+// owner is "user:group", by number where there is no name.
+func owner(info fs.FileInfo) string {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return userName(st.Uid) + ":" + groupName(st.Gid)
+}
+
+func userName(id uint32) string {
+	n := strconv.FormatUint(uint64(id), 10)
+	if u, err := user.LookupId(n); err == nil {
+		return u.Username
+	}
+	return n
+}
+
+func groupName(id uint32) string {
+	n := strconv.FormatUint(uint64(id), 10)
+	if g, err := user.LookupGroupId(n); err == nil {
+		return g.Name
+	}
+	return n
+}
+
+// deniedAt returns the first directory on the way to a socket that a user may
+// not search, or the socket where he may not write to it; "" where all is open,
+// as far as modes tell, and where they cannot be read.
+func deniedAt(path string, who Account) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	var way []string
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		way = append([]string{dir}, way...)
+		if dir == "/" || dir == "." {
+			break
+		}
+	}
+	for _, dir := range way {
+		if info, err := os.Stat(dir); err == nil && !may(info, who, 1) {
+			return dir
+		}
+	}
+	if info, err := os.Stat(path); err == nil && !may(info, who, 2) {
+		return path
+	}
+	return ""
+}
+
+// may reports whether a user has a right (1 search, 2 write) by the mode.
+func may(info fs.FileInfo, who Account, right fs.FileMode) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || who.UID == 0 {
+		return true
+	}
+	mode := info.Mode().Perm()
+	if st.Uid == who.UID {
+		return mode>>6&right != 0
+	}
+	for _, gid := range who.GIDs {
+		if st.Gid == gid {
+			return mode>>3&right != 0
+		}
+	}
+	return mode&right != 0
+}
+
+func isRoot() bool { return os.Geteuid() == 0 }
