@@ -115,6 +115,7 @@ wrong configuration, 3 could not tell.`,
 		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o))
+	root.AddCommand(newDoctor(o))
 	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	finishBuiltin(root)
