@@ -57,6 +57,7 @@ func TestEndToEnd(t *testing.T) {
 		{"WildcardDepth", testWildcardDepth},
 		{"MailWithTLSRPT", testMailWithTLSRPT},
 		{"KeyChange", testKeyChange},
+		{"Doctor", testDoctor},
 		{"Outage", testOutage},
 		{"Forgery", testForgery},
 		{"PolicyChange", testPolicyChange}, // waits a minute for the TTL
