@@ -36,9 +36,20 @@ func judgeResolvers(f Facts) []finding.Finding {
 func (r Resolvers) servers() string {
 	var seen []string
 	for _, t := range r.Tests {
-		seen = append(seen, addressText(t.Server)+": "+t.Signed.text())
+		seen = append(seen, addressText(t.Server)+": "+named(r.Signed, t.Signed))
 	}
 	return strings.Join(seen, "; ")
+}
+
+// named is an outcome with the name that was asked for, which an error has.
+func named(name string, o Outcome) string {
+	if name == "." {
+		name = "the root"
+	}
+	if o.Kind != 0 {
+		return o.text()
+	}
+	return printable(name) + ": " + o.text()
 }
 
 func addressText(a netip.AddrPort) string {
@@ -51,8 +62,7 @@ func addressText(a netip.AddrPort) string {
 // judgeServer is about one server: does it answer, and does it validate?
 func (r Resolvers) judgeServer(f Facts, t ServerTest) finding.Finding {
 	name := addressText(t.Server) + r.users(f, t.Server)
-	signed := dns.Fqdn(r.Signed) + ": " + t.Signed.text()
-	broken := dns.Fqdn(r.Broken) + ": " + t.Broken.text()
+	signed, broken := named(r.Signed, t.Signed), named(r.Broken, t.Broken)
 	switch {
 	case t.Signed.Kind == dnsclient.Timeout || t.Signed.Kind == dnsclient.Network:
 		text, advice := "The resolver does not answer.", "Start it, or name another. Where nothing else reaches its address either, it is the network."
