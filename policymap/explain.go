@@ -16,6 +16,10 @@ type Explainer struct {
 	Fetcher   *mtasts.Fetcher // used with a Resolver that takes notes
 	Settings  Settings
 	Overrides Overrides
+
+	// OnDANE, when not nil, is told of the mail hosts as soon as they are known,
+	// while the policy may still be on its way.
+	OnDANE func(dane.Result)
 }
 
 // Explanation is everything that was asked and answered for one key, the row of
@@ -58,6 +62,9 @@ func (x *Explainer) Explain(ctx context.Context, key string) Explanation {
 		ctx, cancel := context.WithTimeout(ctx, daneTimeout)
 		defer cancel()
 		out.DANE = dane.Lookup(ctx, recorder, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		if x.OnDANE != nil {
+			x.OnDANE(out.DANE)
+		}
 	})
 	work.Go(func() { x.explainSTS(ctx, recorder, hop.Domain, &out) })
 	work.Wait()

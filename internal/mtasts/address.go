@@ -48,6 +48,11 @@ func reserved() []struct{ prefix, why string } {
 	}
 }
 
+// NotPublic says why an address is none that the world can reach, or returns ""
+// when it is public or in one of the allowed networks. It is the rule by which
+// policy hosts are refused.
+func NotPublic(a netip.Addr, allow []netip.Prefix) string { return refusal(a, allow) }
+
 // refusal says why an address must not be connected to, or returns "" when it
 // is public or in one of the allowed networks.
 func refusal(a netip.Addr, allow []netip.Prefix) string {

@@ -63,6 +63,13 @@ type Fetcher struct {
 // Fetch fetches and parses the policy of a domain, given in A-labels. The
 // error is always a *FetchError.
 func (f *Fetcher) Fetch(ctx context.Context, domain string) (*Fetched, error) {
+	return f.FetchFrom(ctx, policyLabel+strings.ToLower(strings.TrimSuffix(domain, ".")), policyPath)
+}
+
+// FetchFrom fetches a file that should be a policy from a host and a path, by
+// the rules of Fetch. It is for an audit: a policy counts only where Fetch
+// looks for it (8461 §3.3). The error is always a *FetchError.
+func (f *Fetcher) FetchFrom(ctx context.Context, host, path string) (*Fetched, error) {
 	timeout := f.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -70,9 +77,8 @@ func (f *Fetcher) Fetch(ctx context.Context, domain string) (*Fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
-	host := policyLabel + strings.ToLower(strings.TrimSuffix(domain, "."))
 	x := &Exchange{start: time.Now()}
-	policy, failure := f.fetch(ctx, host, x)
+	policy, failure := f.fetch(ctx, host, path, x)
 	x.Total = time.Since(x.start)
 	if failure != nil {
 		failure.Host, failure.Exchange = host, x
@@ -82,11 +88,11 @@ func (f *Fetcher) Fetch(ctx context.Context, domain string) (*Fetched, error) {
 }
 
 // fetch takes the steps in order and notes each in x.
-func (f *Fetcher) fetch(ctx context.Context, host string, x *Exchange) (Policy, *FetchError) {
+func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Policy, *FetchError) {
 	if fault := hostFault(host); fault != "" { // else the name could reach into the URL
 		return Policy{}, &FetchError{Stage: StageDNS, Reason: "no host name: " + fault}
 	}
-	x.URL = "https://" + host + policyPath
+	x.URL = "https://" + host + path
 	if f.Proxy != nil {
 		x.Proxy = printable(f.Proxy.Scheme+"://"+f.Proxy.Host, maxReason)
 	}
