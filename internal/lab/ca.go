@@ -28,6 +28,7 @@ const (
 	Wildcard                // the CA's, for "*." and the parent of the host's name: good (8461 §3.3)
 	Bulky                   // the CA's, for another 4,000 names, which take up 200 KiB
 	NoSAN                   // the CA's, with the name in the subject alone: not good (6125 §6.4.4)
+	Expiring                // the CA's, ends three days after the world began: good until then
 )
 
 // lifetime is how long certificates are valid after the world began: longer
@@ -81,6 +82,9 @@ func (a *authority) issue(key *ecdsa.PrivateKey, kind Cert, names ...string) *tl
 		tmpl.DNSNames = []string{"wrong-name.invalid"}
 	case Expired:
 		tmpl.NotAfter = a.born.Add(-time.Hour)
+	case Expiring:
+		tmpl.NotBefore = a.born.Add(-87 * 24 * time.Hour)
+		tmpl.NotAfter = a.born.Add(3 * 24 * time.Hour)
 	case NotYetValid:
 		tmpl.NotBefore = a.born.Add(2 * lifetime)
 		tmpl.NotAfter = a.born.Add(3 * lifetime)
@@ -97,6 +101,26 @@ func (a *authority) issue(key *ecdsa.PrivateKey, kind Cert, names ...string) *tl
 		tmpl.DNSNames = nil
 	}
 	chain := [][]byte{mustSign(tmpl, parent, &key.PublicKey, signer)}
+	return &tls.Certificate{Certificate: chain, PrivateKey: key}
+}
+
+// issueBelow makes a certificate for names that an intermediate of the CA's has
+// signed, with the intermediate beside it or without.
+func (a *authority) issueBelow(key *ecdsa.PrivateKey, whole bool, names ...string) *tls.Certificate {
+	middle := a.template("lab intermediate")
+	middle.IsCA, middle.BasicConstraintsValid, middle.KeyUsage = true, true, x509.KeyUsageCertSign
+	middleKey := newKey()
+	der := mustSign(middle, a.cert, &middleKey.PublicKey, a.key)
+	above, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic("lab: intermediate certificate: " + err.Error())
+	}
+	tmpl := a.template(names[0])
+	tmpl.DNSNames = names
+	chain := [][]byte{mustSign(tmpl, above, &key.PublicKey, middleKey)}
+	if whole {
+		chain = append(chain, der)
+	}
 	return &tls.Certificate{Certificate: chain, PrivateKey: key}
 }
 

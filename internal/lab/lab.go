@@ -39,6 +39,7 @@ type World struct {
 	closers  map[io.Closer]struct{} // connections and real listeners, for Close
 	services map[endpoint]service
 	silent   map[netip.Addr]bool // connection attempts are never answered
+	noRoute  map[netip.Addr]bool // connection attempts fail on this side
 	lastAddr netip.Addr
 	lastPort uint16
 	keys     map[string]*ecdsa.PrivateKey // of SMTP hosts
@@ -63,6 +64,7 @@ func New() *World {
 		closers:  map[io.Closer]struct{}{},
 		services: map[endpoint]service{},
 		silent:   map[netip.Addr]bool{},
+		noRoute:  map[netip.Addr]bool{},
 		lastAddr: netip.MustParsePrefix(Network).Addr(),
 		lastPort: 32767,
 		keys:     map[string]*ecdsa.PrivateKey{},

@@ -33,6 +33,7 @@ const (
 	open    gate = iota
 	refused      // nothing listens
 	silent       // never answered, as behind a firewall that drops packets
+	noRoute      // this side has no way there
 )
 
 // Dial connects to a resolver, policy host or SMTP host of the world by IP
@@ -62,6 +63,8 @@ func (w *World) Dial(ctx context.Context, network, address string) (net.Conn, er
 	s, ok := w.services[endpoint{addr, udp}]
 	state := open
 	switch {
+	case w.noRoute[addr.Addr()]:
+		state = noRoute
 	case w.silent[addr.Addr()]:
 		state = silent
 	case !ok || w.closed:
@@ -76,6 +79,8 @@ func (w *World) Dial(ctx context.Context, network, address string) (net.Conn, er
 	switch state {
 	case refused:
 		return nil, fail(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	case noRoute:
+		return nil, fail(os.NewSyscallError("connect", syscall.ENETUNREACH))
 	case silent:
 		select {
 		case <-ctx.Done():
@@ -113,6 +118,16 @@ func (w *World) Silent(addrs ...netip.Addr) {
 	defer w.mu.Unlock()
 	for _, a := range addrs {
 		w.silent[a.Unmap()] = true
+	}
+}
+
+// NoRoute makes attempts to connect to the addresses fail at once with "network
+// is unreachable", as on a host without IPv6.
+func (w *World) NoRoute(addrs ...netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range addrs {
+		w.noRoute[a.Unmap()] = true
 	}
 }
 

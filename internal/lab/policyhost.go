@@ -50,6 +50,8 @@ type HostFault struct {
 	Cert   Cert   // another certificate
 	TLSMax uint16 // the highest TLS version it speaks (tls.VersionTLS11)
 
+	Path string // where the policy file is instead of its place (8461 §3.3)
+
 	Delay         time.Duration // before each response, beside World.DelayHTTP
 	Status        int           // instead of 200
 	Redirect      string        // Location, with status 301 unless Status says otherwise

@@ -153,8 +153,12 @@ func response(f HostFault, policy string, req *http.Request) (string, io.Reader,
 	if media == "" {
 		media = "text/plain"
 	}
+	place := policyPath
+	if f.Path != "" {
+		place = f.Path
+	}
 	switch {
-	case req.RequestURI != policyPath:
+	case req.RequestURI != place:
 		status, text = http.StatusNotFound, "no such file\n"
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		status, text = http.StatusMethodNotAllowed, ""

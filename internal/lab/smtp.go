@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"time"
 )
 
 // SMTP is how an SMTP host behaves. The zero value is a good one on port 25.
@@ -20,15 +21,39 @@ type SMTP struct {
 	TLSMax     uint16 // the highest TLS version it speaks
 	NoSTARTTLS bool   // neither offers nor takes STARTTLS (3207)
 	Refuse     bool   // connection refused
+
+	FullChain bool          // its certificate is issued by an intermediate, which it sends
+	HalfChain bool          // the same, but it forgets to send the intermediate
+	Greeting  string        // instead of "220 NAME ESMTP"; may have several lines
+	EHLO      string        // the whole reply to EHLO before TLS, instead of the right one
+	STARTTLS  string        // the reply to STARTTLS instead of 220, after which no TLS follows
+	Garbage   bool          // bytes that are no TLS after the reply to STARTTLS
+	Stall     SMTPStall     // where it stops for good, the connection staying open
+	Endless   bool          // lines of a greeting that never ends
+	LongLine  bool          // a greeting in one line of 64 KiB
+	Drip      time.Duration // the greeting comes one byte at a time, this far apart
 }
+
+// SMTPStall is where an SMTP host stops for good.
+type SMTPStall uint8
+
+const (
+	NoSMTPStall    SMTPStall = iota
+	BeforeGreeting           // connects, never greets
+	BeforeEHLO               // greets, never answers EHLO
+	BeforeTLS                // takes STARTTLS, never answers the handshake
+)
 
 // SMTPHost is a mail host that takes every message and keeps the envelope.
 type SMTPHost struct {
 	w    *World
 	name string
 	addr netip.Addr
-	how  SMTP
-	mail []Mail // guarded by w.mu
+
+	// Guarded by w.mu.
+	how   SMTP
+	mail  []Mail
+	conns int
 }
 
 // Mail is the envelope of a message that an SMTP host took.
@@ -58,6 +83,32 @@ func (w *World) SMTPHost(name string, how SMTP) *SMTPHost {
 
 // Addr is the host's address.
 func (s *SMTPHost) Addr() netip.Addr { return s.addr }
+
+// AddAddr gives the host another address, with its A or AAAA record.
+func (s *SMTPHost) AddAddr(addr netip.Addr) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.w.zone.add(addressRecord(s.name, addr))
+	if !s.how.Refuse {
+		s.w.services[endpoint{netip.AddrPortFrom(addr, s.how.Port), false}] = service{serve: s.serve}
+	}
+}
+
+// Set changes how the host behaves from the next connection on. Port and Refuse
+// stay as they were.
+func (s *SMTPHost) Set(how SMTP) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	how.Port, how.Refuse = s.how.Port, s.how.Refuse
+	s.how = how
+}
+
+// Connections returns how many connections reached the host.
+func (s *SMTPHost) Connections() int {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.conns
+}
 
 // Mail returns the envelopes of the messages taken, in order.
 func (s *SMTPHost) Mail() []Mail {
@@ -114,26 +165,34 @@ func (w *World) hostKey(host string) *ecdsa.PrivateKey {
 	return w.keys[host]
 }
 
-func (s *SMTPHost) tlsConfig() *tls.Config {
-	s.w.mu.Lock()
-	key := s.w.hostKey(s.name)
-	s.w.mu.Unlock()
+func (s *session) tlsConfig() *tls.Config {
+	w := s.host.w
+	w.mu.Lock()
+	key := w.hostKey(s.host.name)
+	w.mu.Unlock()
 	return serverConfig(s.how.TLSMax, func() *tls.Certificate {
-		return s.w.ca.issue(key, s.how.Cert, s.name)
+		if s.how.FullChain || s.how.HalfChain {
+			return w.ca.issueBelow(key, s.how.FullChain, s.host.name)
+		}
+		return w.ca.issue(key, s.how.Cert, s.host.name)
 	})
 }
 
 // session is one SMTP connection.
 type session struct {
 	host *SMTPHost
+	how  SMTP
 	conn net.Conn // the TLS connection after STARTTLS
 	text *textproto.Conn
 	mail Mail
 }
 
 func (s *SMTPHost) serve(c net.Conn, _ string) {
-	ses := &session{host: s, conn: c, text: textproto.NewConn(c)}
-	if ses.say("220 %s ESMTP", s.name) != nil {
+	s.w.mu.Lock()
+	s.conns++
+	ses := &session{host: s, how: s.how, conn: c, text: textproto.NewConn(c)}
+	s.w.mu.Unlock()
+	if !ses.greet() {
 		return
 	}
 	for {
@@ -148,6 +207,33 @@ func (s *SMTPHost) serve(c net.Conn, _ string) {
 	}
 }
 
+// greet sends the greeting and reports whether the dialogue goes on.
+func (s *session) greet() bool {
+	switch {
+	case s.how.Stall == BeforeGreeting:
+		stall(s.conn)
+		return false
+	case s.how.Endless:
+		for s.say("220-%s", strings.Repeat("x", 70)) == nil {
+		}
+		return false
+	case s.how.LongLine:
+		return s.say("220 %s", strings.Repeat("x", 64<<10)) == nil
+	case s.how.Drip > 0:
+		for _, b := range []byte("220 " + strings.Repeat("x", 1<<20)) {
+			if !s.host.w.sleep(s.how.Drip) {
+				return false
+			}
+			if _, err := s.conn.Write([]byte{b}); err != nil {
+				return false
+			}
+		}
+	case s.how.Greeting != "":
+		return s.say("%s", s.how.Greeting) == nil
+	}
+	return s.say("220 %s ESMTP", s.host.name) == nil
+}
+
 func (s *session) say(format string, args ...any) error { return s.text.PrintfLine(format, args...) }
 
 // command answers one command (5321 §4.1); an error ends the connection.
@@ -155,7 +241,13 @@ func (s *session) command(verb, arg string) error {
 	switch verb {
 	case "EHLO":
 		s.reset()
-		if s.mail.TLS != 0 || s.host.how.NoSTARTTLS {
+		switch {
+		case s.how.Stall == BeforeEHLO:
+			stall(s.conn)
+			return net.ErrClosed
+		case s.how.EHLO != "" && s.mail.TLS == 0:
+			return s.say("%s", s.how.EHLO)
+		case s.mail.TLS != 0 || s.how.NoSTARTTLS:
 			return s.say("250 %s", s.host.name)
 		}
 		return s.say("250-%s\r\n250 STARTTLS", s.host.name)
@@ -193,13 +285,23 @@ func (s *session) quit() error {
 
 // startTLS goes on over TLS, with all that was said before forgotten (3207 §4.2).
 func (s *session) startTLS() error {
-	if s.mail.TLS != 0 || s.host.how.NoSTARTTLS {
+	if s.mail.TLS != 0 || s.how.NoSTARTTLS {
 		return s.say("502 5.5.1 not implemented")
+	}
+	if s.how.STARTTLS != "" {
+		return s.say("%s", s.how.STARTTLS)
 	}
 	if err := s.say("220 2.0.0 go ahead"); err != nil {
 		return err
 	}
-	tc := tls.Server(s.conn, s.host.tlsConfig())
+	switch {
+	case s.how.Stall == BeforeTLS:
+		stall(s.conn)
+		return net.ErrClosed
+	case s.how.Garbage:
+		return s.say("%s", strings.Repeat("no TLS ", 10))
+	}
+	tc := tls.Server(s.conn, s.tlsConfig())
 	if err := tc.Handshake(); err != nil {
 		return err
 	}
