@@ -26,14 +26,14 @@ type Match struct {
 //
 // With usage 3 neither names nor validity matter (7672 §3.1.1). With usage 2
 // the chain has to lead to the anchor, be valid now and carry one of the names
-// (7672 §3.1.2). The first 32 records and 16 certificates are looked at: with
+// (7672 §3.1.2). The first 16 records and 10 certificates are looked at: with
 // more, a hostile domain could keep this busy for long.
 func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now time.Time) Match {
 	if len(chain) == 0 {
 		return Match{Reason: "no certificate was presented"}
 	}
-	records = records[:min(len(records), 32)]
-	chain = chain[:min(len(chain), 16)]
+	records = records[:min(len(records), 16)]
+	chain = chain[:min(len(chain), 10)]
 	usable := 0
 	reason := ""
 	for _, r := range records {

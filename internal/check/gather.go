@@ -1,0 +1,185 @@
+package check
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/smtpprobe"
+	"tlspolicyd/policymap"
+)
+
+const (
+	// What the first lookup of all may take, and the look at our own DNS after
+	// it has failed: with no network at all both together end in time.
+	firstLookup   = 8 * time.Second
+	controlLookup = 6 * time.Second
+
+	maxAddresses = 64 // of mail hosts that are connected to, in one audit
+	probesAtOnce = 32
+	fetchSpare   = 2 * time.Second // of the audit's time are left when a fetch gives up
+)
+
+// Gather looks at a domain, given in A-labels. Failures are part of the facts.
+func (a *Auditor) Gather(ctx context.Context, domain string) *Facts {
+	began := time.Now()
+	f := &Facts{Domain: domain, At: began, Trusted: a.Trusted, Roots: a.roots, NoRoots: a.noRoots}
+	for _, s := range a.Servers {
+		f.Servers = append(f.Servers, s.String())
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
+	defer cancel()
+	a.gather(ctx, f)
+	f.Took = time.Since(began)
+	return f
+}
+
+func (a *Auditor) gather(ctx context.Context, f *Facts) {
+	if err := a.control.known(); err != nil {
+		f.MXErr, f.OurDNS = err, err
+		return
+	}
+	if err := a.first(ctx, f.Domain); err != nil {
+		f.MXErr, f.OurDNS = err, a.control.ask(ctx, a.Resolver)
+		return
+	}
+	var work sync.WaitGroup
+	work.Go(func() { f.TLSRPT = lookupTLSRPT(ctx, a.Resolver, f.Domain) })
+	fetcher := *a.Fetcher
+	if limit := max(a.Timeout-fetchSpare, time.Second); fetcher.Timeout == 0 || fetcher.Timeout > limit {
+		fetcher.Timeout = limit
+	}
+	x := policymap.Explainer{
+		// No settings and no overrides: the senders of the world have not these.
+		Resolver: a.Resolver, Fetcher: &fetcher,
+		OnDANE: func(res dane.Result) { work.Go(func() { a.hosts(ctx, f, res) }) },
+	}
+	f.Explanation = x.Explain(ctx, f.Domain)
+	a.policy(ctx, f, fetcher)
+	work.Wait()
+	f.matchTLSA()
+}
+
+// matchTLSA holds what each address presented against the host's TLSA records.
+func (f *Facts) matchTLSA() {
+	for _, h := range f.Hosts {
+		for i := range h.Addresses {
+			if a := &h.Addresses[i]; h.Verdict == dane.Usable && a.Probe != nil && a.Probe.Stage == smtpprobe.Done {
+				a.Match = dane.MatchChain(h.TLSA, a.Probe.Chain, []string{h.Name, h.Base, f.Domain}, f.At)
+			}
+		}
+	}
+}
+
+// first asks for the MX records. A domain whose lookup fails need not be looked
+// at any further.
+func (a *Auditor) first(ctx context.Context, domain string) error {
+	ctx, cancel := context.WithTimeout(ctx, firstLookup)
+	defer cancel()
+	_, err := a.Resolver.Lookup(ctx, domain, dns.TypeMX)
+	return err
+}
+
+// control tells our own DNS from the domain's: can this host look up anything?
+type control struct {
+	mu   sync.Mutex
+	done bool
+	err  error
+}
+
+// known returns the failure of our own DNS if it was found out already.
+func (c *control) known() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// ask looks up a name that nobody can have in a cache, so that the answer,
+// whatever it says, comes from outside. All domains share one question.
+func (c *control) ask(ctx context.Context, r dnsclient.Resolver) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		return c.err
+	}
+	ctx, cancel := context.WithTimeout(ctx, controlLookup)
+	defer cancel()
+	_, err := r.Lookup(ctx, strings.ToLower(rand.Text()[:16])+".com", dns.TypeA)
+	if e, ok := errors.AsType[*dnsclient.Error](err); ok && e.Kind == dnsclient.Malformed {
+		err = nil // somebody did answer
+	}
+	c.done, c.err = true, err
+	return err
+}
+
+// hosts connects to the mail hosts.
+func (a *Auditor) hosts(ctx context.Context, f *Facts, res dane.Result) {
+	f.Hosts = make([]Host, len(res.Hosts))
+	var g errgroup.Group
+	g.SetLimit(probesAtOnce)
+	tried := 0
+	for i, h := range res.Hosts {
+		f.Hosts[i].Host = h
+		host := &f.Hosts[i]
+		if h.Verdict == dane.Insecure {
+			g.Go(func() error {
+				host.UnsignedTLSA = a.unsignedTLSA(ctx, h.Name)
+				return nil
+			})
+		}
+		host.Addresses = addresses(h)
+		for j := range host.Addresses {
+			at := &host.Addresses[j]
+			at.NotPublic = mtasts.NotPublic(at.Addr, a.Fetcher.AllowNetworks)
+			switch {
+			case at.NotPublic != "":
+				continue
+			case a.Family == 4 && at.Addr.Is6(), a.Family == 6 && at.Addr.Is4():
+				at.Left = true
+				continue
+			case tried == maxAddresses:
+				at.Left = true
+				f.Omitted++
+				continue
+			}
+			tried++
+			g.Go(func() error {
+				got := a.probes.probe(ctx, &a.Prober, h.Name, netip.AddrPortFrom(at.Addr, 25))
+				at.Probe = &got
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // failures are in the facts
+}
+
+func addresses(h dane.Host) (list []Address) {
+	seen := map[netip.Addr]bool{}
+	for _, text := range h.Addresses {
+		if addr, err := netip.ParseAddr(text); err == nil && !seen[addr.Unmap()] {
+			seen[addr.Unmap()] = true
+			list = append(list, Address{Addr: addr.Unmap()})
+		}
+	}
+	return list
+}
+
+// unsignedTLSA counts the TLSA records of a host whose zone has no signatures.
+// Senders do not even look (7672 §2.2.2); whoever published them should know.
+func (a *Auditor) unsignedTLSA(ctx context.Context, host string) int {
+	answer, err := a.Resolver.Lookup(ctx, "_25._tcp."+host, dns.TypeTLSA)
+	if err != nil {
+		return 0
+	}
+	return len(answer.Records)
+}

@@ -1,0 +1,215 @@
+package check
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/finding"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/smtpprobe"
+)
+
+// What the mail hosts do at port 25 (RFC 3207), every address side by side.
+const (
+	// CodeSMTPOK: TLS, with a certificate that whoever looks at it takes.
+	CodeSMTPOK = "smtp-ok"
+	// CodeSMTPUnreachable: no connection, while this host reached others.
+	CodeSMTPUnreachable = "smtp-unreachable"
+	// CodeSMTPSlow: connected, but not done in time.
+	CodeSMTPSlow = "smtp-slow"
+	// CodeSMTPSentAway: the host does not speak with this host.
+	CodeSMTPSentAway = "smtp-sent-away"
+	// CodeSMTPBroken: what answers is no SMTP server.
+	CodeSMTPBroken = "smtp-broken"
+	// CodeStartTLSAbsent: the host does not offer STARTTLS.
+	CodeStartTLSAbsent = "starttls-absent"
+	// CodeStartTLSRefused: it offers STARTTLS and then refuses it.
+	CodeStartTLSRefused = "starttls-refused"
+	// CodeTLSFailed: no TLS session after STARTTLS.
+	CodeTLSFailed = "tls-failed"
+	// CodeTLSOld: TLS 1.0 or 1.1 (RFC 8996).
+	CodeTLSOld = "tls-old"
+	// CodeMXNotPublic: an address that the world cannot reach.
+	CodeMXNotPublic = "mx-not-public"
+)
+
+func judgeMailHosts(f *Facts) (found []finding.Finding) {
+	if f.noMail() {
+		return nil
+	}
+	for _, h := range f.Hosts {
+		found = append(found, f.judgeHost(h)...)
+	}
+	return found
+}
+
+// judgeHost puts addresses with the same findings together: a host with four of
+// them is not four times as bad.
+func (f *Facts) judgeHost(h Host) (found []finding.Finding) {
+	type key struct{ code, text, evidence string }
+	places := map[key]int{}
+	var addresses [][]string
+	for _, a := range h.Addresses {
+		for _, one := range f.judgeAddress(h, a) {
+			one.Subject = h.Name
+			k := key{one.Code, one.Text, one.Evidence}
+			at, known := places[k]
+			if !known {
+				at = len(found)
+				places[k] = at
+				found = append(found, one)
+				addresses = append(addresses, nil)
+			}
+			addresses[at] = append(addresses[at], a.Addr.String())
+		}
+	}
+	for i := range found {
+		at := list(addresses[i])
+		if found[i].Evidence != "" {
+			at += ": " + found[i].Evidence
+		}
+		found[i].Evidence = at
+	}
+	return found
+}
+
+func (f *Facts) judgeAddress(h Host, a Address) []finding.Finding {
+	if a.NotPublic != "" {
+		return []finding.Finding{{
+			Code: CodeMXNotPublic, Grade: finding.Fail, Text: "The address is not public, so senders cannot reach it.", Evidence: a.NotPublic,
+			Advice: "Publish a public address; or, if this host's resolver gives other answers than the world's, check with another (fetch.allow_networks lets the audit connect).",
+		}}
+	}
+	p := a.Probe
+	switch {
+	case p == nil:
+		return nil
+	case !p.Reached():
+		if f.familyDark(a.Addr.Is6()) {
+			return nil // said of this host
+		}
+		return []finding.Finding{f.unreachable(h, "It does not answer at port 25, while others do.", p.Reason)}
+	case p.Stage == smtpprobe.Done:
+		return f.judgeSession(h, a)
+	}
+	return []finding.Finding{f.judgeDialogue(h, p)}
+}
+
+func (f *Facts) unreachable(h Host, text, reason string) finding.Finding {
+	out := finding.Finding{
+		Code: CodeSMTPUnreachable, Grade: finding.Fail, Text: text, Evidence: reason,
+		Advice: "Start the mail server there, open its firewall, or remove the address from DNS.",
+	}
+	if f.anyDone() { // senders go on to another address or host
+		out.Grade = finding.Warn
+	}
+	return out
+}
+
+// judgeDialogue is for a probe that ended before TLS.
+func (f *Facts) judgeDialogue(h Host, p *smtpprobe.Result) finding.Finding {
+	out := finding.Finding{Grade: finding.Fail, Evidence: p.Reason}
+	switch {
+	case p.Cause == smtpprobe.Refused:
+		return f.unreachable(h, "It refuses the connection to port 25.", p.Reason)
+	case p.Cause == smtpprobe.Slow:
+		out.Code, out.Grade = CodeSMTPSlow, finding.Unknown
+		out.Text = "It is too slow for this audit; sending servers wait for minutes."
+		out.Advice = "Check again with a longer --timeout, e.g. 60s."
+	case p.Stage == smtpprobe.Offer:
+		out.Code, out.Text, out.Evidence = CodeStartTLSAbsent, "It does not offer STARTTLS, so all mail to it is in the clear, or is held back by senders that insist.", ""
+		out.Advice = "Configure a certificate on the mail server; in Postfix smtpd_tls_chain_files and smtpd_tls_security_level=may."
+	case p.Stage == smtpprobe.STARTTLS && p.Cause == smtpprobe.SentAway:
+		out.Code, out.Text = CodeStartTLSRefused, "It offers STARTTLS and then refuses it."
+		out.Advice = "Look at its log: usually it cannot read its certificate or its key."
+	case p.Cause == smtpprobe.SentAway:
+		out.Code, out.Grade = CodeSMTPSentAway, finding.Unknown
+		out.Text = "It does not speak with this host, so nothing can be told of its TLS."
+		out.Advice = "If the reply is about this host's address or name, check from a host that sends mail, or set --ehlo to this host's public name."
+	case p.Stage == smtpprobe.TLS:
+		out.Code, out.Text = CodeTLSFailed, "It takes STARTTLS, but opens no TLS session."
+		out.Advice = "Look at its log and its TLS settings; this must work:"
+		out.Fix = fmt.Sprintf("openssl s_client -starttls smtp -connect %s -servername %s", p.Addr, h.Name)
+		if strings.Contains(p.Reason, "failed to parse certificate") {
+			// OpenSSL takes some certificates that crypto/x509 does not.
+			out.Grade = finding.Unknown
+			out.Text = "Its certificate is malformed in a way that this program does not read; others may."
+		}
+	default:
+		out.Code, out.Text = CodeSMTPBroken, "What answers at port 25 does not speak SMTP as it should."
+		out.Advice = "Look at what listens there."
+	}
+	return out
+}
+
+// judgeSession is for an address that presented a certificate.
+func (f *Facts) judgeSession(h Host, a Address) (found []finding.Finding) {
+	p := a.Probe
+	use := f.certificateNeeded(h, a)
+	faults := f.certificateFaults(h.Name, p.Chain)
+	if use != notNeeded {
+		for i := range faults {
+			faults[i].Grade = use.grade()
+			if f.NoRoots && faults[i].Code == CodeCertUntrusted {
+				faults[i].Grade = finding.Unknown
+			}
+		}
+		found = append(found, faults...)
+	}
+	leaf := p.Chain[0]
+	if len(found) == 0 {
+		text := tls.VersionName(p.TLSVersion) + ", and a valid certificate for this host."
+		if len(faults) > 0 {
+			text = tls.VersionName(p.TLSVersion) + ", and the certificate that its TLSA record names."
+		}
+		found = append(found, finding.Finding{Code: CodeSMTPOK, Grade: finding.OK, Text: text, Evidence: certificateText(leaf, f.At)})
+		soon := endsSoon(leaf.NotBefore, leaf.NotAfter, f.At)
+		if soon && (use != notNeeded || a.Match.Record.Usage == 2) {
+			found = append(found, finding.Finding{
+				Code: CodeCertExpiring, Grade: finding.Warn, Text: "The certificate ends soon.", Evidence: leftText(leaf.NotAfter, f.At),
+				Advice: "Renew it, reload the mail server, and look why nothing has renewed it yet.",
+			})
+		}
+	}
+	if p.TLSVersion < tls.VersionTLS12 {
+		found = append(found, finding.Finding{
+			Code: CodeTLSOld, Grade: finding.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
+			Evidence: p.CipherSuite, Advice: "Update the mail server, or switch on TLS 1.2 and 1.3.",
+		})
+	}
+	return found
+}
+
+// need is what the certificate of a mail host is for.
+type need uint8
+
+const (
+	notNeeded  need = iota // nobody looks at more than its TLSA records
+	goodToHave             // nobody looks at it, but MTA-STS would
+	needed                 // senders refuse a bad one
+)
+
+func (n need) grade() finding.Grade {
+	if n == needed {
+		return finding.Fail
+	}
+	return finding.Warn
+}
+
+// certificateNeeded says whether somebody holds the certificate of a host
+// against names and authorities (8461 §4.2), as nobody does under DANE with
+// usage 3.
+func (f *Facts) certificateNeeded(h Host, a Address) need {
+	switch f.mode() {
+	case mtasts.Enforce:
+		return needed
+	case mtasts.Testing:
+		return goodToHave
+	}
+	if h.Verdict == dane.Usable && a.Match.OK {
+		return notNeeded
+	}
+	return goodToHave
+}

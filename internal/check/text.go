@@ -1,0 +1,94 @@
+package check
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// What strangers wrote passes through printable before it becomes part of a
+// finding.
+const (
+	maxQuote = 150 // bytes of a foreign text in a finding
+	maxList  = 6   // items of a list in a finding
+)
+
+// printable returns a text as one line of printable ASCII of bounded length.
+func printable[T ~string | ~[]byte](s T) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if b.Len() >= maxQuote {
+			b.WriteString("...")
+			break
+		}
+		if c < ' ' || c > '~' {
+			fmt.Fprintf(&b, `\x%02x`, c)
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// sentence makes one of the reason of an error.
+func sentence(s string) string {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return ""
+	}
+	if !strings.ContainsAny(s[len(s)-1:], ".!?") {
+		s += "."
+	}
+	return string(unicode.ToUpper(rune(s[0]))) + s[1:]
+}
+
+// list joins the first items of a list of foreign texts.
+func list(items []string) string {
+	var shown []string
+	for _, item := range items[:min(len(items), maxList)] {
+		shown = append(shown, printable(item))
+	}
+	text := strings.Join(shown, ", ")
+	if more := len(items) - len(shown); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// number is "1 mail host" or "3 mail hosts".
+func number(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+func daysLeft(end, now time.Time) int { return int(math.Floor(end.Sub(now).Hours() / 24)) }
+
+// leftText says how long something is good for.
+func leftText(end, now time.Time) string {
+	switch n := daysLeft(end, now); {
+	case !now.Before(end):
+		return "ended " + end.UTC().Format(time.DateOnly)
+	case n < 2:
+		return fmt.Sprintf("ends in %d hours, at %s", int(end.Sub(now).Hours()), end.UTC().Format(time.RFC3339))
+	default:
+		return fmt.Sprintf("ends %s, %d days left", end.UTC().Format(time.DateOnly), n)
+	}
+}
+
+// endsSoon is when somebody should look why nothing has renewed a certificate:
+// two weeks before its end, or a fifth of its life where that is shorter.
+func endsSoon(begin, end, now time.Time) bool {
+	return end.Sub(now) < min(14*24*time.Hour, end.Sub(begin)/5)
+}
+
+func ageText(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d < 2*day {
+		return fmt.Sprintf("%d s", int64(d/time.Second))
+	}
+	return fmt.Sprintf("%d s (%d days)", int64(d/time.Second), int64(d/day))
+}

@@ -1,0 +1,95 @@
+package check
+
+import (
+	"fmt"
+	"strings"
+
+	"tlspolicyd/internal/finding"
+	"tlspolicyd/internal/smtpprobe"
+)
+
+// What keeps this host from seeing the domain as others do. Nothing in here is
+// the domain's fault.
+const (
+	// CodeDNSDown: no answer about anything, so no domain can be looked at.
+	CodeDNSDown = "dns-down"
+	// CodeNetworkDown: DNS answers, but no connection of any kind was possible.
+	CodeNetworkDown = "network-down"
+	// CodePort25Blocked: no mail host answered at port 25, at no address.
+	CodePort25Blocked = "port25-blocked"
+	// CodeFamilyDark: one of IPv4 and IPv6 led nowhere, while the other worked.
+	CodeFamilyDark = "family-dark"
+	// CodeProxyFailed: the HTTP proxy of the configuration did not connect us.
+	CodeProxyFailed = "proxy-failed"
+	// CodeTrustStoreEmpty: there are no certificate authorities on this host.
+	CodeTrustStoreEmpty = "trust-store-empty"
+)
+
+func judgeThisHost(f *Facts) (found []finding.Finding) {
+	unknown := func(code, subject, text, evidence, advice, fix string) {
+		found = append(found, finding.Finding{
+			Code: code, Grade: finding.Unknown, Subject: subject, Text: text, Evidence: evidence, Advice: advice, Fix: fix,
+		})
+	}
+	if f.OurDNS != nil {
+		unknown(CodeDNSDown, "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",
+			printable(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", list(f.Servers)),
+			"dig @"+f.server()+" com. SOA")
+		return found
+	}
+	switch {
+	case f.networkDark():
+		unknown(CodeNetworkDown, "", "DNS answers, but neither the policy host nor any mail host could be connected to: it looks like the network of this host.",
+			f.FetchErr.Error()+"; port 25: "+f.darkReason(), "Look at the network and the firewall of this host, then check again.", "")
+	case f.port25Dark():
+		unknown(CodePort25Blocked, "", "No mail host answers at port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
+			f.darkReason(), "Try a mail host that is known to be up; if it is silent too, check from a host that may send mail:",
+			"nc -vzw 5 gmail-smtp-in.l.google.com 25")
+	default:
+		for _, v6 := range []bool{false, true} {
+			if f.familyDark(v6) {
+				name, other := "IPv4", "--ipv6"
+				if v6 {
+					name, other = "IPv6", "--ipv4"
+				}
+				unknown(CodeFamilyDark, name, "No mail host answers over "+name+", while the other family works: this host may have no "+name+", or they have none.",
+					f.darkReason(), "Check from a host with "+name+", or leave it out with "+other+".", "")
+			}
+		}
+	}
+	if f.policyDark() && f.Exchange != nil && f.Exchange.Proxy != "" {
+		unknown(CodeProxyFailed, "", "The proxy of fetch.proxy did not connect to the policy host.", f.FetchErr.Reason,
+			"Look at the proxy, or whether it lets this host through to port 443.", "")
+	}
+	if f.NoRoots {
+		unknown(CodeTrustStoreEmpty, "", "This host has no certificate authorities, so no certificate can be judged.", "",
+			"Install them, or name a file in fetch.ca_file:", "apt install ca-certificates")
+	}
+	return found
+}
+
+func (f *Facts) server() string {
+	if len(f.Servers) == 0 {
+		return "127.0.0.1"
+	}
+	host, _, _ := strings.Cut(f.Servers[0], ":")
+	if strings.HasPrefix(f.Servers[0], "[") {
+		host, _, _ = strings.Cut(f.Servers[0][1:], "]")
+	}
+	return host
+}
+
+// darkReason names the addresses that did not answer.
+func (f *Facts) darkReason() string {
+	var silent []string
+	reason := ""
+	for _, h := range f.Hosts {
+		for _, a := range h.Addresses {
+			if a.Probe != nil && (a.Probe.Cause == smtpprobe.Silence || a.Probe.Cause == smtpprobe.Local) && f.familyDark(a.Addr.Is6()) {
+				silent = append(silent, a.Addr.String())
+				reason = a.Probe.Reason
+			}
+		}
+	}
+	return list(silent) + ": " + reason
+}
