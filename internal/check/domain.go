@@ -44,7 +44,7 @@ func judgeDomain(f *Facts) []finding.Finding {
 	case f.OurDNS != nil:
 		return nil
 	case f.MXErr != nil:
-		return []finding.Finding{dnsFailure("the mail hosts of "+f.Domain, f.MXErr)}
+		return []finding.Finding{dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}
 	case d.NoDomain:
 		return []finding.Finding{{
 			Code: CodeDomainMissing, Grade: finding.Fail, Text: "The domain does not exist.", Evidence: "MX " + f.Domain + ": NXDOMAIN",
@@ -55,7 +55,7 @@ func judgeDomain(f *Facts) []finding.Finding {
 			Code: CodeMXNull, Grade: finding.OK, Text: "The domain says that it takes no mail (null MX, RFC 7505): there is nothing to protect.",
 		}}
 	case d.MXUnknown:
-		return []finding.Finding{dnsFailure("the mail hosts of "+f.Domain, d.Err)}
+		return []finding.Finding{dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", d.Err)}
 	}
 	var found []finding.Finding
 	if len(d.Hosts) > 0 && d.Hosts[0].Implicit {
@@ -102,16 +102,17 @@ func (f *Facts) judgeHostName(h dane.Host) (found []finding.Finding) {
 			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
 		})
 	case h.Verdict == dane.Failed && len(h.Addresses) == 0:
-		failed := dnsFailure("the addresses of "+h.Name, h.Err)
+		failed := dnsFailure("the addresses of "+h.Name, "senders cannot deliver to it", h.Err)
 		failed.Code, failed.Subject = CodeMXLookupFailed, h.Name
 		found = append(found, failed)
 	}
 	return found
 }
 
-// dnsFailure tells of a failed lookup on a host whose DNS works for others. A
-// server that says so failed for the domain; silence may be anybody's.
-func dnsFailure(what string, err error) finding.Finding {
+// dnsFailure tells of a failed lookup, and what it leads to, on a host whose DNS
+// works for others. A server that says so failed for the domain; silence may be
+// anybody's.
+func dnsFailure(what, so string, err error) finding.Finding {
 	out := finding.Finding{
 		Code: CodeDNSTimeout, Grade: finding.Unknown, Text: "No answer in time about " + what + ", while the resolver answers about others.",
 		Evidence: errorText(err), Advice: "Try again; if it stays so, look at the name servers of the domain.",
@@ -121,12 +122,12 @@ func dnsFailure(what string, err error) finding.Finding {
 		return out
 	}
 	out.Code, out.Grade = CodeDNSFailed, finding.Fail
-	out.Text = "DNS fails for " + what + ", while the resolver answers about others: senders defer their mail."
+	out.Text = "DNS fails for " + what + ", while the resolver answers about others: " + so + "."
 	out.Advice = "Look at the name servers of the domain, and at its DNSSEC signatures."
 	out.Fix = "dig +trace " + printable(e.Name)
 	if strings.Contains(e.Extended, "Bogus") || strings.Contains(e.Extended, "Signature") || strings.Contains(e.Extended, "DNSKEY") {
 		out.Code = CodeDNSBogus
-		out.Text = "The DNSSEC signatures about " + what + " are wrong: validating resolvers give no answer, so senders defer their mail."
+		out.Text = "The DNSSEC signatures about " + what + " are wrong, so validating resolvers give no answer: " + so + "."
 		out.Advice = "Sign the zone again, or put the DS record at the parent right."
 		out.Fix = "delv " + printable(e.Name)
 	}

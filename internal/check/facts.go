@@ -67,7 +67,8 @@ func (f *Facts) dark() bool { return f.MXErr != nil }
 
 // noMail reports whether there is nobody to deliver to: nothing else is judged.
 func (f *Facts) noMail() bool {
-	return f.dark() || f.Explanation.DANE.NoDomain || f.Explanation.DANE.NullMX
+	d := f.Explanation.DANE
+	return f.dark() || d.NoDomain || d.NullMX || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
 }
 
 // mode is the mode that senders know of.
@@ -109,9 +110,12 @@ func (f *Facts) port25Dark() bool {
 	return four.tried+six.tried > 0 && four.reached+six.reached == 0
 }
 
-// policyDark reports whether the policy host could not be connected to and this
-// host has not reached anything else either.
+// policyDark reports whether the policy could not be had for a reason that may be
+// on this side: no connection to anything, no proxy, no authorities to trust.
 func (f *Facts) policyDark() bool {
+	if f.FetchErr != nil && f.FetchErr.Stage == mtasts.StageCertificate {
+		return f.NoRoots
+	}
 	if f.FetchErr == nil || f.Exchange != nil && f.Exchange.Connected.IsValid() {
 		return false
 	}

@@ -193,7 +193,7 @@ func (f *Facts) judgeFetchError() finding.Finding {
 	}
 	if e.Stage == mtasts.StageDNS {
 		if failed, ok := errors.AsType[*dnsclient.Error](e.Err); ok {
-			out = dnsFailure("the policy host mta-sts."+f.Domain, failed)
+			out = dnsFailure("the policy host mta-sts."+f.Domain, "senders learn no policy", failed)
 			out.Code = CodePolicyHostDNS
 			return out
 		}
@@ -206,9 +206,6 @@ func (f *Facts) judgeFetchError() finding.Finding {
 	if e.Stage == mtasts.StageCertificate {
 		if c := f.Exchange.Certificate; c != nil {
 			out.Evidence += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), printable(c.Issuer), leftText(c.NotAfter, f.At))
-		}
-		if f.NoRoots {
-			out.Grade = finding.Unknown
 		}
 	}
 	return out

@@ -90,7 +90,7 @@ func (f *Facts) judgeReply() finding.Finding {
 // onlyTimeouts reports whether silence alone is behind a deferral.
 func onlyTimeouts(f *Facts) bool {
 	err := f.Explanation.DANE.Err
-	return err != nil && dnsFailure("", err).Grade == finding.Unknown
+	return err != nil && dnsFailure("", "", err).Grade == finding.Unknown
 }
 
 func (f *Facts) judgeNoPolicy(out finding.Finding) finding.Finding {
@@ -164,6 +164,8 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 		return p.Reason, false
 	case p.Stage == smtpprobe.Connect, p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
 		return p.Reason, true
+	case h.Verdict == dane.Failed && (level == policymap.DANE || level == policymap.DANEOnly):
+		return "its TLSA lookup fails", dnsFailure("", "", h.Err).Grade == finding.Fail // 7672 §2.1.2
 	case level == policymap.Secure:
 		return f.refusalSecure(h, p)
 	case level == policymap.DANEOnly, level == policymap.DANE && (h.Verdict == dane.Usable || h.Verdict == dane.Unusable):

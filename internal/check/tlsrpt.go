@@ -182,11 +182,10 @@ func judgeTLSRPT(f *Facts) []finding.Finding {
 			out.Evidence += "; found at " + printable(t.Alias)
 		}
 	case t.Failed:
-		out = dnsFailure("the TLSRPT record", t.Err)
+		out = dnsFailure("the TLSRPT record", "senders send no reports", t.Err)
 		out.Code = CodeTLSRPTFailed
 		if out.Grade == finding.Fail {
 			out.Grade = finding.Warn
-			out.Text = "The lookup of the TLSRPT record fails, so senders send no reports."
 		}
 	case errors.Is(t.Err, errNoTLSRPT) && len(t.Texts) == 0:
 		out.Code, out.Text = CodeTLSRPTAbsent, "There is no TLSRPT record: nobody tells you when mail to the domain fails because of TLS."

@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"net/netip"
+	"net/url"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,4 +99,12 @@ func codes(r check.Report) map[string]finding.Grade {
 		}
 	}
 	return all
+}
+
+func mustURL(text string) *url.URL {
+	u, err := url.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return u
 }
