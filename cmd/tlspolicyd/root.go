@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,11 @@ func unknownError(err error) error { return &exitError{exitUnknown, err} }
 
 // run executes one command and returns its exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot()
+	return runWith(ctx, new(options), args, stdin, stdout, stderr)
+}
+
+func runWith(ctx context.Context, o *options, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRootWith(o)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -76,9 +81,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // oneLine joins the lines of a text.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// options are the flags that all commands share.
+// options are the flags that all commands share, and what a test puts in the
+// place of the world.
 type options struct {
 	config string
+
+	// dial connects to mail hosts; nil: the network. Their port is 25, which no
+	// test may listen on.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // load reads the configuration. Its error is one line and ends the command.
@@ -90,8 +100,9 @@ func (o *options) load() (config.Config, error) {
 	return c, nil
 }
 
-func newRoot() *cobra.Command {
-	o := new(options)
+func newRoot() *cobra.Command { return newRootWith(new(options)) }
+
+func newRootWith(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   programName,
 		Short: "TLS policies for Postfix: MTA-STS and DANE, kept fresh",
@@ -114,7 +125,7 @@ wrong configuration, 3 could not tell.`,
 	root.PersistentFlags().StringVar(&o.config, "config", "",
 		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
-	root.AddCommand(newExplain(o))
+	root.AddCommand(newExplain(o), newCheck(o))
 	root.AddCommand(newDoctor(o))
 	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("{{.Version}}\n")

@@ -73,6 +73,7 @@ func situations() []situation {
 		// This host.
 		{name: "no DNS at all", arrange: dnsDown, want: []string{"unknown dns-down"}},
 		{name: "DNS that fails for everybody", arrange: func(s *scene) { s.Fault("*", "", lab.ServFail) }, want: []string{"unknown dns-down"}},
+		{name: "a resolver that is cut off", arrange: func(s *scene) { s.Fault("*", "", lab.NXDomain) }, want: []string{"unknown dns-isolated"}},
 		{name: "no network but DNS", arrange: func(s *scene) { s.Silent(append(s.mailAddresses(), s.web.Addr())...) }, want: []string{
 			"unknown delivery-unknown", "unknown dane-not-seen", "unknown network-down",
 		}},

@@ -49,8 +49,13 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 		f.MXErr, f.OurDNS = err, err
 		return
 	}
-	if err := a.first(ctx, f.Domain); err != nil {
+	missing, err := a.first(ctx, f.Domain)
+	if err != nil {
 		f.MXErr, f.OurDNS = err, a.control.ask(ctx, a.Resolver)
+		return
+	}
+	if missing && a.rootMissing(ctx) {
+		f.MXErr, f.OurDNS = errIsolated, errIsolated
 		return
 	}
 	var work sync.WaitGroup
@@ -83,11 +88,24 @@ func (f *Facts) matchTLSA() {
 
 // first asks for the MX records. A domain whose lookup fails need not be looked
 // at any further.
-func (a *Auditor) first(ctx context.Context, domain string) error {
+func (a *Auditor) first(ctx context.Context, domain string) (missing bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, firstLookup)
 	defer cancel()
-	_, err := a.Resolver.Lookup(ctx, domain, dns.TypeMX)
-	return err
+	answer, err := a.Resolver.Lookup(ctx, domain, dns.TypeMX)
+	return err == nil && answer.Rcode == dns.RcodeNameError, err
+}
+
+// errIsolated: the resolver sees only a part of the network.
+var errIsolated = errors.New("SOA of the root: NXDOMAIN")
+
+// rootMissing reports whether the resolver denies even the root, as resolvers do
+// that are cut off on purpose. Their word that a domain does not exist is worth
+// nothing.
+func (a *Auditor) rootMissing(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, controlLookup)
+	defer cancel()
+	answer, err := a.Resolver.Lookup(ctx, ".", dns.TypeSOA)
+	return err == nil && answer.Rcode == dns.RcodeNameError
 }
 
 // control tells our own DNS from the domain's: can this host look up anything?

@@ -47,7 +47,7 @@ func judgeRecord(f *Facts) (found []finding.Finding) {
 	}
 	switch {
 	case r.Found:
-		found = append(found, finding.Finding{Code: CodeRecordOK, Grade: finding.OK, Text: "Exactly one MTA-STS record, and it is valid.", Evidence: seen})
+		found = append(found, finding.Finding{Code: CodeRecordOK, Grade: finding.OK, Text: "Exactly one MTA-STS record, and it is valid; its id is " + r.Record.ID + ".", Evidence: seen})
 		if len(r.Texts) > 1 {
 			found = append(found, finding.Finding{
 				Code: CodeRecordStray, Grade: finding.Warn, Text: "There are other TXT records at " + name + ", which have no business there.",

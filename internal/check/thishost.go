@@ -1,6 +1,7 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,6 +14,8 @@ import (
 const (
 	// CodeDNSDown: no answer about anything, so no domain can be looked at.
 	CodeDNSDown = "dns-down"
+	// CodeDNSIsolated: the resolver denies even the root, so it does not see the internet.
+	CodeDNSIsolated = "dns-isolated"
 	// CodeNetworkDown: DNS answers, but no connection of any kind was possible.
 	CodeNetworkDown = "network-down"
 	// CodePort25Blocked: no mail host answered at port 25, at no address.
@@ -30,6 +33,11 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 		found = append(found, finding.Finding{
 			Code: code, Grade: finding.Unknown, Subject: subject, Text: text, Evidence: evidence, Advice: advice, Fix: fix,
 		})
+	}
+	if errors.Is(f.OurDNS, errIsolated) {
+		unknown(CodeDNSIsolated, "", "The resolver of this host says that not even the root of DNS exists: it is cut off from the internet, and nothing is known of the domain.",
+			list(f.Servers)+": "+errIsolated.Error(), "Check from a host with a network, or name another resolver in dns.servers.", "")
+		return found
 	}
 	if f.OurDNS != nil {
 		unknown(CodeDNSDown, "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tlspolicyd/internal/check"
+	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/finding"
+	"tlspolicyd/internal/smtpprobe"
+	"tlspolicyd/policymap"
+)
+
+const (
+	domainsAtOnce = 8
+	shortestWatch = 10 * time.Second
+)
+
+func newCheck(o *options) *cobra.Command {
+	var (
+		c     checking
+		watch time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "check DOMAIN...",
+		Short: "Audit a mail domain as the senders of the world see it",
+		Long: `check looks at mail domains from outside and says what is wrong with their TLS, and
+what to do next: the MTA-STS record and the policy file, line by line; the mail
+hosts against the policy; at port 25 of every mail host, over IPv4 and IPv6,
+STARTTLS and the certificate; TLSA records against the certificate that the host
+really presents; mode and max_age; the TLSRPT record; and what becomes of a
+message. It needs no running daemon and no cache, and it sends no message.
+
+For one domain everything is printed, for several only what is not as it should
+be, and a table at the end; --all prints everything. A single - stands for a list
+on standard input, a domain a line, # begins a comment.
+
+A mark says how bad it is: ok; warn, works today, and somebody should look at it;
+FAIL, mail is held back or goes out unprotected; ? could not be told, because of
+this host or its network, and is not blamed on the domain. Where port 25 is blocked
+on the way out, as it is for most homes, mail hosts cannot be looked at.
+
+Of the configuration dns.* and fetch.* count (fetch.allow_networks also for mail
+hosts); fetch.proxy is not used for port 25. The operator's overrides and choices
+do not: the senders of the world have not these.
+
+With --json each domain gives one JSON object on a line of its own; docs/check.md
+has its fields and all codes. --nagios prints a line for Nagios, Icinga and their
+like and keeps to their exit status (0 ok, 1 warning, 2 critical, 3 unknown).
+--prometheus prints metrics for the textfile collector of node_exporter, and ends
+with 0 when they are written: the grades are in them.
+
+--watch repeats and prints the first result and then only what changes; it ends on
+an interrupt, with the status of the last look.
+
+Exit status: 0 all well, warnings or not; 1 at least one FAIL; 2 wrong usage; 3 no
+FAIL, but something could not be told.`,
+		Example: `  tlspolicyd check example.com
+  tlspolicyd check --json example.com | jq '.topics[].findings[] | select(.grade == "fail")'
+  tlspolicyd check - < domains.txt
+  tlspolicyd check --watch 15m example.com example.net
+  tlspolicyd check --nagios example.com
+  tlspolicyd check --prometheus example.com > /var/lib/node_exporter/tlspolicy.prom.new`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("which DOMAIN? The part of a mail address behind the @; - reads a list")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.checkFlags(cmd, watch); err != nil {
+				return c.usage(cmd.OutOrStdout(), err)
+			}
+			domains, err := checkDomains(args, cmd.InOrStdin())
+			if err != nil {
+				return c.usage(cmd.OutOrStdout(), err)
+			}
+			cfg, err := o.load()
+			if err != nil {
+				return c.usage(cmd.OutOrStdout(), err)
+			}
+			if c.options, err = checkOptions(cfg, o, c); err != nil {
+				return c.usage(cmd.OutOrStdout(), err)
+			}
+			c.domains, c.out, c.hints = domains, cmd.OutOrStdout(), cmd.ErrOrStderr()
+			if watch > 0 {
+				return c.watch(cmd.Context(), watch)
+			}
+			return c.once(cmd.Context())
+		},
+	}
+	cmd.Flags().BoolVar(&c.json, "json", false, "print one JSON object for each domain, on a line of its own")
+	cmd.Flags().BoolVar(&c.nagios, "nagios", false, "print a line for Nagios, with performance data and exit status as it wants")
+	cmd.Flags().BoolVar(&c.prometheus, "prometheus", false, "print metrics for the textfile collector of Prometheus's node_exporter")
+	cmd.Flags().BoolVar(&c.all, "all", false, "with several domains: print what is as it should be, too")
+	cmd.Flags().DurationVar(&watch, "watch", 0, "repeat every `INTERVAL`, e.g. 15m, and print changes only")
+	cmd.Flags().DurationVar(&c.timeout, "timeout", check.DefaultTimeout, "`TIME` for one domain; slow mail servers need more, e.g. 60s")
+	cmd.Flags().StringVar(&c.ehlo, "ehlo", "", "host `NAME` to greet mail hosts with (default that of this host)")
+	cmd.Flags().BoolVar(&c.only4, "ipv4", false, "look at mail hosts over IPv4 only")
+	cmd.Flags().BoolVar(&c.only6, "ipv6", false, "look at mail hosts over IPv6 only")
+	cmd.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
+	cmd.MarkFlagsMutuallyExclusive("json", "nagios", "prometheus")
+	cmd.MarkFlagsMutuallyExclusive("watch", "nagios")
+	cmd.MarkFlagsMutuallyExclusive("watch", "prometheus")
+	return cmd
+}
+
+// checking is one run of the command.
+type checking struct {
+	json, nagios, prometheus, all bool
+	only4, only6                  bool
+	timeout                       time.Duration
+	ehlo                          string
+
+	options    check.Options
+	domains    []string // A-labels, each once
+	out, hints io.Writer
+}
+
+func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {
+	if cmd.Flags().Changed("watch") && watch < shortestWatch {
+		return usageError("--watch: %v: want %v at least; others pay for it", watch, shortestWatch)
+	}
+	if c.timeout < time.Second || c.timeout > time.Hour {
+		return usageError("--timeout: %v: want 1s to 1h", c.timeout)
+	}
+	if c.ehlo != "" {
+		if hop, ok := policymap.ParseNextHop(c.ehlo); !ok || hop.String() != hop.Domain {
+			return usageError("--ehlo: %q: want a host name", c.ehlo)
+		}
+	}
+	return nil
+}
+
+// usage is for a run that cannot begin. Nagios takes status 2 for critical, and
+// reads standard output.
+func (c *checking) usage(out io.Writer, err error) error {
+	if !c.nagios {
+		return err
+	}
+	if _, writeErr := fmt.Fprintf(out, "TLSPOLICY UNKNOWN - %s\n", nagiosText(oneLine(err.Error()))); writeErr != nil {
+		return outputError(writeErr)
+	}
+	return &exitError{status: exitUnknown}
+}
+
+// checkOptions puts the parts of an audit together.
+func checkOptions(cfg config.Config, o *options, c checking) (check.Options, error) {
+	resolver, err := newResolver(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return check.Options{}, unknownError(err)
+	}
+	fetcher, err := newFetcher(cfg, resolver)
+	if err != nil {
+		return check.Options{}, &exitError{exitUsage, err}
+	}
+	out := check.Options{
+		Resolver: resolver, Servers: resolver.Servers(), Trusted: resolver.Trusted(), Fetcher: fetcher,
+		Prober: smtpprobe.Prober{Name: c.ehlo, Dial: o.dial}, Timeout: c.timeout,
+	}
+	if out.Prober.Name == "" {
+		out.Prober.Name = ownName()
+	}
+	switch {
+	case c.only4:
+		out.Family = 4
+	case c.only6:
+		out.Family = 6
+	}
+	return out, nil
+}
+
+// ownName is how this host greets others; "" where it has no name that fits.
+func ownName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	hop, ok := policymap.ParseNextHop(name)
+	if !ok {
+		return ""
+	}
+	return hop.Domain
+}
+
+// once is a single look.
+func (c *checking) once(ctx context.Context) error {
+	var write func(check.Report) error
+	switch {
+	case c.json:
+		write = c.writeJSON
+	case c.nagios, c.prometheus:
+		write = func(check.Report) error { return nil }
+	default:
+		write = c.writeText
+	}
+	reports, err := c.round(ctx, write)
+	if err == nil {
+		switch {
+		case c.nagios:
+			return c.writeNagios(reports)
+		case c.prometheus:
+			return c.writePrometheus(reports)
+		case !c.json && len(reports) > 1:
+			err = c.writeTable(reports)
+		}
+	}
+	if err != nil {
+		return outputError(err)
+	}
+	return gradeStatus(worstOf(reports))
+}
+
+// gradeStatus turns a grade into the command's exit status.
+func gradeStatus(g finding.Grade) error {
+	switch g {
+	case finding.Fail:
+		return &exitError{status: exitNo}
+	case finding.Unknown:
+		return &exitError{status: exitUnknown}
+	}
+	return nil
+}
+
+func worstOf(reports []check.Report) finding.Grade {
+	topics := make([]finding.Topic, 0, len(reports))
+	for _, r := range reports {
+		topics = append(topics, finding.Topic{Findings: []finding.Finding{{Grade: r.Grade}}})
+	}
+	return finding.Worst(topics)
+}

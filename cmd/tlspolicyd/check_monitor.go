@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"tlspolicyd/internal/check"
+	"tlspolicyd/internal/finding"
+)
+
+// grades are all there are, in the order in which they are told.
+func grades() []finding.Grade {
+	return []finding.Grade{finding.OK, finding.Warn, finding.Fail, finding.Unknown}
+}
+
+// writeNagios writes what the plug-in guidelines of Nagios ask for: a line with
+// performance data behind "|", more text below it, and their exit status.
+func (c *checking) writeNagios(reports []check.Report) error {
+	worst := worstOf(reports)
+	word, status := nagiosWord(worst)
+	var b strings.Builder
+	fmt.Fprintf(&b, "TLSPOLICY %s - %s |", word, nagiosText(nagiosSummary(reports, worst)))
+	for _, r := range reports {
+		n := gradeCounts(r)
+		for _, g := range []finding.Grade{finding.Fail, finding.Unknown, finding.Warn} {
+			fmt.Fprintf(&b, " '%s %s'=%d;;;0", r.Domain, g, n[g])
+		}
+		if days, ok := fewestDays(r); ok {
+			fmt.Fprintf(&b, " '%s cert_days'=%d", r.Domain, days)
+		}
+	}
+	b.WriteByte('\n')
+	for _, r := range reports {
+		for _, t := range worthTelling(r.Topics) {
+			for _, f := range t.Findings {
+				fmt.Fprintf(&b, "%s: %s %s\n", r.Domain, f.Grade, nagiosText(findingText(f)))
+			}
+		}
+	}
+	if _, err := fmt.Fprint(c.out, b.String()); err != nil {
+		return outputError(err)
+	}
+	if status == exitDone {
+		return nil
+	}
+	return &exitError{status: status}
+}
+
+// nagiosWord turns a grade into the word and the exit status of a plug-in.
+func nagiosWord(g finding.Grade) (word string, status int) {
+	switch g {
+	case finding.OK:
+		return "OK", 0
+	case finding.Warn:
+		return "WARNING", 1
+	case finding.Fail:
+		return "CRITICAL", 2
+	}
+	return "UNKNOWN", 3
+}
+
+func nagiosSummary(reports []check.Report, worst finding.Grade) string {
+	bad := 0
+	var first check.Report
+	for _, r := range reports {
+		if r.Grade == worst {
+			if bad == 0 {
+				first = r
+			}
+			bad++
+		}
+	}
+	text := first.Domain + ": " + gradeText(first)
+	if f, ok := worstFinding(first); ok {
+		text = first.Domain + ": " + findingText(f)
+	}
+	switch {
+	case len(reports) == 1:
+		return text
+	case worst == finding.OK:
+		return fmt.Sprintf("%d domains, all well", len(reports))
+	}
+	return fmt.Sprintf("%d of %d domains, the first is %s", bad, len(reports), text)
+}
+
+func findingText(f finding.Finding) string {
+	text := f.Text
+	if f.Subject != "" {
+		text = f.Subject + ": " + text
+	}
+	return f.Code + ": " + text
+}
+
+// nagiosText keeps a text from being taken for performance data.
+func nagiosText(s string) string { return strings.ReplaceAll(cleaned(s), "|", "/") }
+
+// checkMetrics are what --prometheus prints. docs/check.md lists them.
+type checkMetrics struct {
+	grade, findings, finding, days, maxAge, took, at *prometheus.GaugeVec
+}
+
+func newCheckMetrics(reg *prometheus.Registry) checkMetrics {
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "tlspolicyd", Subsystem: "check", Name: name, Help: help}, append([]string{"domain"}, labels...))
+		reg.MustRegister(v)
+		return v
+	}
+	return checkMetrics{
+		grade:    gauge("grade", "1 for the grade that the domain comes to, 0 for the others.", "grade"),
+		findings: gauge("findings", "Findings of each grade.", "grade"),
+		finding:  gauge("finding", "How many findings have this code, of those that are not ok.", "code", "grade"),
+		days:     gauge("certificate_days_left", "Whole days until the end of a certificate of the policy host or of a mail host; negative: ended.", "role", "host", "address"),
+		maxAge:   gauge("policy_max_age_seconds", "max_age of the MTA-STS policy, 0 without one."),
+		took:     gauge("duration_seconds", "How long the audit took."),
+		at:       gauge("timestamp_seconds", "When the audit was made, in seconds since 1970."),
+	}
+}
+
+func (m checkMetrics) set(r check.Report) {
+	n := gradeCounts(r)
+	for _, g := range grades() {
+		m.findings.WithLabelValues(r.Domain, g.String()).Set(float64(n[g]))
+		is := 0.0
+		if g == r.Grade {
+			is = 1
+		}
+		m.grade.WithLabelValues(r.Domain, g.String()).Set(is)
+	}
+	for _, t := range worthTelling(r.Topics) {
+		for _, f := range t.Findings {
+			m.finding.WithLabelValues(r.Domain, f.Code, f.Grade.String()).Inc()
+		}
+	}
+	for _, cert := range r.Certificates {
+		m.days.WithLabelValues(r.Domain, cert.Role, cert.Host, cert.Address).Set(float64(cert.DaysLeft))
+	}
+	m.maxAge.WithLabelValues(r.Domain).Set(float64(r.MaxAgeSeconds))
+	m.took.WithLabelValues(r.Domain).Set(float64(r.TookMS) / 1000)
+	m.at.WithLabelValues(r.Domain).Set(float64(r.At.Unix()))
+}
+
+// writePrometheus writes the metrics of all domains.
+func (c *checking) writePrometheus(reports []check.Report) error {
+	reg := prometheus.NewRegistry()
+	m := newCheckMetrics(reg)
+	for _, r := range reports {
+		m.set(r)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		return unknownError(err)
+	}
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(c.out, family); err != nil {
+			return outputError(err)
+		}
+	}
+	return nil
+}
