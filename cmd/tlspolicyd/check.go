@@ -122,6 +122,7 @@ type checking struct {
 	options    check.Options
 	domains    []string // A-labels, each once
 	out, hints io.Writer
+	toldDark   bool // that this host sees nothing
 }
 
 func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {

@@ -29,6 +29,12 @@ func checkText(out io.Writer) finding.Text {
 // else what is not as it should be.
 func (c *checking) writeText(r check.Report) error {
 	topics := r.Topics
+	if nothingSeen(r) && len(c.domains) > 1 {
+		if c.toldDark {
+			return nil // once is enough, the table has the others
+		}
+		c.toldDark = true
+	}
 	if len(c.domains) > 1 && !c.all {
 		topics = worthTelling(topics)
 		if len(topics) == 0 {

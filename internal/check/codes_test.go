@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tlspolicyd/internal/check"
 	"tlspolicyd/internal/finding"
 	"tlspolicyd/internal/lab"
 )
@@ -319,14 +321,16 @@ func situations() []situation {
 // package is provoked by one of them, and there is one in which it is not.
 func TestSituations(t *testing.T) {
 	known := declaredCodes(t)
-	seen, missing := map[string]bool{}, map[string]bool{}
+	missing := map[string]bool{}
+	seen := map[string]map[string]bool{} // code to the grades that it had
 	for _, s := range situations() {
 		t.Run(s.name, func(t *testing.T) {
 			name := s.domain
 			if name == "" {
 				name = domain
 			}
-			got := codes(audit(t, name, s.arrange))
+			report := audit(t, name, s.arrange)
+			got := codes(report)
 			var bad []string
 			for code, grade := range got {
 				if grade != finding.OK {
@@ -345,27 +349,76 @@ func TestSituations(t *testing.T) {
 				}
 			}
 			for _, code := range known {
-				if _, ok := got[code]; ok {
-					seen[code] = true
-				} else {
+				if _, ok := got[code]; !ok {
 					missing[code] = true
 				}
 			}
-			for code := range got {
-				if !slices.Contains(known, code) {
-					t.Errorf("%s is no constant of the package", code)
+			for _, topic := range report.Topics {
+				for _, f := range topic.Findings {
+					if !slices.Contains(known, f.Code) {
+						t.Errorf("%s is no constant of the package", f.Code)
+					}
+					if seen[f.Code] == nil {
+						seen[f.Code] = map[string]bool{}
+					}
+					seen[f.Code][f.Grade.String()] = true
+					wellFormed(t, f)
 				}
 			}
 		})
 	}
+	documented := documentedCodes(t)
 	for _, code := range known {
-		if !seen[code] {
+		grades := strings.Join(slices.Sorted(maps.Keys(seen[code])), ", ")
+		if grades == "" {
 			t.Errorf("no situation provokes %s", code)
 		}
+		if documented[code] != grades {
+			t.Errorf("docs/check.md says that %s is %q, but it was %q", code, documented[code], grades)
+		}
+		delete(documented, code)
 		if !missing[code] {
 			t.Errorf("every situation provokes %s", code)
 		}
 	}
+	for code := range documented {
+		t.Errorf("docs/check.md has a code %s that there is not", code)
+	}
+}
+
+// wellFormed holds a finding against what package finding promises.
+func wellFormed(t *testing.T, f finding.Finding) {
+	t.Helper()
+	for _, text := range []string{f.Code, f.Subject, f.Text, f.Evidence, f.Advice, f.Fix} {
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%s: not a line of printable ASCII: %q", f.Code, text)
+		}
+	}
+	switch {
+	case f.Text == "":
+		t.Errorf("%s has no text", f.Code)
+	case f.Grade != finding.OK && f.Advice == "" && f.Code != check.CodeDeliveryUnknown && f.Code != check.CodeDeliveryFails:
+		t.Errorf("%s is %v and gives no advice", f.Code, f.Grade)
+	case f.Code != check.CodeLineOK && !strings.ContainsAny(f.Text[len(f.Text)-1:], ".?;"):
+		t.Errorf("%s: no sentence: %q", f.Code, f.Text)
+	}
+}
+
+// documentedCodes are the rows of the table in docs/check.md: code to grades.
+func documentedCodes(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/check.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9-]+)` \\| ((?:ok|warn|fail|unknown)[a-z, ]*) \\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
+		if _, twice := rows[m[1]]; twice {
+			t.Errorf("docs/check.md has %s twice", m[1])
+		}
+		rows[m[1]] = m[2]
+	}
+	return rows
 }
 
 // declaredCodes reads the Code constants out of the package's source, each with

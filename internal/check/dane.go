@@ -83,7 +83,7 @@ func (f *Facts) judgeHostDANE(h Host) (found []finding.Finding) {
 		if !f.Trusted {
 			return append(found, finding.Finding{
 				Code: CodeDANENotJudged, Grade: finding.Unknown, Subject: h.Name, Text: "It has TLSA records, but the resolver of this host is not on loopback, so its word that they are signed does not count (RFC 7672 section 2.1.3).",
-				Evidence: list(f.Servers), Advice: "Check with a validating resolver on this host (dns.servers), or set dns.trust_ad = true if the path to it is safe.",
+				Evidence: f.servers(), Advice: "Check with a validating resolver on this host (dns.servers), or set dns.trust_ad = true if the path to it is safe.",
 			})
 		}
 		return append(found, finding.Finding{

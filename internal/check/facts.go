@@ -23,10 +23,10 @@ type Facts struct {
 	At     time.Time
 	Took   time.Duration
 
-	Servers []string       // the resolvers that were asked
-	Trusted bool           // their AD bits count
-	Roots   *x509.CertPool // trust store for mail hosts; nil: the system's
-	NoRoots bool           // this host has none
+	Servers []netip.AddrPort // the resolvers that were asked
+	Trusted bool             // their AD bits count
+	Roots   *x509.CertPool   // trust store for mail hosts; nil: the system's
+	NoRoots bool             // this host has none
 
 	MXErr  error // the first lookup of all failed, and nothing else was tried
 	OurDNS error // nor can this host look up anything else

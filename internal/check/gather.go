@@ -33,10 +33,7 @@ const (
 // Gather looks at a domain, given in A-labels. Failures are part of the facts.
 func (a *Auditor) Gather(ctx context.Context, domain string) *Facts {
 	began := time.Now()
-	f := &Facts{Domain: domain, At: began, Trusted: a.Trusted, Roots: a.roots, NoRoots: a.noRoots}
-	for _, s := range a.Servers {
-		f.Servers = append(f.Servers, s.String())
-	}
+	f := &Facts{Domain: domain, At: began, Trusted: a.Trusted, Roots: a.roots, NoRoots: a.noRoots, Servers: a.Servers}
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
 	a.gather(ctx, f)

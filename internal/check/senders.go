@@ -125,7 +125,7 @@ func (f *Facts) deliver(h Host) outcome {
 		why, known := f.refusal(h, a)
 		switch {
 		case known && why == "":
-			return outcome{h.Name, CodeDeliveryOK, "Delivery to this host succeeds.", f.howText(h)}
+			return outcome{h.Name, CodeDeliveryOK, "Delivery to this host succeeds.", f.howText(h, a.Probe)}
 		case !known && out.verdict == CodeDeliveryFails:
 			out.verdict, out.text, out.why = CodeDeliveryUnknown, "Whether delivery to this host succeeds could not be told.", why
 		case known && out.why == "":
@@ -135,17 +135,20 @@ func (f *Facts) deliver(h Host) outcome {
 	return out
 }
 
-func (f *Facts) howText(h Host) string {
+func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
+	if p.Stage != smtpprobe.Done {
+		return "in the clear, because there is no TLS to be had"
+	}
 	switch f.Explanation.Decision.Level {
 	case policymap.DANEOnly, policymap.DANE:
 		if h.Verdict == dane.Usable {
 			return "over TLS, checked by DANE"
 		}
-		return "over TLS if it is offered, unchecked"
+		return "over TLS, whoever it is"
 	case policymap.Secure:
 		return "over TLS, checked by MTA-STS"
 	}
-	return "over TLS if it is offered, unchecked"
+	return "over TLS, whoever it is"
 }
 
 // refusal says why a sender would not deliver to an address, or "" when it

@@ -3,7 +3,6 @@ package check
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"tlspolicyd/internal/finding"
 	"tlspolicyd/internal/smtpprobe"
@@ -36,13 +35,13 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 	}
 	if errors.Is(f.OurDNS, errIsolated) {
 		unknown(CodeDNSIsolated, "", "The resolver of this host says that not even the root of DNS exists: it is cut off from the internet, and nothing is known of the domain.",
-			list(f.Servers)+": "+errIsolated.Error(), "Check from a host with a network, or name another resolver in dns.servers.", "")
+			f.servers()+": "+errIsolated.Error(), "Check from a host with a network, or name another resolver in dns.servers.", "")
 		return found
 	}
 	if f.OurDNS != nil {
 		unknown(CodeDNSDown, "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",
-			printable(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", list(f.Servers)),
-			"dig @"+f.server()+" com. SOA")
+			printable(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", f.servers()),
+			"dig "+f.digServer()+" com. SOA")
 		return found
 	}
 	switch {
@@ -76,15 +75,25 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 	return found
 }
 
-func (f *Facts) server() string {
+// digServer names the first resolver to dig(1).
+func (f *Facts) digServer() string {
 	if len(f.Servers) == 0 {
-		return "127.0.0.1"
+		return "@127.0.0.1"
 	}
-	host, _, _ := strings.Cut(f.Servers[0], ":")
-	if strings.HasPrefix(f.Servers[0], "[") {
-		host, _, _ = strings.Cut(f.Servers[0][1:], "]")
+	s := f.Servers[0]
+	if s.Port() == 53 {
+		return "@" + s.Addr().String()
 	}
-	return host
+	return fmt.Sprintf("-p %d @%s", s.Port(), s.Addr())
+}
+
+// servers names all of them.
+func (f *Facts) servers() string {
+	var names []string
+	for _, s := range f.Servers {
+		names = append(names, s.String())
+	}
+	return list(names)
 }
 
 // darkReason names the addresses that did not answer.

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"tlspolicyd/internal/check"
+	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/finding"
+	"tlspolicyd/internal/lab"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/smtpprobe"
+)
+
+// watchWorld is a small internet in the bubble's memory, with one healthy domain.
+func watchWorld(t *testing.T) (*lab.World, *lab.SMTPHost, check.Options) {
+	t.Helper()
+	w := lab.New()
+	w.Zone("good.test. MX 10 mx.good.test.\n_smtp._tls.good.test. TXT \"v=TLSRPTv1; rua=mailto:r@good.test\"")
+	mx := w.SMTPHost("mx.good.test", lab.SMTP{})
+	w.TLSA("mx.good.test", 25)
+	w.PolicyHost("good.test", "version: STSv1\nmode: enforce\nmx: mx.good.test\nmax_age: 2592000\n")
+	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{w.DNSAddr()}, Dial: w.Dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, mx, check.Options{
+		Resolver: resolver, Servers: resolver.Servers(), Trusted: true,
+		Fetcher: &mtasts.Fetcher{
+			Resolver: resolver, RootCAs: w.Roots(), Dial: w.Dial,
+			AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
+		},
+		Prober: smtpprobe.Prober{Dial: w.Dial},
+	}
+}
+
+// After the first result only changes are printed; what this host cannot see is
+// no change of the domain.
+func TestCheckWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, mx, o := watchWorld(t)
+		defer w.Close()
+		var out, hints bytes.Buffer
+		c := &checking{options: o, domains: []string{"good.test"}, out: &out, hints: &hints}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.repeat(ctx, time.Hour) }()
+		// printed waits for the next look and returns what it has printed.
+		printed := func() string {
+			time.Sleep(time.Hour) // by the bubble's clock
+			synctest.Wait()
+			text := out.String()
+			out.Reset()
+			return regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(text, "TIME")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if text := out.String(); !strings.HasPrefix(text, "== good.test: all well\n") {
+			t.Errorf("first: %q", text)
+		}
+		out.Reset()
+		for _, step := range []struct {
+			situation string
+			arrange   func()
+			want      string
+		}{
+			{"nothing has changed", func() {}, ""},
+			{
+				"a certificate has ended", func() { mx.Set(lab.SMTP{Cert: lab.Expired}) },
+				"TIME  good.test  FAIL  mx.good.test: The certificate has ended. (certificate-expired)\n",
+			},
+			{"and still has", func() {}, ""},
+			{
+				"no DNS here", func() { w.Down(true) },
+				"TIME  good.test  ?     This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain. (dns-down)\n",
+			},
+			{"and still none", func() {}, ""},
+			{
+				"DNS again: nothing else has changed", func() { w.Down(false) },
+				"TIME  good.test  gone  This host gets answers from DNS again. (dns-down)\n",
+			},
+			{
+				"the certificate is good again, the id is new", func() { mx.Set(lab.SMTP{}); w.Replace("_mta-sts.good.test", "TXT", `"v=STSv1; id=2;"`) },
+				"TIME  good.test  ok    Exactly one MTA-STS record, and it is valid; its id is 2. (record-ok)\n" +
+					"TIME  good.test  ok    mx.good.test: TLS 1.3, and a valid certificate for this host. (smtp-ok)\n" +
+					"TIME  good.test  gone  mx.good.test: The certificate has ended. (certificate-expired)\n",
+			},
+		} {
+			step.arrange()
+			if d := cmp.Diff(step.want, printed()); d != "" {
+				t.Errorf("%s (-want +got):\n%s", step.situation, d)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil || hints.Len() > 0 {
+			t.Errorf("ended with %v, stderr %q", err, hints.String())
+		}
+	})
+}
+
+// With --json a domain in which something has changed is printed whole.
+func TestCheckWatchJSON(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, mx, o := watchWorld(t)
+		defer w.Close()
+		var out bytes.Buffer
+		c := &checking{options: o, domains: []string{"good.test", "gone.test"}, out: &out, hints: &bytes.Buffer{}, json: true}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.repeat(ctx, time.Hour) }()
+		time.Sleep(2 * time.Hour)
+		mx.Set(lab.SMTP{NoSTARTTLS: true})
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			got = append(got, regexp.MustCompile(`"domain":"(.*?)","grade":"(.*?)"`).FindString(line))
+		}
+		want := []string{
+			`"domain":"good.test","grade":"ok"`, `"domain":"gone.test","grade":"fail"`, `"domain":"good.test","grade":"fail"`,
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+		cancel()
+		if err := <-ended; err == nil || err.Error() != "exit status 1" {
+			t.Errorf("ended with %v, want the status of the last look", err)
+		}
+	})
+}
+
+// The real program ends on an interrupt, without a word.
+func TestCheckWatchInterrupted(t *testing.T) {
+	_, configFile := checkWorld(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As testscript does it: the test binary under the program's name is the program.
+	program := filepath.Join(t.TempDir(), programName)
+	if err := os.Symlink(self, program); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "check", "--watch", "1h", "--config", configFile, "gone.test")
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	text := make([]byte, 4096)
+	n, err := out.Read(text) // the first look is printed
+	if err != nil || !strings.HasPrefix(string(text[:n]), "== gone.test: 1 failure\n") {
+		t.Errorf("%v, %q", err, text[:n])
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != exitNo || errs.Len() > 0 {
+		t.Errorf("%v, stderr %q", err, errs.String())
+	}
+}
+
+// Colour is for terminals, and for those who want it.
+func TestCheckColour(t *testing.T) {
+	for _, test := range []struct {
+		name, noColor, term string
+		coloured            bool
+	}{
+		{"a terminal", "", "xterm", true},
+		{"NO_COLOR", "1", "xterm", false},
+		{"a terminal that can do nothing", "", "dumb", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("NO_COLOR", test.noColor)
+			t.Setenv("TERM", test.term)
+			_, terminal := openTerminal(t, 60)
+			got := checkText(terminal)
+			if got != (finding.Text{Colour: test.coloured, Width: 60}) {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	if got := checkText(&bytes.Buffer{}); got != (finding.Text{}) {
+		t.Errorf("in a pipe: %+v", got)
+	}
+}
+
+// On a terminal long work shows a bar, which is gone in the end.
+func TestCheckProgress(t *testing.T) {
+	master, terminal := openTerminal(t, 80)
+	synctest.Test(t, func(t *testing.T) {
+		w, _, o := watchWorld(t)
+		defer w.Close()
+		w.Delay(time.Second)
+		c := &checking{options: o, out: &bytes.Buffer{}, hints: terminal}
+		for _, name := range strings.Fields("a b c d e f g h i j k l m n o p") {
+			c.domains = append(c.domains, name+".test")
+		}
+		if _, err := c.round(t.Context(), func(check.Report) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if _, err := terminal.WriteString("END"); err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	for buf := make([]byte, 4096); !bytes.HasSuffix(text, []byte("END")); {
+		n, err := master.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, buf[:n]...)
+	}
+	if !bytes.Contains(text, []byte("of 16 domains checked")) || !bytes.HasSuffix(text, []byte("\r\x1b[KEND")) {
+		t.Errorf("%q", text)
+	}
+}
+
+// openTerminal returns the two ends of a pseudo-terminal.
+func openTerminal(t *testing.T, columns uint16) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	fd := int(master.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns}); err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return master, terminal
+}
