@@ -46,7 +46,7 @@ func TestDocumentsAgreeWithHelp(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"tlspolicyd lookup", "tlspolicyd explain", "tlspolicyd doctor", "tlspolicyd config check", "tlspolicyd cache list", "tlspolicyd cache warm"} {
+	for _, want := range []string{"tlspolicyd lookup", "tlspolicyd explain", "tlspolicyd check", "tlspolicyd doctor", "tlspolicyd config check", "tlspolicyd cache list", "tlspolicyd cache warm"} {
 		if !seen[want] {
 			t.Errorf("no document names %q", want)
 		}

@@ -75,6 +75,11 @@ func situations() []situation {
 		// This host.
 		{name: "no DNS at all", arrange: dnsDown, want: []string{"unknown dns-down"}},
 		{name: "DNS that fails for everybody", arrange: func(s *scene) { s.Fault("*", "", lab.ServFail) }, want: []string{"unknown dns-down"}},
+		{name: "DNS that fails in the middle", arrange: func(s *scene) {
+			for _, t := range []string{"TXT", "TLSA", "A"} {
+				s.Fault("*", t, lab.ServFail)
+			}
+		}, want: []string{"unknown dane-lookup-failed", "unknown dns-down", "unknown record-failed", "unknown senders-defer", "unknown tlsrpt-failed"}},
 		{name: "a resolver that is cut off", arrange: func(s *scene) { s.Fault("*", "", lab.NXDomain) }, want: []string{"unknown dns-isolated"}},
 		{name: "no network but DNS", arrange: func(s *scene) { s.Silent(append(s.mailAddresses(), s.web.Addr())...) }, want: []string{
 			"unknown delivery-unknown", "unknown dane-not-seen", "unknown network-down",
@@ -216,7 +221,15 @@ func situations() []situation {
 				s.Replace(name, "A", "10.20.99.1")
 				s.Replace(name, "AAAA")
 			}
-		}, want: []string{"fail delivery-fails", "fail smtp-unreachable", "unknown dane-not-seen"}},
+		}, want: []string{"unknown dane-not-seen", "unknown delivery-unknown", "unknown port25-blocked"}},
+		{name: "one refuses, the other has no STARTTLS", arrange: func(s *scene) {
+			s.Replace("mx1.good.test", "A", "10.20.99.1")
+			s.Replace("mx1.good.test", "AAAA")
+			s.mx2.Set(lab.SMTP{NoSTARTTLS: true})
+		}, want: []string{"fail delivery-fails", "fail smtp-unreachable", "fail starttls-absent", "unknown dane-not-seen"}},
+		{name: "one host takes connections over IPv4 only", arrange: func(s *scene) {
+			s.Replace("mx1.good.test", "AAAA", "fd00:20::99")
+		}, want: []string{"warn smtp-unreachable"}},
 		{name: "one host is slow", arrange: first(lab.SMTP{Stall: lab.BeforeGreeting}), want: []string{
 			"unknown dane-not-seen", "unknown delivery-unknown", "unknown smtp-slow",
 		}},

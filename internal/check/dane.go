@@ -73,7 +73,7 @@ func (f *Facts) judgeHostDANE(h Host) (found []finding.Finding) {
 		if len(h.Host.Addresses) == 0 {
 			return nil // said of the domain
 		}
-		one := dnsFailure("the TLSA records of "+h.Name, "senders that use DANE do not deliver to it", h.Err)
+		one := f.dnsFailure("the TLSA records of "+h.Name, "senders that use DANE do not deliver to it", h.Err)
 		one.Code, one.Subject = CodeDANELookupFailed, h.Name
 		return append(found, one)
 	case dane.Insecure, dane.NoTLSA:

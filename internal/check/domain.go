@@ -41,10 +41,10 @@ const (
 func judgeDomain(f *Facts) []finding.Finding {
 	d := f.Explanation.DANE
 	switch {
-	case f.OurDNS != nil:
+	case f.dark() && f.OurDNS != nil:
 		return nil
 	case f.MXErr != nil:
-		return []finding.Finding{dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}
+		return []finding.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}
 	case d.NoDomain:
 		return []finding.Finding{{
 			Code: CodeDomainMissing, Grade: finding.Fail, Text: "The domain does not exist.", Evidence: "MX " + f.Domain + ": NXDOMAIN",
@@ -55,7 +55,7 @@ func judgeDomain(f *Facts) []finding.Finding {
 			Code: CodeMXNull, Grade: finding.OK, Text: "The domain says that it takes no mail (null MX, RFC 7505): there is nothing to protect.",
 		}}
 	case d.MXUnknown:
-		return []finding.Finding{dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", d.Err)}
+		return []finding.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", d.Err)}
 	}
 	var found []finding.Finding
 	if len(d.Hosts) > 0 && d.Hosts[0].Implicit {
@@ -102,7 +102,7 @@ func (f *Facts) judgeHostName(h dane.Host) (found []finding.Finding) {
 			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
 		})
 	case h.Verdict == dane.Failed && len(h.Addresses) == 0:
-		failed := dnsFailure("the addresses of "+h.Name, "senders cannot deliver to it", h.Err)
+		failed := f.dnsFailure("the addresses of "+h.Name, "senders cannot deliver to it", h.Err)
 		failed.Code, failed.Subject = CodeMXLookupFailed, h.Name
 		found = append(found, failed)
 	}
@@ -111,11 +111,16 @@ func (f *Facts) judgeHostName(h dane.Host) (found []finding.Finding) {
 
 // dnsFailure tells of a failed lookup, and what it leads to, on a host whose DNS
 // works for others. A server that says so failed for the domain; silence may be
-// anybody's.
-func dnsFailure(what, so string, err error) finding.Finding {
+// anybody's, and so is everything where it does not work for others.
+func (f *Facts) dnsFailure(what, so string, err error) finding.Finding {
 	out := finding.Finding{
 		Code: CodeDNSTimeout, Grade: finding.Unknown, Text: "No answer in time about " + what + ", while the resolver answers about others.",
 		Evidence: errorText(err), Advice: "Try again; if it stays so, look at the name servers of the domain.",
+	}
+	if f.OurDNS != nil {
+		out.Text = "No answer about " + what + ", nor about others: it is not known whose fault that is."
+		out.Advice = "See what is said of this host."
+		return out
 	}
 	e, ok := errors.AsType[*dnsclient.Error](err)
 	if !ok || e.Kind != dnsclient.ServFail && e.Kind != dnsclient.Refused && e.Kind != dnsclient.Malformed {

@@ -29,7 +29,7 @@ type Facts struct {
 	NoRoots bool             // this host has none
 
 	MXErr  error // the first lookup of all failed, and nothing else was tried
-	OurDNS error // nor can this host look up anything else
+	OurDNS error // a lookup failed, and this host could not look up anything else either
 
 	Explanation policymap.Explanation
 
@@ -104,10 +104,21 @@ func (f *Facts) familyDark(v6 bool) bool {
 	return r.tried > 0 && r.reached == 0
 }
 
-// port25Dark reports whether nothing at all answered at port 25.
+// port25Dark reports whether no connection to port 25 came about. Refusals count
+// as well: a firewall of this host's own may look just like that.
 func (f *Facts) port25Dark() bool {
-	four, six := f.reach(false), f.reach(true)
-	return four.tried+six.tried > 0 && four.reached+six.reached == 0
+	return f.reach(false).tried+f.reach(true).tried > 0 && !f.connected25()
+}
+
+func (f *Facts) connected25() bool {
+	for _, h := range f.Hosts {
+		for _, a := range h.Addresses {
+			if a.Probe != nil && a.Probe.Stage != smtpprobe.Connect {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // policyDark reports whether the policy could not be had for a reason that may be
@@ -124,7 +135,7 @@ func (f *Facts) policyDark() bool {
 		if errors.Is(f.FetchErr, syscall.ECONNREFUSED) {
 			return false
 		}
-		return f.reach(false).reached+f.reach(true).reached == 0
+		return !f.connected25()
 	case mtasts.StageProxy, mtasts.StageCanceled:
 		return true
 	}

@@ -70,6 +70,24 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 	a.policy(ctx, f, fetcher)
 	work.Wait()
 	f.matchTLSA()
+	if f.lookupFailed() { // whose fault is it?
+		f.OurDNS = a.control.ask(ctx, a.Resolver)
+	}
+}
+
+// lookupFailed reports whether there was a lookup without an answer, except for
+// those that were not waited for.
+func (f *Facts) lookupFailed() bool {
+	failed := func(err error) bool {
+		e, ok := errors.AsType[*dnsclient.Error](err)
+		return ok && e.Kind != dnsclient.Canceled
+	}
+	for _, l := range f.Explanation.DNS {
+		if failed(l.Err) {
+			return true
+		}
+	}
+	return failed(f.TLSRPT.Err)
 }
 
 // matchTLSA holds what each address presented against the host's TLSA records.

@@ -86,10 +86,9 @@ func (f *Facts) judgeAddress(h Host, a Address) []finding.Finding {
 	switch {
 	case p == nil:
 		return nil
+	case p.Stage == smtpprobe.Connect && f.port25Dark(), f.familyDark(a.Addr.Is6()):
+		return nil // said of this host
 	case !p.Reached():
-		if f.familyDark(a.Addr.Is6()) {
-			return nil // said of this host
-		}
 		return []finding.Finding{f.unreachable(h, "It does not answer at port 25, while others do.", p.Reason)}
 	case p.Stage == smtpprobe.Done:
 		return f.judgeSession(h, a)

@@ -193,7 +193,7 @@ func (f *Facts) judgeFetchError() finding.Finding {
 	}
 	if e.Stage == mtasts.StageDNS {
 		if failed, ok := errors.AsType[*dnsclient.Error](e.Err); ok {
-			out = dnsFailure("the policy host mta-sts."+f.Domain, "senders learn no policy", failed)
+			out = f.dnsFailure("the policy host mta-sts."+f.Domain, "senders learn no policy", failed)
 			out.Code = CodePolicyHostDNS
 			return out
 		}

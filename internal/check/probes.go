@@ -25,16 +25,36 @@ type madeProbe struct {
 	result smtpprobe.Result // once done
 }
 
+// maxProbes bounds what is kept: certificates are large, and lists of domains
+// may be long.
+const maxProbes = 1024
+
+// keep remembers a probe under way, and forgets one that is done where there are
+// too many. p.mu is held.
+func (p *probes) keep(key probeKey, made *madeProbe) {
+	if p.made == nil {
+		p.made = map[probeKey]*madeProbe{}
+	}
+	for old, m := range p.made {
+		if len(p.made) < maxProbes {
+			break
+		}
+		select {
+		case <-m.done:
+			delete(p.made, old)
+		default:
+		}
+	}
+	p.made[key] = made
+}
+
 func (p *probes) probe(ctx context.Context, prober *smtpprobe.Prober, host string, addr netip.AddrPort) smtpprobe.Result {
 	key := probeKey{host, addr}
 	p.mu.Lock()
 	made, ok := p.made[key]
 	if !ok {
 		made = &madeProbe{done: make(chan struct{})}
-		if p.made == nil {
-			p.made = map[probeKey]*madeProbe{}
-		}
-		p.made[key] = made
+		p.keep(key, made)
 	}
 	p.mu.Unlock()
 	if !ok {

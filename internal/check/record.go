@@ -55,7 +55,7 @@ func judgeRecord(f *Facts) (found []finding.Finding) {
 			})
 		}
 	case r.Failed:
-		failed := dnsFailure("the MTA-STS record", "senders learn no policy", r.Err)
+		failed := f.dnsFailure("the MTA-STS record", "senders learn no policy", r.Err)
 		failed.Code = CodeRecordFailed
 		found = append(found, failed)
 	case errors.Is(r.Err, mtasts.ErrManyRecords):

@@ -90,7 +90,7 @@ func (f *Facts) judgeReply() finding.Finding {
 // onlyTimeouts reports whether silence alone is behind a deferral.
 func onlyTimeouts(f *Facts) bool {
 	err := f.Explanation.DANE.Err
-	return err != nil && dnsFailure("", "", err).Grade == finding.Unknown
+	return err != nil && f.dnsFailure("", "", err).Grade == finding.Unknown
 }
 
 func (f *Facts) judgeNoPolicy(out finding.Finding) finding.Finding {
@@ -161,14 +161,14 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 		return "its address is not public", true
 	case p == nil:
 		return "it was not looked at", false
-	case !p.Reached():
-		return "no answer at port 25", !f.familyDark(a.Addr.Is6())
+	case p.Stage == smtpprobe.Connect:
+		return p.Reason, !f.port25Dark() && !f.familyDark(a.Addr.Is6())
 	case p.Cause == smtpprobe.Slow || p.Cause == smtpprobe.SentAway && p.Stage != smtpprobe.STARTTLS:
 		return p.Reason, false
-	case p.Stage == smtpprobe.Connect, p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
+	case p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
 		return p.Reason, true
 	case h.Verdict == dane.Failed && (level == policymap.DANE || level == policymap.DANEOnly):
-		return "its TLSA lookup fails", dnsFailure("", "", h.Err).Grade == finding.Fail // 7672 §2.1.2
+		return "its TLSA lookup fails", f.dnsFailure("", "", h.Err).Grade == finding.Fail // 7672 §2.1.2
 	case level == policymap.Secure:
 		return f.refusalSecure(h, p)
 	case level == policymap.DANEOnly, level == policymap.DANE && (h.Verdict == dane.Usable || h.Verdict == dane.Unusable):

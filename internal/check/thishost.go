@@ -38,7 +38,10 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 			f.servers()+": "+errIsolated.Error(), "Check from a host with a network, or name another resolver in dns.servers.", "")
 		return found
 	}
-	if f.OurDNS != nil {
+	if f.OurDNS != nil && !f.dark() {
+		unknown(CodeDNSDown, "", "This host could not look up all of it, nor a name that has nothing to do with the domain: its resolver or its network fails.",
+			printable(f.OurDNS.Error()), "Look at the resolver of this host ("+f.servers()+"), then check again.", "")
+	} else if f.OurDNS != nil {
 		unknown(CodeDNSDown, "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",
 			printable(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", f.servers()),
 			"dig "+f.digServer()+" com. SOA")
@@ -49,8 +52,8 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 		unknown(CodeNetworkDown, "", "DNS answers, but neither the policy host nor any mail host could be connected to: it looks like the network of this host.",
 			f.FetchErr.Error()+"; port 25: "+f.darkReason(), "Look at the network and the firewall of this host, then check again.", "")
 	case f.port25Dark():
-		unknown(CodePort25Blocked, "", "No mail host answers at port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
-			f.darkReason(), "Try a mail host that is known to be up; if it is silent too, check from a host that may send mail:",
+		unknown(CodePort25Blocked, "", "No mail host takes a connection to port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
+			f.darkReason(), "Try a mail host that is known to be up. If that fails too, check from a host that may send mail; if not, the domain's own are down:",
 			"nc -vzw 5 gmail-smtp-in.l.google.com 25")
 	default:
 		for _, v6 := range []bool{false, true} {
@@ -96,13 +99,13 @@ func (f *Facts) servers() string {
 	return list(names)
 }
 
-// darkReason names the addresses that did not answer.
+// darkReason names the addresses that could not be connected to.
 func (f *Facts) darkReason() string {
 	var silent []string
 	reason := ""
 	for _, h := range f.Hosts {
 		for _, a := range h.Addresses {
-			if a.Probe != nil && (a.Probe.Cause == smtpprobe.Silence || a.Probe.Cause == smtpprobe.Local) && f.familyDark(a.Addr.Is6()) {
+			if a.Probe != nil && a.Probe.Stage == smtpprobe.Connect && (f.port25Dark() || f.familyDark(a.Addr.Is6())) {
 				silent = append(silent, a.Addr.String())
 				reason = a.Probe.Reason
 			}

@@ -182,7 +182,7 @@ func judgeTLSRPT(f *Facts) []finding.Finding {
 			out.Evidence += "; found at " + printable(t.Alias)
 		}
 	case t.Failed:
-		out = dnsFailure("the TLSRPT record", "senders send no reports", t.Err)
+		out = f.dnsFailure("the TLSRPT record", "senders send no reports", t.Err)
 		out.Code = CodeTLSRPTFailed
 		if out.Grade == finding.Fail {
 			out.Grade = finding.Warn

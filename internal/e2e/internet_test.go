@@ -42,8 +42,8 @@ type policy struct {
 	text   string
 }
 
-// zones are written for the keys that the DANE hosts have at the start.
-func zones(dane, rolled keyPair) []testZone {
+// zones are written for the keys that the hosts have at the start.
+func zones(good, dane, rolled keyPair) []testZone {
 	return []testZone{
 		{origin: "open.test", signing: unsigned, records: openRecords},
 		{
@@ -51,6 +51,7 @@ func zones(dane, rolled keyPair) []testZone {
 			records: signedRecords +
 				"_25._tcp.mx.dane     TLSA " + dane.tlsa() + "\n" +
 				"_25._tcp.mx.rolled   TLSA " + rolled.tlsa() + "\n" +
+				"_25._tcp.mx.healthy  TLSA " + good.tlsa() + "\n" +
 				"_25._tcp.mx.tampered TLSA " + tlsaSigned + "\n",
 			tamper: [2]string{tlsaSigned[len("3 1 1 "):], tlsaForged},
 		},
@@ -154,6 +155,13 @@ both                      MX   10 mx.dane
 _mta-sts.both             TXT  "v=STSv1; id=1;"
 mta-sts.both              A    ` + policyHost + `
 
+; all there is: DANE, a policy, a certificate that fits both, reports
+healthy                   MX   10 mx.healthy
+mx.healthy                A    ` + goodHost + `
+_mta-sts.healthy          TXT  "v=STSv1; id=1;"
+mta-sts.healthy           A    ` + policyHost + `
+_smtp._tls.healthy        TXT  "v=TLSRPTv1; rua=mailto:reports@healthy.signed.test"
+
 partial                   MX   10 mx.dane
                           MX   20 plain
 plain                     A    ` + goodHost + `
@@ -225,6 +233,7 @@ func policies() []policy {
 		enforced("halfsts.open.test", "mx.dane.signed.test"),
 		enforced("both.signed.test", "mx.dane.signed.test"),
 		enforced("stsonly.signed.test", "plain.signed.test"),
+		enforced("healthy.signed.test", "mx.healthy.signed.test"),
 		testing,
 		hostile,
 	}
@@ -235,5 +244,6 @@ func goodNames() []string {
 	return []string{
 		"mx.sts.open.test", "mx.wildcard.open.test", "a.b.deep.open.test", "other.unlisted.open.test",
 		"mx.hostile.open.test", "mx.forged.open.test", "mx.changing.open.test", "plain.signed.test",
+		"mx.healthy.signed.test",
 	}
 }

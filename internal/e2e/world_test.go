@@ -54,6 +54,7 @@ func TestEndToEnd(t *testing.T) {
 		{"TemporaryReplies", testTemporaryReplies},
 		{"ReplyWithTLSRPT", testReplyWithTLSRPT},
 		{"Mail", testMail},
+		{"Check", testCheck},
 		{"WildcardDepth", testWildcardDepth},
 		{"MailWithTLSRPT", testMailWithTLSRPT},
 		{"KeyChange", testKeyChange},
@@ -111,7 +112,7 @@ func (w *world) startInternet() (err error) {
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
-	if w.names, err = startNameServers(w.bookworm, zones(dane, rolled)); err != nil {
+	if w.names, err = startNameServers(w.bookworm, zones(good, dane, rolled)); err != nil {
 		return err
 	}
 	if w.web, err = newPolicyHosts(w.bookworm, w.ca, policies()); err != nil {
