@@ -184,13 +184,14 @@ func (f *Facts) refusalSecure(h Host, p *smtpprobe.Result) (why string, known bo
 	if p.Stage != smtpprobe.Done {
 		return p.Reason, true
 	}
-	for _, fault := range f.certificateFaults(h.Name, p.Chain) {
-		if fault.Code == CodeCertUntrusted && f.NoRoots {
-			return "this host has no certificate authorities", false
-		}
-		return strings.TrimSuffix(fault.Text, "."), true
+	faults := f.certificateFaults(h.Name, p.Chain)
+	switch {
+	case len(faults) == 0:
+		return "", true
+	case faults[0].Code == CodeCertUntrusted && f.NoRoots:
+		return "this host has no certificate authorities", false
 	}
-	return "", true
+	return strings.TrimSuffix(faults[0].Text, "."), true
 }
 
 func (f *Facts) refusalDANE(h Host, a Address) (why string, known bool) {
