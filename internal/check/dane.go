@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/finding"
@@ -39,6 +40,12 @@ func judgeDANE(f *Facts) (found []finding.Finding) {
 	if f.noMail() || f.Explanation.DANE.MXUnknown {
 		return nil
 	}
+	if f.port25Dark() && f.anyTLSA() {
+		return []finding.Finding{{
+			Code: CodeDANENotSeen, Grade: finding.Unknown, Text: "There are TLSA records, but no certificate was seen to hold against them.",
+			Advice: "See what is said of this host.",
+		}}
+	}
 	with, without := 0, ""
 	for _, h := range f.Hosts {
 		switch h.Verdict {
@@ -67,13 +74,22 @@ func judgeDANE(f *Facts) (found []finding.Finding) {
 	return found
 }
 
+func (f *Facts) anyTLSA() bool {
+	for _, h := range f.Hosts {
+		if h.Verdict == dane.Usable {
+			return true
+		}
+	}
+	return false
+}
+
 func (f *Facts) judgeHostDANE(h Host) (found []finding.Finding) {
 	switch h.Verdict {
 	case dane.Failed:
 		if len(h.Host.Addresses) == 0 {
 			return nil // said of the domain
 		}
-		one := f.dnsFailure("the TLSA records of "+h.Name, "senders that use DANE do not deliver to it", h.Err)
+		one := f.dnsFailure("its TLSA records", "senders that use DANE do not deliver to it", h.Err)
 		one.Code, one.Subject = CodeDANELookupFailed, h.Name
 		return append(found, one)
 	case dane.Insecure, dane.NoTLSA:
@@ -151,7 +167,7 @@ func unusableText(records []dane.TLSA) string {
 	var why []string
 	for _, t := range records {
 		if t.Unusable != "" {
-			why = append(why, fmt.Sprintf("%d %d %d: %s", t.Usage, t.Selector, t.MatchingType, t.Unusable))
+			why = append(why, fmt.Sprintf("%d %d %d: %s", t.Usage, t.Selector, t.MatchingType, strings.ReplaceAll(t.Unusable, "§", "section ")))
 		}
 	}
 	return list(why)

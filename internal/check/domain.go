@@ -102,7 +102,7 @@ func (f *Facts) judgeHostName(h dane.Host) (found []finding.Finding) {
 			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
 		})
 	case h.Verdict == dane.Failed && len(h.Addresses) == 0:
-		failed := f.dnsFailure("the addresses of "+h.Name, "senders cannot deliver to it", h.Err)
+		failed := f.dnsFailure("its addresses", "senders cannot deliver to it", h.Err)
 		failed.Code, failed.Subject = CodeMXLookupFailed, h.Name
 		found = append(found, failed)
 	}

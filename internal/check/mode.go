@@ -1,9 +1,11 @@
 package check
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/finding"
 	"tlspolicyd/internal/mtasts"
 )
@@ -37,22 +39,44 @@ func judgeMode(f *Facts) []finding.Finding {
 	switch {
 	case f.noMail() || r.Failed || f.policyDark():
 		return nil
-	case !f.Announced && f.Policy != nil && f.Policy.Mode != mtasts.None:
+	case f.policyAlone():
 		return []finding.Finding{{
 			Code: CodePolicyUnannounced, Grade: finding.Fail, Text: "There is a policy, but no valid record announces it: senders that do not know it yet never will, and the others forget it.",
 			Evidence: f.Exchange.URL + ", mode " + string(f.Policy.Mode),
 			Advice:   "Publish the record; or, to be rid of the policy, publish mode none with a new id, wait until the old max_age is over, and remove record and file then (RFC 8461 section 8.3).",
-			Fix:      "_mta-sts." + f.Domain + `. TXT "v=STSv1; id=` + f.At.UTC().Format("20060102150405") + `;"`,
 		}}
-	case f.Announced && f.Policy == nil:
+	case f.Announced && f.policyGone():
 		return []finding.Finding{{
-			Code: CodeRecordWithoutPolicy, Grade: finding.Fail, Text: "The record announces a policy, but there is no valid one: new senders deliver unprotected, while those that learned an older policy go on enforcing it.",
-			Advice: "Put the policy file right; to be rid of MTA-STS, publish mode none with a new id instead, and remove it only when the old max_age is over (RFC 8461 section 8.3).",
+			Code: CodeRecordWithoutPolicy, Grade: finding.Fail, Text: "The record announces a policy, but there is none: new senders deliver unprotected, while those that learned an older policy go on enforcing it.",
+			Advice: "Put the policy file back; to be rid of MTA-STS, publish mode none with a new id instead, and remove it only when the old max_age is over (RFC 8461 section 8.3).",
 		}}
-	case !f.Announced:
-		return nil
+	case !f.Announced || f.Policy == nil:
+		return nil // said of the record, or of the policy file
 	}
 	return f.judgePolicyMode()
+}
+
+// policyAlone reports whether there is a policy, but nothing that could be meant
+// to announce it.
+func (f *Facts) policyAlone() bool {
+	r := f.Explanation.Record
+	return f.Policy != nil && f.Policy.Mode != mtasts.None && errors.Is(r.Err, mtasts.ErrNoRecord) && len(r.Texts) == 0
+}
+
+// policyGone reports whether there is nothing at the policy's place, as when it
+// was taken away.
+func (f *Facts) policyGone() bool {
+	if f.FetchErr == nil {
+		return false
+	}
+	switch f.FetchErr.Stage {
+	case mtasts.StageDNS:
+		_, failed := errors.AsType[*dnsclient.Error](f.FetchErr.Err)
+		return !failed
+	case mtasts.StageConnect, mtasts.StageTimeout, mtasts.StageStatus, mtasts.StageRedirect:
+		return true
+	}
+	return false
 }
 
 func (f *Facts) judgePolicyMode() (found []finding.Finding) {

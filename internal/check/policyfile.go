@@ -149,21 +149,27 @@ func (f *Facts) judgeLines() (found []finding.Finding) {
 	if left > 0 {
 		found = append(found, finding.Finding{Code: CodeLineOK, Grade: finding.OK, Subject: "more lines", Text: number(left, "more line") + ", not shown."})
 	}
-	if missing != "" && !(f.Policy != nil) {
+	if missing != "" && f.Policy == nil {
 		found = append(found, finding.Finding{
 			Code: CodeLineMissing, Grade: finding.Fail, Text: sentence("the file has " + missing + ", so it is no valid policy"),
-			Advice: "Add the line. A complete policy looks like this:",
-			Fix:    "version: STSv1 / mode: testing / mx: " + f.exampleMX() + " / max_age: 604800",
+			Advice: "Add it, then publish a new id in the record:", Fix: f.lineFor(missing),
 		})
 	}
 	return found
 }
 
-func (f *Facts) exampleMX() string {
+// lineFor is an example of a line that is missing.
+func (f *Facts) lineFor(missing string) string {
+	mx := "mx." + f.Domain
 	if hosts := f.Explanation.DANE.Hosts; len(hosts) > 0 {
-		return hosts[0].Name
+		mx = hosts[0].Name
 	}
-	return "mx." + f.Domain
+	for _, line := range []string{"version: STSv1", "mode: testing", "max_age: 604800"} {
+		if key, _, _ := strings.Cut(line, ":"); strings.HasPrefix(missing, "no "+key+" line") {
+			return line
+		}
+	}
+	return "mx: " + mx
 }
 
 // fetchFault is what a failed step means, and what to do.

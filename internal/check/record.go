@@ -69,10 +69,14 @@ func judgeRecord(f *Facts) (found []finding.Finding) {
 			Evidence: seen, Advice: "Put this in its place:", Fix: right,
 		})
 	case errors.Is(r.Err, mtasts.ErrNoRecord):
-		found = append(found, finding.Finding{
+		absent := finding.Finding{
 			Code: CodeRecordAbsent, Grade: finding.Warn, Text: "There is no MTA-STS record, so large providers, which look at nothing else, do not insist on TLS.",
 			Evidence: "no TXT record at " + name, Advice: "Publish a policy file first and then the record (RFC 8461); begin with mode testing.",
-		})
+		}
+		if f.policyAlone() {
+			absent.Advice, absent.Fix = "The policy file is there; publish the record:", right
+		}
+		found = append(found, absent)
 	default:
 		found = append(found, finding.Finding{
 			Code: CodeRecordInvalid, Grade: finding.Fail, Text: sentence(errorText(r.Err) + ": senders ignore it"),

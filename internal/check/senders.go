@@ -36,6 +36,12 @@ func judgeSenders(f *Facts) (found []finding.Finding) {
 	if e.Decision.Level == policymap.Temporary {
 		return found
 	}
+	if f.port25Dark() {
+		return append(found, finding.Finding{
+			Code: CodeDeliveryUnknown, Grade: finding.Unknown, Text: "Whether delivery succeeds could not be told, because no mail host could be reached from here.",
+			Advice: "See what is said of this host.",
+		})
+	}
 	delivered := false
 	var outcomes []outcome
 	for _, h := range f.Hosts {

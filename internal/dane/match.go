@@ -156,5 +156,5 @@ func leads(chain []*x509.Certificate, anchor *x509.Certificate, names []string, 
 			return ""
 		}
 	}
-	return "a TLSA record names the issuer, but the certificate is for other names (RFC 7672 §3.1.2)"
+	return "a TLSA record names the issuer, but the certificate is for other names (RFC 7672 section 3.1.2)"
 }
