@@ -56,23 +56,23 @@ func (c *checking) repeat(ctx context.Context, interval time.Duration) error {
 
 // watched is what is known of a domain from the looks before.
 type watched struct {
-	seen map[watchKey]finding.Finding
-	dark bool // our own DNS was down: what was known before is kept
+	seen []finding.Finding // at the last look that saw anything
+	dark bool              // the last look saw nothing: what was known before is kept
 }
 
 // watchKey is what makes a finding another one. Evidence is not in it: days
 // left and digests change without anything having happened.
 type watchKey struct{ code, subject, text string }
 
+func keyOf(f finding.Finding) watchKey { return watchKey{f.Code, f.Subject, f.Text} }
+
 func (w *watched) update(r check.Report) {
 	if w.dark = nothingSeen(r); w.dark && w.seen != nil {
 		return
 	}
-	w.seen = map[watchKey]finding.Finding{}
+	w.seen = []finding.Finding{}
 	for _, t := range r.Topics {
-		for _, f := range t.Findings {
-			w.seen[watchKey{f.Code, f.Subject, f.Text}] = f
-		}
+		w.seen = append(w.seen, t.Findings...)
 	}
 }
 
@@ -104,18 +104,20 @@ func (w *watched) changes(r check.Report) (list []change) {
 			Code: check.CodeDNSDown, Grade: finding.Unknown, Text: "This host gets answers from DNS again.",
 		}})
 	}
-	now := map[watchKey]bool{}
+	before, now := map[watchKey]finding.Grade{}, map[watchKey]bool{}
+	for _, f := range w.seen {
+		before[keyOf(f)] = f.Grade
+	}
 	for _, t := range r.Topics {
 		for _, f := range t.Findings {
-			key := watchKey{f.Code, f.Subject, f.Text}
-			now[key] = true
-			if old, known := w.seen[key]; !known || old.Grade != f.Grade {
+			now[keyOf(f)] = true
+			if before[keyOf(f)] != f.Grade {
 				list = append(list, change{Finding: f})
 			}
 		}
 	}
-	for key, f := range w.seen {
-		if !now[key] && f.Grade != finding.OK && !darkCode(f.Code) {
+	for _, f := range w.seen {
+		if !now[keyOf(f)] && f.Grade != finding.OK && !darkCode(f.Code) {
 			list = append(list, change{gone: true, Finding: f})
 		}
 	}

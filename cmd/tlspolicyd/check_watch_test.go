@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -48,13 +49,33 @@ func watchWorld(t *testing.T) (*lab.World, *lab.SMTPHost, check.Options) {
 	}
 }
 
+// sharedBuffer is written by one goroutine and emptied by another.
+type sharedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *sharedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// take returns what was written since the last call.
+func (b *sharedBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.text.Reset()
+	return b.text.String()
+}
+
 // After the first result only changes are printed; what this host cannot see is
 // no change of the domain.
 func TestCheckWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, mx, o := watchWorld(t)
 		defer w.Close()
-		var out, hints bytes.Buffer
+		var out, hints sharedBuffer
 		c := &checking{options: o, domains: []string{"good.test"}, out: &out, hints: &hints}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -63,16 +84,14 @@ func TestCheckWatch(t *testing.T) {
 		printed := func() string {
 			time.Sleep(time.Hour) // by the bubble's clock
 			synctest.Wait()
-			text := out.String()
-			out.Reset()
+			text := out.take()
 			return regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(text, "TIME")
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if text := out.String(); !strings.HasPrefix(text, "== good.test: all well\n") {
+		if text := out.take(); !strings.HasPrefix(text, "== good.test: all well\n") {
 			t.Errorf("first: %q", text)
 		}
-		out.Reset()
 		for _, step := range []struct {
 			situation string
 			arrange   func()
@@ -106,8 +125,8 @@ func TestCheckWatch(t *testing.T) {
 			}
 		}
 		cancel()
-		if err := <-ended; err != nil || hints.Len() > 0 {
-			t.Errorf("ended with %v, stderr %q", err, hints.String())
+		if err := <-ended; err != nil || hints.take() != "" {
+			t.Errorf("ended with %v, or with a word on stderr", err)
 		}
 	})
 }
@@ -117,7 +136,7 @@ func TestCheckWatchJSON(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, mx, o := watchWorld(t)
 		defer w.Close()
-		var out bytes.Buffer
+		var out sharedBuffer
 		c := &checking{options: o, domains: []string{"good.test", "gone.test"}, out: &out, hints: &bytes.Buffer{}, json: true}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -127,7 +146,7 @@ func TestCheckWatchJSON(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		var got []string
-		for line := range strings.Lines(out.String()) {
+		for line := range strings.Lines(out.take()) {
 			got = append(got, regexp.MustCompile(`"domain":"(.*?)","grade":"(.*?)"`).FindString(line))
 		}
 		want := []string{
