@@ -91,9 +91,11 @@ func testCheck(t *testing.T, w *world) {
 			"fail policy-redirect", "fail record-without-policy", "fail senders-unprotected", "warn tlsrpt-absent",
 		}, "sent"},
 		{"bogus TLSA record", "tampered.signed.test", []string{
-			"fail dane-lookup-failed", "fail senders-defer", "warn record-absent", "warn tlsrpt-absent",
+			"fail dane-lookup-failed", "fail senders-defer", "warn certificate-name", "warn certificate-untrusted",
+			"warn record-absent", "warn tlsrpt-absent",
 		}, "deferred"},
-		{"expired signatures", "expired.test", []string{"fail dnssec-bogus"}, "deferred"},
+		// Unbound gives no reason for its SERVFAIL unless it is told to (ede: yes).
+		{"expired signatures", "expired.test", []string{"fail dns-failed"}, "deferred"},
 		{"null MX", "null.open.test", nil, nothing},
 		{"no such domain", "nowhere.open.test", []string{"fail domain-missing"}, nothing},
 	} {
