@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"time"
 
@@ -154,7 +153,7 @@ func (c *checking) usage(out io.Writer, err error) error {
 
 // checkOptions puts the parts of an audit together.
 func checkOptions(cfg config.Config, o *options, c checking) (check.Options, error) {
-	resolver, err := newResolver(cfg, slog.New(slog.DiscardHandler))
+	resolver, err := newResolver(cfg, nil)
 	if err != nil {
 		return check.Options{}, unknownError(err)
 	}
