@@ -129,12 +129,12 @@ func (f *Facts) dnsFailure(what, so string, err error) finding.Finding {
 	out.Code, out.Grade = CodeDNSFailed, finding.Fail
 	out.Text = "DNS fails for " + what + ", while the resolver answers about others: " + so + "."
 	out.Advice = "Look at the name servers of the domain, and at its DNSSEC signatures."
-	out.Fix = "dig +trace " + printable(e.Name)
+	out.Fix = "dig +trace -q " + printable(e.Name)
 	if strings.Contains(e.Extended, "Bogus") || strings.Contains(e.Extended, "Signature") || strings.Contains(e.Extended, "DNSKEY") {
 		out.Code = CodeDNSBogus
 		out.Text = "The DNSSEC signatures about " + what + " are wrong, so validating resolvers give no answer: " + so + "."
 		out.Advice = "Sign the zone again, or put the DS record at the parent right."
-		out.Fix = "delv " + printable(e.Name)
+		out.Fix = "delv -q " + printable(e.Name)
 	}
 	return out
 }
