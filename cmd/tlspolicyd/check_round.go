@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -42,9 +43,16 @@ func (c *checking) round(ctx context.Context, write func(check.Report) error) ([
 	bar.total(len(c.domains))
 	var failed error
 	reports := make([]check.Report, 0, len(c.domains))
-	for range c.domains {
-		<-ended
-		bar.step()
+	alive := time.NewTicker(2 * progressEvery) // one slow domain is long work too
+	defer alive.Stop()
+	for bar.done < len(c.domains) {
+		select {
+		case <-ended:
+			bar.step()
+		case <-alive.C:
+			bar.set(bar.done)
+			continue
+		}
 		for ready := true; ready && len(reports) < len(c.domains); {
 			select {
 			case r := <-done[len(reports)]:

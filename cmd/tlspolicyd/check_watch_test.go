@@ -250,7 +250,7 @@ func TestCheckProgress(t *testing.T) {
 		}
 		text = append(text, buf[:n]...)
 	}
-	if !bytes.Contains(text, []byte("of 16 domains checked")) || !bytes.HasSuffix(text, []byte("\r\x1b[KEND")) {
+	if !bytes.Contains(text, []byte(" 0 of 16 domains checked")) || !bytes.Contains(text, []byte(" 8 of 16 domains checked")) || !bytes.HasSuffix(text, []byte("\r\x1b[KEND")) {
 		t.Errorf("%q", text)
 	}
 }
