@@ -27,11 +27,26 @@ const (
 // maxStack is how much of a panicking handler's stack is logged, in bytes.
 const maxStack = 4 << 10
 
-// Values of conn.state other than the time since when it is idle.
+// Values of conn.state other than the time since when it is idle, and other
+// than halfSent.
 const (
 	busy = int64(0)  // a request is in flight
 	gone = int64(-1) // closed for room or by Shutdown
 )
+
+// halfSent is the state of a connection that has had part of a request, and
+// waits for the rest, since then. It is no request in flight: Postfix writes a
+// request in one piece.
+func halfSent(since time.Duration) int64 { return gone - int64(since) }
+
+// spareSince returns since when a connection in this state is without a
+// complete request, and whether it is.
+func spareSince(state int64) (since int64, ok bool) {
+	if state < gone {
+		return gone - state, true
+	}
+	return state, state > 0
+}
 
 // errHalfSent is the end of a connection whose client did not finish a request.
 var errHalfSent = errors.New("half-sent request")
@@ -41,13 +56,15 @@ var errGone = errors.New("closed while idle")
 
 // conn is one connection. Everything but state belongs to its goroutine.
 type conn struct {
-	srv *Server
-	nc  net.Conn
+	srv   *Server
+	nc    net.Conn
+	crowd *crowd // of its peer; for limit.go
 
-	// state is busy, gone, or since when the connection is idle, in
-	// nanoseconds since the server's epoch. Whoever changes it from idle owns
-	// what happens next: the connection's goroutine answers, anybody else
-	// closes it. So no request that has been read is ever dropped for room.
+	// state is busy, gone, or since when the connection is idle or its request
+	// half-sent, in nanoseconds since the server's epoch. Whoever changes it
+	// from these owns what happens next: the connection's goroutine answers,
+	// anybody else closes it. So no request that has been read is ever dropped
+	// for room.
 	state atomic.Int64
 
 	// fresh is true until the first request begins to arrive.
@@ -58,7 +75,7 @@ type conn struct {
 	out        []byte             // replies still to be written, at most writeBuffer bytes
 	raw        syscall.RawConn    // nil: not a socket
 	try        func(uintptr) bool // tryRead; it leaves the result in got and gotErr
-	idle       int64              // the state it begins with
+	spare      int64              // the state it begins with
 	got        int
 	gotErr     error
 	half       time.Duration // when the half-sent request must be complete; 0: there is none
@@ -131,34 +148,39 @@ func (c *conn) await() error {
 	if err := c.read.keep(idle, or(c.srv.IdleTimeout, DefaultIdleTimeout)); err != nil {
 		return err
 	}
-	c.state.Store(int64(idle))
-	if c.srv.waiters.Load() > 0 {
-		c.srv.wake()
-	}
+	c.offer(int64(idle))
 	if c.srv.stopping.Load() && !c.lastChance() {
 		return errGone
 	}
-	n, err := c.readFirst(int64(idle))
+	n, err := c.readSpare(int64(idle))
 	if n > 0 && c.fresh.Load() {
 		c.fresh.Store(false)
 	}
 	return c.took(n, err)
 }
 
-// readFirst reads the first bytes of a request on an idle connection, and makes
-// it busy. From a socket they are taken only once the connection is ours: taken
-// a moment before, they would be lost if it were closed for room in between.
-func (c *conn) readFirst(idle int64) (int, error) {
+// offer makes the connection one that may be closed for room.
+func (c *conn) offer(state int64) {
+	c.state.Store(state)
+	if c.srv.waiters.Load() > 0 {
+		c.srv.wake()
+	}
+}
+
+// readSpare reads on where the connection may be closed for room meanwhile, and
+// makes it busy. From a socket bytes are taken only once the connection is ours:
+// taken a moment before, they would be lost if it were closed in between.
+func (c *conn) readSpare(state int64) (int, error) {
 	if c.raw == nil {
-		n, err := c.nc.Read(c.buf)
-		if !c.state.CompareAndSwap(idle, busy) {
+		n, err := c.nc.Read(c.buf[c.w:])
+		if !c.state.CompareAndSwap(state, busy) {
 			return 0, errGone
 		}
 		return n, err
 	}
-	c.idle = idle
+	c.spare = state
 	if err := c.raw.Read(c.try); err != nil {
-		if !c.state.CompareAndSwap(idle, busy) {
+		if !c.state.CompareAndSwap(state, busy) {
 			return 0, errGone
 		}
 		return 0, err
@@ -170,20 +192,21 @@ func (c *conn) readFirst(idle int64) (int, error) {
 // It returns false to be called again. The runtime holds the connection open
 // meanwhile, so whoever closes it waits for us: no lock may be taken here.
 func (c *conn) tryRead(fd uintptr) bool {
-	if !c.state.CompareAndSwap(c.idle, busy) {
+	if !c.state.CompareAndSwap(c.spare, busy) {
 		c.got, c.gotErr = 0, errGone
 		return true
 	}
-	n, err := syscall.Read(int(fd), c.buf)
+	n, err := syscall.Read(int(fd), c.buf[c.w:])
 	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), c.buf)
+		n, err = syscall.Read(int(fd), c.buf[c.w:])
 	}
 	if err == syscall.EAGAIN {
-		c.state.Store(c.idle)
+		c.state.Store(c.spare)
 		if c.srv.waiters.Load() > 0 {
 			go c.srv.wake() // it may have looked while we were busy with nothing
 		}
-		if !c.srv.stopping.Load() || c.lastChance() {
+		half := c.spare < gone // may be completed while the server stops
+		if half || !c.srv.stopping.Load() || c.lastChance() {
 			return false
 		}
 		n, err = 0, errGone
@@ -197,11 +220,10 @@ func (c *conn) tryRead(fd uintptr) bool {
 
 // fill reads on where part of a request is here already.
 func (c *conn) fill() error {
-	now := c.srv.now()
+	now, limit := c.srv.now(), or(c.srv.RequestTimeout, DefaultRequestTimeout)
 	if c.half == 0 {
 		// Counted from here and not from the read: a slow answer to the
 		// request before must not use up this one's time.
-		limit := or(c.srv.RequestTimeout, DefaultRequestTimeout)
 		c.half = now + limit
 		if err := c.read.in(now, limit); err != nil {
 			return err
@@ -210,10 +232,11 @@ func (c *conn) fill() error {
 	c.w = copy(c.buf, c.buf[c.r:c.w])
 	c.r = 0
 	c.grow()
-	n, err := c.nc.Read(c.buf[c.w:])
+	state := halfSent(c.half - limit)
+	c.offer(state)
+	n, err := c.readSpare(state)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%w: incomplete after %v, begins with %q",
-			errHalfSent, or(c.srv.RequestTimeout, DefaultRequestTimeout), head(c.buf[:c.w]))
+		return fmt.Errorf("%w: incomplete after %v, begins with %q", errHalfSent, limit, head(c.buf[:c.w]))
 	}
 	return c.took(n, err)
 }
@@ -313,11 +336,11 @@ func (c *conn) write(b []byte) error {
 	return err
 }
 
-// closeIfIdle closes the connection if it has been idle since then and no
-// request waits unread in its socket. The caller is not the connection's own
+// closeIf closes the connection if it is still in that state, idle or half-sent,
+// and nothing waits unread in its socket. The caller is not the connection's own
 // goroutine.
-func (c *conn) closeIfIdle(since int64) bool {
-	if since <= 0 || hasUnread(c.nc) || !c.state.CompareAndSwap(since, gone) {
+func (c *conn) closeIf(state int64) bool {
+	if _, spare := spareSince(state); !spare || hasUnread(c.nc) || !c.state.CompareAndSwap(state, gone) {
 		return false
 	}
 	c.nc.Close()

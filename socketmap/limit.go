@@ -8,84 +8,142 @@ import (
 )
 
 // The connection limit. Connections do not report to anybody while they work:
-// each keeps its state in an atomic of its own, and only an accept loop that
-// finds the house full goes and looks at all of them.
+// each keeps its state in an atomic of its own, and only when the house is full
+// somebody goes and looks at all of them.
+//
+// Nobody waits in the listen queue for long, as behind whom he would wait there
+// cannot be told. A connection is accepted, and is served or waits with those of
+// the same peer. The peer with the fewest connections comes first, the one with
+// the most gives room first.
 
-// awaitRoom returns when another connection may be accepted: there is room, or
-// a connection is idle and could make some. Until then the next connection
-// waits in the listen queue. It returns false when the server is stopped.
-func (s *Server) awaitRoom() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.await(func() bool {
-		if s.hasRoom() {
-			return true
-		}
-		for c := range s.conns {
-			if c.state.Load() > 0 {
-				return true
-			}
-		}
-		return false
-	})
+// crowd is the connections of one peer.
+type crowd struct {
+	peer    peerID
+	conns   map[*conn]struct{} // served
+	waiting []net.Conn         // for room, in the order in which they came
 }
 
-// admit serves an accepted connection. If every connection that was idle before
-// the accept has got a request meanwhile, it waits for the first one to finish;
-// or for the server to stop, as it gets its one answer even then.
+// Beyond the limit, one connection in eight more is there for peers with few
+// connections while another peer has most of them; each may have a quarter of
+// that.
+func (s *Server) limit() int      { return or(s.MaxConnections, DefaultMaxConnections) }
+func (s *Server) reserve() int    { return max(s.limit()/8, 1) }
+func (s *Server) guestsEach() int { return max(s.reserve()/4, 1) }
+
+// maxWaiting bounds the connections that wait.
+func (s *Server) maxWaiting() int { return max(s.limit(), 64) }
+
+// admit serves an accepted connection, or has it wait.
 func (s *Server) admit(nc net.Conn) {
 	s.accepted.Add(1)
+	p := peerOf(nc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.await(s.makeRoom) && s.ctx.Err() != nil {
-		nc.Close()
-		return
+	w := s.crowds[p]
+	if w == nil {
+		w = &crowd{peer: p, conns: make(map[*conn]struct{})}
+		s.crowds[p] = w
 	}
-	c := newConn(s, nc)
-	s.conns[c] = struct{}{}
-	s.running++
-	go c.run()
+	w.waiting = append(w.waiting, nc)
+	s.waiters.Add(1)
+	s.settle()
+	if int(s.waiters.Load()) > s.maxWaiting() {
+		s.refuse()
+	}
 }
 
-// await blocks until ok is true, and returns false if the server is stopped
-// before. s.mu is held by the caller and while ok runs.
+// settle serves those that wait, as far as there is room. s.mu is held.
 //
-// The waiter is counted before it looks: a connection that becomes idle unseen
-// by that look then sees the waiter, and wakes it.
-func (s *Server) await(ok func() bool) bool {
-	s.waiters.Add(1)
-	defer s.waiters.Add(-1)
-	for !s.stopping.Load() {
-		if ok() {
+// Those that wait are counted before it looks: a connection that becomes idle
+// unseen by that look then sees them, and wakes us.
+func (s *Server) settle() {
+	for s.waiters.Load() > 0 {
+		w := s.next()
+		if !s.stopping.Load() && !s.makeRoom(w) {
+			// Where there is no room for the smallest, there is none for others.
+			s.tellFull.say(s.Log, slog.LevelWarn, "connection limit reached and no connection is idle: new ones wait",
+				slog.Int("limit", s.limit()))
+			return
+		}
+		nc := w.waiting[0]
+		w.waiting = slices.Delete(w.waiting, 0, 1)
+		s.waiters.Add(-1)
+		if s.ctx.Err() != nil {
+			nc.Close()
+			s.disband(w)
+			continue
+		}
+		c := s.enter(w, nc)
+		s.running++
+		go c.run()
+	}
+}
+
+// next returns the smallest crowd that waits. s.mu is held.
+func (s *Server) next() *crowd {
+	var first *crowd
+	for _, w := range s.crowds {
+		if len(w.waiting) > 0 && (first == nil || len(w.conns) < len(first.conns)) {
+			first = w
+		}
+	}
+	return first
+}
+
+// enter takes a connection onto the books. s.mu is held.
+func (s *Server) enter(w *crowd, nc net.Conn) *conn {
+	c := newConn(s, nc)
+	c.crowd = w
+	w.conns[c] = struct{}{}
+	s.conns[c] = struct{}{}
+	return c
+}
+
+// leave takes it off the books. s.mu is held.
+func (s *Server) leave(c *conn) {
+	delete(s.conns, c)
+	delete(c.crowd.conns, c)
+	s.disband(c.crowd)
+}
+
+func (s *Server) disband(w *crowd) {
+	if len(w.conns)+len(w.waiting) == 0 && s.crowds[w.peer] == w {
+		delete(s.crowds, w.peer)
+	}
+}
+
+// makeRoom reports whether one of a crowd may be served, having closed a
+// connection for it where that was called for. s.mu is held.
+func (s *Server) makeRoom(w *crowd) bool {
+	for len(s.conns) >= s.limit() {
+		if s.isGuest(w) {
 			return true
 		}
-		s.tellFull.say(s.Log, slog.LevelWarn, "connection limit reached and no connection is idle: new ones wait",
-			slog.Int("limit", or(s.MaxConnections, DefaultMaxConnections)))
-		s.room.Wait()
-	}
-	return false
-}
-
-// wake lets waiters look again.
-func (s *Server) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.room.Broadcast()
-}
-
-func (s *Server) hasRoom() bool {
-	return len(s.conns) < or(s.MaxConnections, DefaultMaxConnections)
-}
-
-// makeRoom closes idle connections until there is room. It returns false when
-// there are not enough of them. s.mu is held.
-func (s *Server) makeRoom() bool {
-	for !s.hasRoom() {
-		if !s.evict() {
+		if !s.evict(len(w.conns)) {
 			return false
 		}
 	}
 	return true
+}
+
+// isGuest reports whether one more of a crowd is let in beyond the limit.
+func (s *Server) isGuest(w *crowd) bool {
+	if len(w.conns) >= s.guestsEach() || len(s.conns) >= s.limit()+s.reserve() {
+		return false
+	}
+	for _, other := range s.crowds {
+		if len(other.conns) > len(w.conns) {
+			return true
+		}
+	}
+	return false
+}
+
+// wake lets those that wait in.
+func (s *Server) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle()
 }
 
 // SetMaxConnections changes MaxConnections while the server works. A lower
@@ -96,29 +154,37 @@ func (s *Server) SetMaxConnections(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.MaxConnections = n
-	s.room.Broadcast()
+	s.settle()
 }
 
-// evict closes the connection that has been idle longest. It returns false when
-// there is none. s.mu is held.
-func (s *Server) evict() bool {
+// evict closes the connection without a complete request, idle or half-sent, that
+// has been so longest, among those of the peer with the most connections; peers
+// with less than so many are spared. It returns false when there is none. s.mu
+// is held.
+func (s *Server) evict(spared int) bool {
 	// A few failures mean that requests are pouring in: each connection that
 	// would not go is busy now, or about to be, and wakes us when it is idle.
 	const tries = 8
 	var tried []*conn
 	for range tries {
 		var oldest *conn
-		var since int64
+		var state, since int64
 		for c := range s.conns {
-			if at := c.state.Load(); at > 0 && (oldest == nil || at < since) && !slices.Contains(tried, c) {
-				oldest, since = c, at
+			n := len(c.crowd.conns)
+			if n < spared || oldest != nil && n < len(oldest.crowd.conns) || slices.Contains(tried, c) {
+				continue
+			}
+			now := c.state.Load()
+			at, ok := spareSince(now)
+			if ok && (oldest == nil || n > len(oldest.crowd.conns) || at < since) {
+				oldest, state, since = c, now, at
 			}
 		}
 		if oldest == nil {
 			return false
 		}
-		if oldest.closeIfIdle(since) {
-			delete(s.conns, oldest)
+		if oldest.closeIf(state) {
+			s.leave(oldest)
 			s.evicted.Add(1)
 			return true
 		}
@@ -127,13 +193,32 @@ func (s *Server) evict() bool {
 	return false
 }
 
+// refuse closes a connection that waits, the last one of the peer that has the
+// most: more have come than may wait. s.mu is held.
+func (s *Server) refuse() {
+	var largest *crowd
+	for _, w := range s.crowds {
+		if len(w.waiting) > 0 && (largest == nil || len(w.conns)+len(w.waiting) > len(largest.conns)+len(largest.waiting)) {
+			largest = w
+		}
+	}
+	last := len(largest.waiting) - 1
+	largest.waiting[last].Close()
+	largest.waiting = slices.Delete(largest.waiting, last, last+1)
+	s.waiters.Add(-1)
+	s.refused.Add(1)
+	s.tellRefused.say(s.Log, slog.LevelWarn, "connection refused: too many of this client wait",
+		slog.String("client", largest.peer.String()), slog.Int("limit", s.limit()))
+	s.disband(largest)
+}
+
 // forget takes a connection that has ended off the books.
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.conns, c)
+	s.leave(c)
 	s.done()
-	s.room.Broadcast()
+	s.settle()
 }
 
 // hasUnread reports whether bytes wait to be read in the connection's socket.

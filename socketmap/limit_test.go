@@ -48,24 +48,27 @@ func TestAConnectionWithARequestInFlightIsNeverClosedForRoom(t *testing.T) { // 
 		half.send("5:m a")
 		synctest.Wait()
 
+		third := l.dial(t)
+		third.send(frame("m hold"))
+		<-g.entered
+		half.wantClosed() // a half-sent request is none in flight
+
 		late := l.dial(t)
 		synctest.Wait()
-		if st := s.Stats(); st.Connections != 2 || st.Evicted != 0 {
-			t.Fatalf("with none idle: %+v; want the third to wait", st)
+		if st := s.Stats(); st.Connections != 2 || st.Waiting != 1 || st.Evicted != 1 || st.Malformed != 0 {
+			t.Fatalf("with all in flight: %+v; want the last one to wait", st)
 		}
 		if got := log.grep("connection limit reached"); len(got) != 1 {
 			t.Errorf("log %q, want one line", got)
 		}
-		half.send("bc,")
-		half.want("OK m|abc")
-		late.ask("k")
-		half.wantClosed()
 		close(g.released)
 		working.want("OK m|hold")
+		third.want("OK m|hold")
+		late.ask("k")
 	})
 }
 
-func TestConnectionWaitsInTheListenQueueOfARealSocket(t *testing.T) { // §1
+func TestConnectionsWaitForRoom(t *testing.T) { // §1
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
 			g := newGate()
@@ -81,10 +84,10 @@ func TestConnectionWaitsInTheListenQueueOfARealSocket(t *testing.T) { // §1
 				p.send(frame("m k"))
 				late = append(late, p)
 			}
-			for s.waiters.Load() == 0 {
+			for s.waiters.Load() < 1 || s.accepted.Load() < 6 {
 				runtime.Gosched()
 			}
-			if st := s.Stats(); st.Connections != 1 || st.Accepted > 2 || st.Evicted != 0 {
+			if st := s.Stats(); st.Connections != 1 || st.Waiting != 5 || st.Evicted+st.Refused != 0 {
 				t.Errorf("%+v with a request in flight, want the others to wait", st)
 			}
 			close(g.released)
@@ -145,19 +148,13 @@ func TestStopWhileWaitingForRoom(t *testing.T) {
 		p := l.dial(t)
 		p.send(frame("m hold"))
 		<-g.entered
-		first, _ := l.dial(t), l.dial(t)
+		first, second := l.dial(t), l.dial(t)
 		synctest.Wait()
-		// Serve was in Accept when the only connection was still idle, so it
-		// has taken the first out of the queue; the second it must not.
-		if len(l.queue) != 1 {
-			t.Errorf("%d in the listen queue, want 1", len(l.queue))
-		}
 		done := make(chan error, 1)
 		go func() { done <- s.Shutdown(t.Context()) }()
-		first.wantClosed() // while the request is still in flight
-		if len(l.queue) != 1 {
-			t.Errorf("%d left in the listen queue for another process, want 1", len(l.queue))
-		}
+		first.ask("k") // while the request is still in flight
+		first.wantClosed()
+		second.wantClosed()
 		close(g.released)
 		p.want("OK m|hold")
 		p.wantClosed()
@@ -179,17 +176,16 @@ func TestAnUnreadRequestCountsAsInFlight(t *testing.T) { // §1
 	s := &Server{Handler: mirror}
 	s.init()
 	defer s.cancel()
-	c := newConn(s, nc) // idle, and nobody reads
-	s.conns[c] = struct{}{}
+	s.enter(&crowd{conns: make(map[*conn]struct{})}, nc) // idle, and nobody reads
 
 	p.send(frame("m k"))
-	if s.evict() {
+	if s.evict(0) {
 		t.Fatal("a connection with an unread request was closed for room")
 	}
 	if _, err := nc.Read(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
-	if !s.evict() || s.Stats().Connections != 0 {
+	if !s.evict(0) || s.Stats().Connections != 0 {
 		t.Fatal("an idle connection was not closed for room")
 	}
 	p.wantClosed()

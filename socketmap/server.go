@@ -43,12 +43,16 @@ const stopGrace = 2 * time.Second
 type Server struct {
 	Handler Handler
 
-	// MaxConnections is how many connections are open at most, over all
-	// listeners. At the limit the one that has been idle longest is closed to
-	// admit another. Where none is idle, new ones wait in the listen queue (and
-	// one a listener in the hands of Serve, if it was accepting already): a
-	// connection with a request in flight is never closed for room, as that
-	// would use up the only retry Postfix makes. 0: DefaultMaxConnections.
+	// MaxConnections is how many connections are served at a time, over all
+	// listeners. At the limit one without a complete request, idle or half-sent,
+	// is closed to admit another: of the peer that has the most connections (a
+	// user on a Unix socket, an address on TCP) the one that has been so longest.
+	// Where there is none, new ones wait, of the peer with the fewest first; and
+	// a peer with few is served beyond the limit, by an eighth of it, while
+	// another has most. A connection with a request in flight is never closed
+	// for room, as that would use up the only retry Postfix makes. As many as
+	// the limit may wait; beyond that the peer with the most is refused.
+	// 0: DefaultMaxConnections.
 	MaxConnections int
 
 	// RequestTimeout is how long the rest of a request may take, counted from
@@ -75,27 +79,29 @@ type Server struct {
 
 	// Read by every connection after every batch of replies, written rarely.
 	stopping atomic.Bool
-	waiters  atomic.Int32 // accept loops that wait for room
+	waiters  atomic.Int32 // accepted connections that wait for room
 
 	mu        sync.Mutex // never taken between a request and its reply
-	room      sync.Cond  // broadcast when a waiter should look again
 	listeners map[*net.Listener]struct{}
 	conns     map[*conn]struct{}
-	running   int           // accept loops, and goroutines of connections, those just closed included
-	stopped   chan struct{} // closed when stopping begins
-	drained   chan struct{} // closed when stopping and nothing runs any more
+	crowds    map[peerID]*crowd // the same, and those that wait
+	running   int               // accept loops, and goroutines of connections, those just closed included
+	stopped   chan struct{}     // closed when stopping begins
+	drained   chan struct{}     // closed when stopping and nothing runs any more
 
-	accepted, evicted, malformed, panics atomic.Uint64
+	accepted, evicted, refused, malformed, panics atomic.Uint64
 
-	tellMalformed, tellPanic, tellReply, tellAccept, tellFull sparseLog
+	tellMalformed, tellPanic, tellReply, tellAccept, tellFull, tellRefused sparseLog
 }
 
 // Stats are counts for metrics. Counters run from the start of the server.
 type Stats struct {
 	Connections int    // open now
 	Idle        int    // of these, without a request in flight
+	Waiting     int    // accepted, not among those open: there is no room
 	Accepted    uint64 // connections accepted
-	Evicted     uint64 // idle connections closed to make room
+	Evicted     uint64 // connections without a complete request closed to make room
+	Refused     uint64 // connections closed because too many of the same peer wait
 	Malformed   uint64 // connections closed for a malformed or half-sent request
 	Panics      uint64 // of the handler
 }
@@ -105,9 +111,9 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.epoch = time.Now()
 		s.ctx, s.cancel = context.WithCancel(context.Background())
-		s.room.L = &s.mu
 		s.listeners = make(map[*net.Listener]struct{})
 		s.conns = make(map[*conn]struct{})
+		s.crowds = make(map[peerID]*crowd)
 		s.stopped = make(chan struct{})
 		s.drained = make(chan struct{})
 	})
@@ -130,7 +136,7 @@ func (s *Server) Serve(l net.Listener) error {
 	defer s.untrack(&l)
 
 	var pause time.Duration
-	for s.awaitRoom() {
+	for !s.stopping.Load() {
 		nc, err := l.Accept()
 		if err == nil {
 			pause = 0
@@ -155,7 +161,7 @@ func (s *Server) acceptFailed(err error, pause time.Duration) {
 	for _, shortage := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, shortage) {
 			s.mu.Lock()
-			s.evict()
+			s.evict(0)
 			s.mu.Unlock()
 		}
 	}
@@ -234,13 +240,15 @@ func (s *Server) stop() {
 	for l := range s.listeners {
 		(*l).Close()
 	}
-	s.room.Broadcast()
 	for c := range s.conns {
 		// One that becomes idle after this look sees stopping by itself.
 		if !c.lastChance() {
-			c.closeIfIdle(c.state.Load())
+			if idle := c.state.Load(); idle > 0 {
+				c.closeIf(idle)
+			}
 		}
 	}
+	s.settle() // who waits gets its one answer
 	if s.running == 0 {
 		close(s.drained)
 	}
@@ -254,7 +262,9 @@ func (s *Server) Stats() Stats {
 	st := Stats{
 		Connections: len(s.conns),
 		Accepted:    s.accepted.Load(),
+		Waiting:     int(s.waiters.Load()),
 		Evicted:     s.evicted.Load(),
+		Refused:     s.refused.Load(),
 		Malformed:   s.malformed.Load(),
 		Panics:      s.panics.Load(),
 	}

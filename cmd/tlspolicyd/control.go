@@ -94,8 +94,8 @@ func (o *operator) stop() {
 
 func connections(s socketmap.Stats) admin.Connections {
 	return admin.Connections{
-		Open: s.Connections, Idle: s.Idle,
-		Accepted: s.Accepted, Evicted: s.Evicted, Malformed: s.Malformed, Panics: s.Panics,
+		Open: s.Connections, Idle: s.Idle, Waiting: s.Waiting,
+		Accepted: s.Accepted, Evicted: s.Evicted, Refused: s.Refused, Malformed: s.Malformed, Panics: s.Panics,
 	}
 }
 

@@ -45,8 +45,8 @@ type Resolver interface {
 
 // Connections are counts of the lookup server; see socketmap.Stats.
 type Connections struct {
-	Open, Idle                           int
-	Accepted, Evicted, Malformed, Panics uint64
+	Open, Idle, Waiting                           int
+	Accepted, Evicted, Refused, Malformed, Panics uint64
 }
 
 // Build says what runs.

@@ -42,7 +42,7 @@ type gauges struct {
 
 	entries, policies, expiring, scanned, scanTook *prometheus.Desc
 	records, size                                  *prometheus.Desc
-	connections, accepted, evicted                 *prometheus.Desc
+	connections, accepted, evicted, refused        *prometheus.Desc
 	malformed, panics                              *prometheus.Desc
 	resolverUp, validates, trusted, tested         *prometheus.Desc
 	ready, linesLost                               *prometheus.Desc
@@ -65,7 +65,8 @@ func newGauges(s *Server) *gauges {
 
 		connections: desc("connections", "Open connections of lookup clients, by state.", "state"),
 		accepted:    desc("connections_accepted_total", "Connections accepted."),
-		evicted:     desc("connections_evicted_total", "Idle connections closed to make room for others."),
+		evicted:     desc("connections_evicted_total", "Connections without a complete request closed to make room for others."),
+		refused:     desc("connections_refused_total", "Connections closed because too many of the same client wait for room."),
 		malformed:   desc("connections_malformed_total", "Connections closed for a malformed or half-sent request."),
 		panics:      desc("lookup_panics_total", "Lookups that ended in a defect of this program."),
 
@@ -82,7 +83,7 @@ func newGauges(s *Server) *gauges {
 func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		g.entries, g.policies, g.expiring, g.scanned, g.scanTook, g.records, g.size,
-		g.connections, g.accepted, g.evicted, g.malformed, g.panics,
+		g.connections, g.accepted, g.evicted, g.refused, g.malformed, g.panics,
 		g.resolverUp, g.validates, g.trusted, g.tested, g.ready, g.linesLost,
 	} {
 		ch <- d
@@ -116,8 +117,10 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	c := opt.Connections()
 	gauge(g.connections, float64(c.Idle), "idle")
 	gauge(g.connections, float64(c.Open-c.Idle), "busy")
+	gauge(g.connections, float64(c.Waiting), "waiting")
 	counter(g.accepted, c.Accepted)
 	counter(g.evicted, c.Evicted)
+	counter(g.refused, c.Refused)
 	counter(g.malformed, c.Malformed)
 	counter(g.panics, c.Panics)
 
