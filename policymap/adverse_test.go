@@ -191,11 +191,38 @@ func TestHangingDisk(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		for i := range 60 { // it is tried again, but not on a lookup's time
+			h.Zone(fmt.Sprintf("later%d.test. 3600 IN MX 10 mx.full.test.", i))
+			if reply, took := h.askTimed(fmt.Sprintf("later%d.test", i)); reply != "OK dane-only" || took > time.Second {
+				t.Errorf("%q after %v", reply, took)
+			}
+			h.after(time.Second)
+		}
 		h.store.setHanging(false)
-		h.after(2 * time.Minute)
+		h.after(putTimeout + 2*retryUnsaved)
 		h.crash()
 		h.Down(true)
 		h.want("h7.test", "OK dane-only")
+	})
+}
+
+// §6: what was told while the disk was full is written as soon as it takes
+// something again.
+func TestWhatWaitedIsWrittenWithTheNext(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.store.setFull(true)
+		h.want("plain.test", secure)
+		h.want("full.test", "OK dane-only")
+		h.after(5 * time.Minute)
+		h.store.setFull(false)
+		h.Zone("another.test. 3600 IN MX 10 mx.full.test.")
+		h.want("another.test", "OK dane-only")
+		h.after(time.Second)
+		h.crash()
+		h.Down(true)
+		h.want("plain.test", secure)
+		h.want("full.test", "OK dane-only")
 	})
 }
 

@@ -55,6 +55,12 @@ func (m *Map) learn(domain string, used time.Time, when urgency, change func(*st
 	}
 	m.republish(&rec, now)
 	m.alarm.due(rec.Due)
+	switch {
+	case err != nil:
+		m.alarm.due(now.Add(retryUnsaved))
+	case when == atOnce && m.ledger.behind():
+		m.alarm.due(now) // the disk works again: what waits goes out too
+	}
 	return err
 }
 

@@ -66,6 +66,13 @@ func (l *ledger) waiting(domain string) (rec store.Record, ok, any bool) {
 	return rec, ok, len(l.unsaved) > 0
 }
 
+// behind reports whether there are records that the store could not take.
+func (l *ledger) behind() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.unsaved) > 0
+}
+
 // put writes a record, at once if told to. A record that cannot be written is
 // kept in memory and goes out with a later one.
 func (l *ledger) put(rec store.Record, durable bool) error {
@@ -81,10 +88,14 @@ func (l *ledger) put(rec store.Record, durable bool) error {
 		}
 		return nil
 	}
-	err := errHung
-	if !l.hung.Load() {
-		err = l.write(rec)
+	if l.hung.Load() {
+		return l.keep(rec, errHung)
 	}
+	return l.keep(rec, l.write(rec))
+}
+
+// keep has a record wait if it could not be written. It returns err.
+func (l *ledger) keep(rec store.Record, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
@@ -104,15 +115,18 @@ func (l *ledger) write(rec store.Record) error {
 	return err
 }
 
-// flush tries again to write what could not be written.
+// flush tries again to write what could not be written. After a write that did
+// not end, this is the one that tries: lookups do not wait meanwhile.
 func (l *ledger) flush() {
-	l.hung.Store(false) // one try
 	l.mu.Lock()
 	waiting := make([]string, 0, len(l.unsaved))
 	for domain := range l.unsaved {
 		waiting = append(waiting, domain)
 	}
 	l.mu.Unlock()
+	if len(waiting) == 0 {
+		l.hung.Store(false)
+	}
 	for _, domain := range waiting {
 		mu := l.lock(domain)
 		mu.Lock()
@@ -121,7 +135,7 @@ func (l *ledger) flush() {
 		l.mu.Unlock()
 		var err error
 		if ok {
-			err = l.put(rec, true)
+			err = l.keep(rec, l.write(rec))
 		}
 		mu.Unlock()
 		if err != nil {
