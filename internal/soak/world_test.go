@@ -76,8 +76,12 @@ func (w *world) insist() lookup {
 // sts makes a domain with an MTA-STS policy.
 func (w *world) sts(n int64) lookup {
 	domain := fmt.Sprintf("d%d.sts.test", n)
-	w.PolicyHost(domain, fmt.Sprintf("version: STSv1\nmode: enforce\nmx: mx.%s\nmax_age: 604800\n", domain))
+	w.PolicyHost(domain, policy(domain, 604800))
 	return lookup{domain, "OK secure match=mx." + domain + " servername=hostname"}
+}
+
+func policy(domain string, maxAge int) string {
+	return fmt.Sprintf("version: STSv1\nmode: enforce\nmx: mx.%s\nmax_age: %d\n", domain, maxAge)
 }
 
 // dane returns a new domain that needs DNS only.

@@ -60,7 +60,7 @@ func TestPowerLossBetweenTwoCommits(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	mixed := 0
-	for n := range tries(150, 20_000) {
+	for n := range tries(150, 5_000) {
 		file := torn(random, before, after, page)
 		copy(file[meta:meta+page], before[meta:meta+page])
 		want := first
@@ -133,7 +133,7 @@ func TestPowerLossOnADiskThatLies(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	opened, dropped, setAsides := 0, 0, 0
-	count := tries(150, 10_000)
+	count := tries(150, 3_000)
 	for n := range count {
 		if err := os.WriteFile(path, spoil(random, good), 0o600); err != nil {
 			t.Fatal(err)
