@@ -4,6 +4,7 @@
 # make check   formatting, vet, staticcheck, known vulnerabilities, race tests
 # make e2e     real DNS servers, a real web server, real Postfix
 # make bench   the figures of docs/figures.md
+# make soak    killed 200 times, floods, faults of the machine, an hour and more; root for all of it
 # make fuzz    every parser of outside bytes, FUZZTIME each
 # make faults  writes what the network's faults lead to into docs/faults.md
 
@@ -12,7 +13,7 @@ FUZZTIME ?= 10s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS   = -X main.version=$(VERSION)
 
-.PHONY: all build run test unit demo check lint vuln race e2e bench fuzz faults clean
+.PHONY: all build run test unit demo check lint vuln race e2e bench soak fuzz faults clean
 
 all: build
 
@@ -55,6 +56,12 @@ e2e: build
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./socketmap ./policymap ./store/... ./internal/dane
+
+# The tests of internal/soak and of power loss with larger numbers; their short
+# form is part of "make unit".
+soak:
+	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./internal/soak
+	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v -run PowerLoss ./store/bolt
 
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \

@@ -14,7 +14,7 @@ const (
 	refreshBatch = 256              // records looked at in one go, or twice the workers if those are more
 	spreadOver   = 10 * time.Minute // overdue work after a start
 	maxSleep     = time.Minute      // between looks at the schedule, the clock and the store
-	retryUnsaved = 10 * time.Second       // between attempts to write what the store could not take
+	retryUnsaved = 10 * time.Second // between attempts to write what the store could not take
 	restMin      = 100 * time.Millisecond
 	refreshRetry = 30 * time.Second // pause after a refresh that taught nothing
 	clockTrusted = time.Hour        // after a start, when the time service has had its say

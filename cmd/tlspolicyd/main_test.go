@@ -14,13 +14,28 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"tlspolicyd/socketmap"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){programName: main})
+	testscript.Main(leakChecked{m}, map[string]func(){programName: main})
+}
+
+// leakChecked are the tests, and afterwards a look whether goroutines are left.
+type leakChecked struct{ *testing.M }
+
+func (m leakChecked) Run() int {
+	code := m.M.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
 }
 
 // The program's stdout, stderr and exit status are the users' interface:

@@ -2,7 +2,6 @@ package soak
 
 import (
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -138,18 +137,3 @@ func (d *daemon) killUnderLoad(w *world, told *policies) {
 
 // pause lets a random time pass: for a moment that nothing can be awaited of.
 func pause(d time.Duration) { <-time.After(d) }
-
-// removeAside removes what was set aside and returns how many files it was.
-func (s *site) removeAside(t *testing.T) int {
-	t.Helper()
-	aside, err := filepath.Glob(s.database() + ".*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range aside {
-		if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-	}
-	return len(aside)
-}

@@ -246,6 +246,11 @@ func (d *daemon) askAnew(network, key string) string {
 	if _, err := io.WriteString(c, frame("postfix "+key)); err != nil {
 		return err.Error()
 	}
+	return receive(c)
+}
+
+// receive returns the one reply that comes, or the error in its place.
+func receive(c net.Conn) string {
 	buf := make([]byte, 1000)
 	n, err := c.Read(buf)
 	if err != nil {

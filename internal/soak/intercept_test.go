@@ -131,25 +131,17 @@ type interceptor struct {
 	mu      sync.Mutex
 	now     trouble
 	changed chan struct{} // closed at the next change; nil: nobody waits
-	struck  int           // calls that met the trouble
 }
 
 // set changes what becomes of the calls from now on, those that hang included.
 func (i *interceptor) set(t trouble) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.now, i.struck = t, 0
+	i.now = t
 	if i.changed != nil {
 		close(i.changed)
 		i.changed = nil
 	}
-}
-
-// hits returns how many calls met the trouble so far.
-func (i *interceptor) hits() int {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.struck
 }
 
 // notification and answer are struct seccomp_notif and seccomp_notif_resp.
@@ -209,15 +201,12 @@ func (i *interceptor) serve() {
 
 // decide waits as long as the call is to wait, and returns what it fails with.
 func (i *interceptor) decide(n notification) syscall.Errno {
-	for first := true; ; first = false {
+	for {
 		i.mu.Lock()
 		t := i.now
 		if !t.hits(n) {
 			i.mu.Unlock()
 			return 0
-		}
-		if first {
-			i.struck++
 		}
 		if i.changed == nil {
 			i.changed = make(chan struct{})
