@@ -1,9 +1,11 @@
 package dnsclient
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -71,6 +73,11 @@ func (e *Error) cause() string {
 		s = "malformed answer"
 	case Network:
 		s = "server unreachable"
+		for _, own := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
+			if errors.Is(e.Err, own) { // this host's trouble, not the server's
+				s = own.Error()
+			}
+		}
 	case Canceled:
 		s = "canceled"
 	default:

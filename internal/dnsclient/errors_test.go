@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,10 @@ func TestErrorNamesTheFailingStep(t *testing.T) {
 		{
 			Error{Name: "example.test", Type: dns.TypeTLSA, Kind: Network, Err: io.ErrUnexpectedEOF, Server: local},
 			"TLSA lookup of example.test: server unreachable", "TLSA lookup of example.test: server unreachable from 127.0.0.1:53: unexpected EOF",
+		},
+		{
+			Error{Name: "example.test", Type: dns.TypeMX, Kind: Network, Err: os.NewSyscallError("socket", syscall.EMFILE)},
+			"MX lookup of example.test: too many open files", "MX lookup of example.test: too many open files: socket: too many open files",
 		},
 		{
 			Error{Name: "example.test", Type: 65400, Kind: Refused, Rcode: 4000},
