@@ -181,7 +181,7 @@ func (r *faultRun) run(table *faultTable) {
 	r.begin(r)
 	cpu, began := r.d.cpu(), time.Now()
 	row.cached = r.timed(r.told.all[0], r.told.all[0].want)
-	for n := range scale(3, 50) {
+	for n := range scale(3, 10) {
 		l := r.w.insist()
 		want := l.want
 		if r.fails {
