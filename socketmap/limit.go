@@ -1,6 +1,7 @@
 package socketmap
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 	"slices"
@@ -157,40 +158,73 @@ func (s *Server) SetMaxConnections(n int) {
 	s.settle()
 }
 
-// evict closes the connection without a complete request, idle or half-sent, that
-// has been so longest, among those of the peer with the most connections; peers
-// with less than so many are spared. It returns false when there is none. s.mu
-// is held.
+// spare is a connection without a complete request, as it was seen.
+type spare struct {
+	c     *conn
+	state int64
+	since int64
+}
+
+// evict closes a connection without a complete request, idle or half-sent: the
+// one that has been so longest, among those of the peer with the most
+// connections; peers with less than so many are spared. Of a large house it
+// closes some more (one in 64 of the limit), as each look takes long there and
+// a flood calls for one after the other. It returns false when there is none.
+// s.mu is held.
 func (s *Server) evict(spared int) bool {
 	// A few failures mean that requests are pouring in: each connection that
 	// would not go is busy now, or about to be, and wakes us when it is idle.
 	const tries = 8
 	var tried []*conn
 	for range tries {
-		var oldest *conn
-		var state, since int64
-		for c := range s.conns {
-			n := len(c.crowd.conns)
-			if n < spared || oldest != nil && n < len(oldest.crowd.conns) || slices.Contains(tried, c) {
-				continue
-			}
-			now := c.state.Load()
-			at, ok := spareSince(now)
-			if ok && (oldest == nil || n > len(oldest.crowd.conns) || at < since) {
-				oldest, state, since = c, now, at
-			}
-		}
-		if oldest == nil {
+		found := s.longestSpare(spared, max(s.limit()/64, 1), tried)
+		if len(found) == 0 {
 			return false
 		}
-		if oldest.closeIf(state) {
-			s.leave(oldest)
+		closed := false
+		for _, f := range found {
+			if !f.c.closeIf(f.state) {
+				tried = append(tried, f.c)
+				continue
+			}
+			s.leave(f.c)
 			s.evicted.Add(1)
+			closed = true
+		}
+		if closed {
 			return true
 		}
-		tried = append(tried, oldest)
 	}
 	return false
+}
+
+// longestSpare returns as many as n connections that may be closed for room, the
+// longest spare first: of the peer with the most, or of several that have as
+// many. s.mu is held.
+func (s *Server) longestSpare(spared, n int, but []*conn) []spare {
+	var found []spare
+	most := spared
+	for c := range s.conns {
+		size := len(c.crowd.conns)
+		if size < most || slices.Contains(but, c) {
+			continue
+		}
+		state := c.state.Load()
+		since, ok := spareSince(state)
+		if !ok {
+			continue
+		}
+		if size > most {
+			found, most = found[:0], size
+		}
+		if len(found) == n && since >= found[n-1].since {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(found, since, func(f spare, t int64) int { return cmp.Compare(f.since, t) })
+		found = slices.Insert(found, at, spare{c, state, since})
+		found = found[:min(len(found), n)]
+	}
+	return found
 }
 
 // refuse closes a connection that waits, the last one of the peer that has the
