@@ -47,7 +47,7 @@ func TestAFloodDoesNotShutOutOthers(t *testing.T) {
 
 				f := d.flood(w, network, kind, kind.many(limit))
 				d.await("the flood to be in", f.isIn)
-				began, longest, asks := time.Now(), time.Duration(0), scale(20, 200)
+				began, longest, asks := time.Now(), time.Duration(0), scale(20, 50)
 				for n := range asks {
 					l := known
 					if n%4 == 0 {
