@@ -34,7 +34,7 @@ func (m *Map) flight(g *singleflight.Group, key string, fn func() any) <-chan si
 		if !m.start(func() {
 			defer func() {
 				if r := recover(); r != nil {
-					done <- fmt.Errorf("internal error: %v", r)
+					done <- m.panicked(key, r)
 				}
 			}()
 			done <- fn()

@@ -2,7 +2,6 @@ package policymap
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"tlspolicyd/internal/mtasts"
@@ -69,7 +68,7 @@ func (m *Map) startSTS(domain string, used time.Time, why occasion) *stsFlight {
 		defer m.landed(domain, f)
 		defer func() {
 			if r := recover(); r != nil { // a defect in one look is not the end of all others
-				m.observer.Fetched(domain, why != onLookup, 0, fmt.Errorf("internal error: %v", r))
+				m.observer.Fetched(domain, why != onLookup, 0, m.panicked(domain, r))
 			}
 		}()
 		f.learned, f.once = m.discover(ctx, domain, used, why)

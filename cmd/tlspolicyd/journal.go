@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/logging"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
@@ -114,6 +115,16 @@ func (j *journal) StoreFailed(domain string, err error) {
 func (j *journal) ClockStepped(by time.Duration) {
 	j.log.Warn("the clock was set; stored times were moved along, no policy ended or got longer", "by", by.Round(time.Second))
 }
+
+// Panicked tells of a defect of this program.
+func (j *journal) Panicked(key string, err *defect.Error) {
+	j.failures.Tell(logging.Failure{
+		Level: slog.LevelError, Message: "lookup panicked", Cause: err.Text, Subject: key,
+		Attrs: append(domainAttrs(key), slog.String("panic", err.Text), slog.String("stack", err.Stack)),
+	})
+}
+
+var _ policymap.DefectObserver = (*journal)(nil)
 
 // domainAttrs name the policy domain of a next hop, and the next hop where that
 // is written differently.

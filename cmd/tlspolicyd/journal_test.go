@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/logging"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
@@ -123,6 +124,12 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		"the clock": {
 			func(j *journal) { j.ClockStepped(-90*time.Minute + time.Millisecond) },
 			`WARN  the clock was set; stored times were moved along, no policy ended or got longer by=-1h30m0s`,
+		},
+		"a defect": {
+			func(j *journal) {
+				j.Panicked("example.test:587", &defect.Error{Text: "index out of range [3]", Stack: "goroutine 1 [running]:\nmain.f()"})
+			},
+			`ERROR lookup panicked domain=example.test next_hop=example.test:587 panic="index out of range [3]" stack="goroutine 1 [running]:\nmain.f()"`,
 		},
 		"a hit": {func(j *journal) { j.Answered(false, policymap.Secure, policymap.Cached) }, ""},
 	} {

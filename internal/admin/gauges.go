@@ -68,7 +68,7 @@ func newGauges(s *Server) *gauges {
 		evicted:     desc("connections_evicted_total", "Connections without a complete request closed to make room for others."),
 		refused:     desc("connections_refused_total", "Connections closed because too many of the same client wait for room."),
 		malformed:   desc("connections_malformed_total", "Connections closed for a malformed or half-sent request."),
-		panics:      desc("lookup_panics_total", "Lookups that ended in a defect of this program."),
+		panics:      desc("lookup_panics_total", "Lookups and refreshes that ended in a defect of this program."),
 
 		resolverUp: desc("resolver_answering", "Whether the resolver answered when it was last tested."),
 		validates:  desc("resolver_validating", "Whether that answer about a signed name was validated and may be believed."),
@@ -122,7 +122,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	counter(g.evicted, c.Evicted)
 	counter(g.refused, c.Refused)
 	counter(g.malformed, c.Malformed)
-	counter(g.panics, c.Panics)
+	counter(g.panics, c.Panics+opt.Metrics.panics.Load())
 
 	gauge(g.trusted, number(opt.Resolver().Trusted()))
 	if t := g.server.health.latest(); !t.at.IsZero() {

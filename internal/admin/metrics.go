@@ -2,11 +2,13 @@ package admin
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 )
@@ -39,6 +41,7 @@ type Metrics struct {
 	refreshes              [outcomes]prometheus.Counter
 	changes, weakenings    map[string]prometheus.Counter // by Change.What
 	storeErrors, clockStep prometheus.Counter
+	panics                 atomic.Uint64 // in flights; the lookup socket counts its own
 }
 
 // NewMetrics makes the metrics in a registry of their own, with those of the Go
@@ -188,4 +191,7 @@ func (m *Metrics) StoreFailed(string, error) { m.storeErrors.Inc() }
 // ClockStepped implements policymap.Observer.
 func (m *Metrics) ClockStepped(time.Duration) { m.clockStep.Inc() }
 
-var _ policymap.Observer = (*Metrics)(nil)
+// Panicked implements policymap.DefectObserver.
+func (m *Metrics) Panicked(string, *defect.Error) { m.panics.Add(1) }
+
+var _ policymap.DefectObserver = (*Metrics)(nil)

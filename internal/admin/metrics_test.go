@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
@@ -151,6 +152,7 @@ func TestMetricsOfEvents(t *testing.T) {
 	m.Refreshed("a.test", policymap.RefreshFailed)
 	m.StoreFailed("a.test", errors.New("disk full"))
 	m.ClockStepped(time.Hour)
+	m.Panicked("a.test", &defect.Error{Text: "index out of range"})
 	d.wantSamples(t, map[string]string{
 		`tlspolicyd_policy_changes_total{kind="mta-sts"}`:    "2",
 		`tlspolicyd_policy_weakenings_total{kind="mta-sts"}`: "1",
@@ -162,6 +164,7 @@ func TestMetricsOfEvents(t *testing.T) {
 		`tlspolicyd_refreshes_total{result="ok"}`:            "0",
 		`tlspolicyd_store_write_failures_total`:              "1",
 		`tlspolicyd_clock_steps_total`:                       "1",
+		`tlspolicyd_lookup_panics_total`:                     "1",
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 )
 
@@ -72,6 +73,7 @@ func (e *evaluation) addresses() (dnsclient.Answer, bool) {
 	var wg sync.WaitGroup
 	for i, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		wg.Go(func() {
+			defer defect.Catch(&errs[i])
 			answers[i], errs[i] = e.r.Lookup(ctx, e.h.Name, qtype)
 			if errs[i] == nil && !answers[i].Negative() {
 				time.AfterFunc(laggard, cancel)
@@ -79,6 +81,9 @@ func (e *evaluation) addresses() (dnsclient.Answer, bool) {
 		})
 	}
 	wg.Wait()
+	for _, err := range errs {
+		defect.Raise(err)
+	}
 
 	var lead *dnsclient.Answer
 	for i := range answers {

@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 )
 
@@ -21,7 +22,7 @@ const (
 )
 
 // Lookup evaluates the target. Hosts are looked up side by side. It never
-// fails: failures are part of the Result.
+// fails: failures are part of the Result. A panic in one of them is raised here.
 func Lookup(ctx context.Context, r dnsclient.Resolver, t Target) Result {
 	var res Result
 	if t.Literal {
@@ -40,12 +41,13 @@ func Lookup(ctx context.Context, r dnsclient.Resolver, t Target) Result {
 	var g errgroup.Group
 	g.SetLimit(hostsAtOnce)
 	for i := range res.Hosts {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer defect.Catch(&err)
 			evaluate(ctx, r, &res.Hosts[i], t.Port)
-			return nil
+			return nil // failures are in the hosts
 		})
 	}
-	_ = g.Wait() // failures are in the hosts
+	defect.Raise(g.Wait())
 
 	o := classify(res.MXSecure, res.Hosts, res.Omitted)
 	res.State, res.SomeTLSA, res.SomeNone, res.Err = o.state, o.someTLSA, o.someNone, o.err

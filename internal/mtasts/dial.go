@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"tlspolicyd/internal/defect"
 )
 
 // Happy Eyeballs version 2 (8305 §8 for the figures).
@@ -58,6 +60,7 @@ func (f *Fetcher) connect(ctx context.Context, host string, x *Exchange) (net.Co
 		select {
 		case l := <-lookups:
 			waiting--
+			defect.Raise(l.Err)
 			f.admit(l, x, &queue)
 			if x.DNS == 0 && (waiting == 0 || !queue.empty()) {
 				x.DNS = time.Since(x.start)
@@ -70,6 +73,7 @@ func (f *Fetcher) connect(ctx context.Context, host string, x *Exchange) (net.Co
 			}
 		case r := <-results:
 			running--
+			defect.Raise(r.err)
 			if r.err == nil {
 				x.Connected, x.Connect = r.addr, time.Since(x.start)-x.DNS
 				return r.conn, nil
@@ -92,8 +96,10 @@ func (f *Fetcher) lookUp(ctx context.Context, host string) <-chan AddressLookup 
 	out := make(chan AddressLookup, 2)
 	for _, qtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
 		go func() {
-			answer, err := f.Resolver.Lookup(ctx, host, qtype)
-			out <- AddressLookup{Type: qtype, Answer: answer, Err: err}
+			l := AddressLookup{Type: qtype}
+			defer func() { out <- l }()
+			defer defect.Catch(&l.Err)
+			l.Answer, l.Err = f.Resolver.Lookup(ctx, host, qtype)
 		}()
 	}
 	return out
@@ -184,7 +190,8 @@ func (f *Fetcher) attempt(ctx context.Context, addr netip.AddrPort, results chan
 	}
 }
 
-func (f *Fetcher) dialAddress(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+func (f *Fetcher) dialAddress(ctx context.Context, addr netip.AddrPort) (conn net.Conn, err error) {
+	defer defect.Catch(&err)
 	if f.Proxy != nil {
 		return f.dialProxy(ctx, addr.String())
 	}
