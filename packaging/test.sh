@@ -54,7 +54,7 @@ check_machine() {
 
 install_tools() {
 	local missing=() p
-	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor mandoc shellcheck strace systemd; do
+	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
@@ -92,6 +92,45 @@ make_root() {
 	exec 9>&-
 }
 
+# check_apparmor has the parser read the profile and holds what comes out
+# against what the daemon locks. A kernel with AppArmor is not needed.
+check_apparmor() {
+	local profile=packaging/apparmor/tlspolicyd tracer path n
+	apparmor_parser -Q -K -D rule-exprs "$profile" >"$work/aa" 2>&1 || { cat "$work/aa" && die "AppArmor profile"; }
+	mkdir "$work/run" "$work/state"
+	RUNTIME_DIRECTORY=$work/run STATE_DIRECTORY=$work/state strace -f -y -e trace=flock -o "$work/locks" \
+		"$work/deb/usr/bin/tlspolicyd" serve --config /dev/null 2>"$work/serve.log" &
+	tracer=$!
+	for n in $(seq 300); do
+		[ -S "$work/run/admin.sock" ] && [ -s "$work/state/policies.db" ] && break
+		if [ "$n" = 300 ] || ! kill -0 $tracer; then
+			cat "$work/serve.log" && die "the daemon does not start under strace"
+		fi
+		sleep 0.1
+	done
+	kill "$(pgrep -P $tracer)"
+	wait $tracer || { cat "$work/serve.log" && die "the daemon under strace"; }
+	sed -n "s|.*flock([0-9]*<\([^>]*\)>.*|\1|p" "$work/locks" |
+		sed "s|^$work/run/|/run/tlspolicyd/|; s|^$work/state/|/var/lib/tlspolicyd/|" | sort -u >"$work/locked"
+	for path in /run/tlspolicyd/admin.sock.lock /var/lib/tlspolicyd/policies.db; do
+		grep -qx "$path" "$work/locked" || die "strace did not see the lock on $path"
+	done
+	while read -r path; do
+		may_lock "$path" || die "$profile lets the daemon not lock $path: want k"
+	done <"$work/locked"
+	! may_lock /etc/tlspolicyd/tlspolicyd.toml || die "may_lock takes everything for lockable"
+}
+
+# may_lock PATH: a rule of the profile that fits the path has the bit for locks.
+# The parser prints "rule: GLOB -> REGEX (0xPERMISSIONS/…".
+may_lock() {
+	perl -ne 'BEGIN { $path = shift }
+		next unless /^rule: (\S+)  ->  .* \(0x([0-9a-f]+)\//;
+		my ($rule, $bits) = ($1, hex $2);
+		$found = 1 if $bits & 0x20 and $path =~ /^$rule$/;
+		END { exit !$found }' "$1" "$work/aa"
+}
+
 check_packages() {
 	say "building the packages twice"
 	packaging/build.sh "$work/a" >"$work/build.log" || { cat "$work/build.log" && die "packaging/build.sh"; }
@@ -111,11 +150,11 @@ check_packages() {
 	tar -tzf "$work"/a/*.apk 2>/dev/null >"$work/apk"
 	grep -qx usr/bin/tlspolicyd "$work/apk" || die "the .apk lacks the program"
 	! grep -q systemd "$work/apk" || die "the .apk has files for systemd"
-	apparmor_parser -Q -K packaging/apparmor/tlspolicyd 2>"$work/aa" || { cat "$work/aa" && die "AppArmor profile"; }
 	shellcheck packaging/*.sh
 	shellcheck -s sh packaging/scripts/*
 	mkdir "$work/deb"
 	dpkg-deb -x "$deb" "$work/deb"
+	check_apparmor
 	gunzip -r "$work/deb/usr/share/man"
 	mandoc -T lint -W error "$work"/deb/usr/share/man/man[58]/* || die "man pages"
 	systemd-analyze security --offline=true --threshold=15 packaging/systemd/tlspolicyd.service >"$work/security" ||
