@@ -105,7 +105,26 @@ func servicePort(service string) (uint16, bool) {
 	}
 	// The pure Go resolver reads the file and never asks a name service.
 	n, err := (&net.Resolver{PreferGo: true}).LookupPort(context.Background(), "tcp", service)
-	return uint16(n), err == nil && n > 0 && n < 1<<16
+	if err != nil {
+		return mailPort(service)
+	}
+	return uint16(n), n > 0 && n < 1<<16
+}
+
+// mailPort knows the services of mail where the system does not: a container
+// need not have /etc/services, while Postfix, which is elsewhere, has.
+func mailPort(service string) (uint16, bool) {
+	switch strings.ToLower(service) {
+	case "lmtp":
+		return 24, true
+	case "smtp":
+		return 25, true
+	case "smtps", "submissions":
+		return 465, true
+	case "submission":
+		return 587, true
+	}
+	return 0, false
 }
 
 // hostName returns the A-label form of a host name, in lower case and without

@@ -15,6 +15,7 @@ func TestNextHopForms(t *testing.T) {
 		"example.test:587":                  hop("example.test", false, 587),
 		"example.test:submission":           hop("example.test", false, 587),
 		"example.test:smtp":                 hop("example.test", false, 25),
+		"example.test:LMTP":                 hop("example.test", false, 24), // Debian's /etc/services lacks it
 		"[mail.example.test]":               hop("mail.example.test", true, 25),
 		"[Mail.Example.TEST.]:587":          hop("mail.example.test", true, 587),
 		"bücher.test":                       hop("xn--bcher-kva.test", false, 25),
@@ -32,6 +33,18 @@ func TestNextHopForms(t *testing.T) {
 		}
 		if again, ok := ParseNextHop(want.String()); !ok || again != want {
 			t.Errorf("%q: canonical form %q parses to %+v %v", key, want.String(), again, ok)
+		}
+	}
+}
+
+// §2: a container may be without /etc/services.
+func TestMailServicesWithoutTheSystem(t *testing.T) {
+	for service, want := range map[string]uint16{
+		"lmtp": 24, "smtp": 25, "smtps": 465, "submissions": 465, "submission": 587, "Submission": 587,
+		"http": 0, "": 0, "nosuchservice": 0,
+	} {
+		if port, ok := mailPort(service); port != want || ok != (want != 0) {
+			t.Errorf("%q: got %d %v, want %d", service, port, ok, want)
 		}
 	}
 }
