@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 			// As under systemd, so that nothing depends on who runs the test.
 			env.Setenv("RUNTIME_DIRECTORY", filepath.Join(env.WorkDir, "run"))
 			env.Setenv("STATE_DIRECTORY", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("GID", strconv.Itoa(os.Getgid()))
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each run of the program takes a second longer
 			return nil
 		},

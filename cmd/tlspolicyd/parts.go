@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"tlspolicyd/internal/admin"
@@ -157,7 +158,8 @@ func checkHost(cfg config.Config) error {
 		return usageError("%w", err)
 	}
 	if group := cfg.Listen.SocketGroup; group != "" {
-		if _, err := user.LookupGroup(group); err != nil {
+		_, err := user.LookupGroup(group)
+		if _, number := strconv.ParseUint(group, 10, 31); err != nil && number != nil { // socketmap.ListenOptions takes both
 			return usageError("listen.socket_group: %q: no such group on this host: create it, or name another", group)
 		}
 	}
