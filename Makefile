@@ -13,7 +13,7 @@ FUZZTIME ?= 10s
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS   = -X main.version=$(VERSION)
 
-.PHONY: all build run test unit demo check lint vuln race e2e bench soak fuzz faults clean
+.PHONY: all build run test unit demo check formatted lint vuln race e2e bench soak fuzz faults clean
 
 all: build
 
@@ -33,9 +33,13 @@ demo: build
 
 check: lint vuln race
 
-lint:
-	@files=$$($(GO) tool gofumpt -l $$(git ls-files '*.go')); \
+# A release tarball has no history that git could list files of.
+formatted:
+	@files=$$(git ls-files '*.go' 2>/dev/null | grep . || find . -path ./vendor -prune -o -name '*.go' -print); \
+	files=$$($(GO) tool gofumpt -l $$files) || exit 1; \
 	if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
+
+lint: formatted
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/e2e/
 	$(GO) tool staticcheck ./...

@@ -170,9 +170,16 @@ check_dist() {
 	mkdir "$work/src" "$work/home"
 	tar -xzf "$work"/dist/*.tar.gz -C "$work/src"
 	# An empty home and module cache: nothing can come from elsewhere.
-	(cd "$work"/src/* && unshare --net env -i PATH="$PATH" HOME="$work/home" GOFLAGS=-mod=vendor GOPROXY=off \
-		GOTOOLCHAIN=local make install DESTDIR="$work/inst" PREFIX=/usr GO="$go") >"$work/offline.log" 2>&1 ||
+	offline() { # offline TARGET...: make it from the tarball
+		(cd "$work"/src/* && unshare --net env -i PATH="$PATH" HOME="$work/home" GOFLAGS=-mod=vendor GOPROXY=off \
+			GOTOOLCHAIN=local make "$@" GO="$go") >"$work/offline.log" 2>&1 </dev/null
+	}
+	offline install DESTDIR="$work/inst" PREFIX=/usr ||
 		{ cat "$work/offline.log" && die "the tarball does not build without a network"; }
+	offline formatted || { cat "$work/offline.log" && die "make formatted in the tarball"; }
+	printf 'package cmd\n\n\nvar a  = 1\n' >"$(echo "$work"/src/*/cmd)/untidy.go"
+	! offline formatted || die "make formatted in the tarball looks at nothing"
+	grep -q untidy.go "$work/offline.log" || { cat "$work/offline.log" && die "make formatted in the tarball"; }
 	local version
 	version=$("$repo/packaging/version.sh")
 	"$work/inst/usr/bin/tlspolicyd" version | grep -qF "tlspolicyd $version " || die "the tarball's program is not version $version"
