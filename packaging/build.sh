@@ -34,7 +34,7 @@ fi
 
 stage=$work/stage
 HOST=$host PREFIX=/usr DESTDIR=$stage packaging/install.sh "$work/tlspolicyd"
-cp -R packaging/scripts packaging/lintian-overrides "$stage/"
+cp -R packaging/scripts packaging/lintian-overrides contrib/openrc "$stage/"
 
 mkdir "$stage/doc"
 cp README.md CHANGELOG.md LICENSE docs/behaviour.md "$stage/doc/"

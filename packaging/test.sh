@@ -147,13 +147,18 @@ check_packages() {
 	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$deb"
 	rpmlint -c packaging/rpmlint.toml "$work"/a/*.rpm >"$work/rpmlint" 2>&1 || { cat "$work/rpmlint" && die rpmlint; }
 	grep -q '1 packages.* 0 errors, 0 warnings' "$work/rpmlint" || { cat "$work/rpmlint" && die rpmlint; }
-	tar -tzf "$work"/a/*.apk 2>/dev/null >"$work/apk"
-	grep -qx usr/bin/tlspolicyd "$work/apk" || die "the .apk lacks the program"
-	! grep -q systemd "$work/apk" || die "the .apk has files for systemd"
+	mkdir "$work/apk"
+	tar -xzf "$work"/a/*.apk --warning=no-unknown-keyword -C "$work/apk"
+	[ -x "$work/apk/usr/bin/tlspolicyd" ] || die "the .apk lacks the program"
+	[ -x "$work/apk/etc/init.d/tlspolicyd" ] || die "the .apk lacks the OpenRC service"
+	cmp contrib/openrc/tlspolicyd.initd "$work/apk/etc/init.d/tlspolicyd"
+	cmp contrib/openrc/tlspolicyd.confd "$work/apk/etc/conf.d/tlspolicyd"
+	[ -z "$(find "$work/apk" -path '*systemd*')" ] || die "the .apk has files for systemd"
 	shellcheck packaging/*.sh
 	shellcheck -s sh packaging/scripts/*
 	mkdir "$work/deb"
 	dpkg-deb -x "$deb" "$work/deb"
+	[ ! -e "$work/deb/etc/init.d" ] || die "the .deb has files for OpenRC"
 	check_apparmor
 	gunzip -r "$work/deb/usr/share/man"
 	mandoc -T lint -W error "$work"/deb/usr/share/man/man[58]/* || die "man pages"
