@@ -237,7 +237,13 @@ func TestFetchKeepsNothing(t *testing.T) {
 
 // A proxy is used when configured, never because of the environment.
 func TestFetchIgnoresProxyOfTheEnvironment(t *testing.T) {
-	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	policyURL, err := http.NewRequest(http.MethodGet, "https://mta-sts."+domain+policyPath, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proxy, err := http.ProxyFromEnvironment(policyURL); err != nil || proxy == nil || proxy.String() != noProxy {
+		t.Fatalf("the environment names the proxy %v, %v: nothing is tested", proxy, err)
+	}
 	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
 		w.PolicyHost(domain, goodFile)
 		if x := fetched(t, f, domain).Exchange; x.Proxy != "" {
