@@ -254,6 +254,14 @@ func TestADCountsFromTrustedServersOnly(t *testing.T) {
 		{"192.0.2.53:53", true, true},
 		{"127.0.0.1:53 192.0.2.53:53", false, false},
 		{"[fe80::1%lo]:53", false, false},
+		// A private network is not the host itself, whatever is on it.
+		{"10.0.0.1:53", false, false},
+		{"192.168.1.1:53", false, false},
+		{"172.16.0.1:53", false, false},
+		{"[fd00::1]:53", false, false},
+		{"[::ffff:10.0.0.1]:53", false, false},
+		{"127.0.0.1:53 192.168.1.1:53", false, false},
+		{"10.0.0.1:53", true, true},
 	} {
 		cfg := Config{Dial: dial, TrustAD: test.trustAD}
 		for server := range strings.FieldsSeq(test.servers) {
