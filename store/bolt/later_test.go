@@ -131,6 +131,47 @@ func TestPutLaterDuringTheWrite(t *testing.T) {
 	}
 }
 
+// Put and PutLater of one domain that end up in one transaction: what was called
+// last remains, in either order.
+func TestTheLastCallWinsInOneTransaction(t *testing.T) {
+	for _, first := range []string{"Put", "PutLater"} {
+		t.Run(first+" first", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := idleStore(t, Options{})
+				call := func(how, id string) {
+					rec := policy("a.test")
+					rec.STS.PolicyID = id
+					if how == "Put" {
+						go func() { mustPut(t, s, rec) }()
+						synctest.Wait() // it waits for the writer
+					} else {
+						s.PutLater(rec)
+					}
+				}
+				call(first, "older")
+				call(map[string]string{"Put": "PutLater", "PutLater": "Put"}[first], "newer")
+				go s.run()
+				synctest.Wait()
+				time.Sleep(2 * flushAfter)
+				synctest.Wait()
+				closeStore(t, s)
+				again := openStore(t, s.path, Options{})
+				rec, err := again.Get("a.test")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rec.STS.PolicyID != "newer" {
+					t.Errorf("on disk is the %s one", rec.STS.PolicyID)
+				}
+				if st := s.Stats(); st.Commits != 1 {
+					t.Errorf("%d commits, want 1", st.Commits)
+				}
+				closeStore(t, again)
+			})
+		})
+	}
+}
+
 func TestGetWhileClosing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleStore(t, Options{})
