@@ -78,6 +78,32 @@ func TestWhatNeedsARestartKeepsItsValue(t *testing.T) {
 	}
 }
 
+// A reload tells of what needs a restart each time, until there was one: what is
+// in force is what the next file is held against.
+func TestEachReloadTellsWhatNeedsARestart(t *testing.T) {
+	var out bytes.Buffer
+	log := logging.New(&out, logging.Options{Format: logging.Text})
+	r := &reloader{
+		load:        func() (config.Config, error) { return parseConfig(t, `cache.path = "/elsewhere.db"`), nil },
+		cfg:         config.Default(),
+		level:       new(slog.LevelVar),
+		server:      new(socketmap.Server),
+		reconfigure: func(config.Config) error { return nil },
+		log:         log.Logger,
+	}
+	r.reload()
+	r.reload()
+	if err := log.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(out.String(), "WARN  settings changed that need a restart settings=cache.path\n"); got != 2 {
+		t.Errorf("told of cache.path %d times, want 2:\n%s", got, out.String())
+	}
+	if r.cfg.Cache.Path != config.Default().Cache.Path {
+		t.Errorf("%s counts as in force", r.cfg.Cache.Path)
+	}
+}
+
 func parseConfig(t *testing.T, text string) config.Config {
 	t.Helper()
 	cfg, err := config.Parse([]byte(text+"\n"), "test.toml")
