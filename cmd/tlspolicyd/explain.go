@@ -53,6 +53,7 @@ Exit status: 0 every key has a policy (OK), 1 at least one has none (NOTFOUND),
 			if err != nil {
 				return err
 			}
+			x.waiting = newWaiting(cmd.ErrOrStderr())
 			write := writeExplanation
 			if asJSON {
 				write = writeExplanationJSON
@@ -69,7 +70,8 @@ type explanations struct {
 	explainer policymap.Explainer
 	servers   []netip.AddrPort // the resolvers
 	trusted   bool             // their AD bits count (7672 §2.1.3)
-	atOnce    int              // keys that are looked up side by side
+	waiting   waiting
+	atOnce    int // keys that are looked up side by side
 }
 
 func newExplanations(cfg config.Config) (*explanations, error) {
@@ -114,7 +116,7 @@ func (x *explanations) run(ctx context.Context, out io.Writer, keys []string, wr
 	status := exitDone
 	var failed error
 	for i := range keys {
-		report := <-done[i]
+		report := x.waiting.await(keys[i], done[i])
 		if failed != nil {
 			continue // wait for what still runs
 		}
