@@ -45,7 +45,7 @@ so that the same source makes the same pages.`,
 
 // sourceDate returns the date of the manual pages: $SOURCE_DATE_EPOCH (seconds,
 // https://reproducible-builds.org/specs/source-date-epoch/), else the time of
-// the source's revision, else 1970.
+// the source's revision, else none (the zero time).
 func sourceDate(epoch, revision string) (time.Time, error) {
 	if epoch != "" {
 		n, err := strconv.ParseInt(epoch, 10, 64)
@@ -56,7 +56,7 @@ func sourceDate(epoch, revision string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, revision)
 	if err != nil {
-		return time.Unix(0, 0).UTC(), nil
+		return time.Time{}, nil
 	}
 	return t.UTC(), nil
 }
@@ -67,7 +67,7 @@ func writeManPages(root *cobra.Command, dir, source string, date time.Time) erro
 		return err
 	}
 	var page bytes.Buffer
-	fmt.Fprintf(&page, ".TH TLSPOLICYD.TOML 5 %q %q \"File formats\"\n", date.Format("Jan 2006"), source)
+	fmt.Fprintf(&page, ".TH TLSPOLICYD.TOML 5 %q %q \"File formats\"\n", manDate(date), source)
 	if err := writeSettingsPage(&page); err != nil {
 		return err
 	}
@@ -90,7 +90,19 @@ func writeManCommands(cmd *cobra.Command, dir, source string, date time.Time) er
 	if err := doc.GenMan(cmd, header, &page); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name+".8"), finishManPage(nameValues(page.String(), cmd), cmd.HasParent()), 0o644)
+	text := strings.Replace(page.String(), strconv.Quote(date.Format(manMonth)), strconv.Quote(manDate(date)), 1)
+	return os.WriteFile(filepath.Join(dir, name+".8"), finishManPage(nameValues(text, cmd), cmd.HasParent()), 0o644)
+}
+
+// manMonth is the form of the date that cobra uses.
+const manMonth = "Jan 2006"
+
+// manDate is empty where nothing is known: no date is better than a wrong one.
+func manDate(date time.Time) string {
+	if date.IsZero() {
+		return ""
+	}
+	return date.Format(manMonth)
 }
 
 // nameValues writes "--config FILE" where cobra writes the default: an empty one

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"tlspolicyd/internal/config"
 )
@@ -44,6 +48,32 @@ func TestSettingsPageIsComplete(t *testing.T) {
 	}
 	if keys < 20 {
 		t.Errorf("only %d settings were looked at", keys)
+	}
+}
+
+// Built without the history of the source, the pages have no date.
+func TestManPagesWithoutADate(t *testing.T) {
+	for date, want := range map[time.Time]string{
+		{}: `""`, time.Date(2026, 3, 29, 0, 0, 0, 0, time.UTC): `"Mar 2026"`,
+	} {
+		dir := t.TempDir()
+		if err := writeManPages(newRoot(), dir, "tlspolicyd 1", date); err != nil {
+			t.Fatal(err)
+		}
+		pages, err := filepath.Glob(filepath.Join(dir, "*.[58]"))
+		if err != nil || len(pages) < 10 {
+			t.Fatalf("%d pages, %v", len(pages), err)
+		}
+		title := regexp.MustCompile(`(?m)^\.TH \S+ \S+ ` + want + ` "tlspolicyd 1" `)
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !title.Match(text) {
+				t.Errorf("%s: no date %s: %.80q", filepath.Base(page), want, text)
+			}
+		}
 	}
 }
 

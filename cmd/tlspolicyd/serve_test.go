@@ -173,7 +173,7 @@ func TestTheDateOfTheManualPages(t *testing.T) {
 	for _, tt := range []struct{ epoch, revision, want string }{
 		{"1767225600", "2020-01-01T00:00:00Z", "2026-01-01"},
 		{"", "2020-02-03T04:05:06Z", "2020-02-03"},
-		{"", "", "1970-01-01"},
+		{"", "", "0001-01-01"}, // the zero time: none
 		{"x", "2020-02-03T04:05:06Z", ""},
 	} {
 		got, err := sourceDate(tt.epoch, tt.revision)
