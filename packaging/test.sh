@@ -181,7 +181,7 @@ check_dist() {
 	}
 	offline install DESTDIR="$work/inst" PREFIX=/usr ||
 		{ cat "$work/offline.log" && die "the tarball does not build without a network"; }
-	ldd "$work/inst/usr/bin/tlspolicyd" 2>&1 | grep -q 'not a dynamic executable' || die "make install: the program is not static"
+	! ldd "$work/inst/usr/bin/tlspolicyd" >/dev/null 2>&1 || die "make install: the program is not static"
 	offline formatted || { cat "$work/offline.log" && die "make formatted in the tarball"; }
 	printf 'package cmd\n\n\nvar a  = 1\n' >"$(echo "$work"/src/*/cmd)/untidy.go"
 	! offline formatted || die "make formatted in the tarball looks at nothing"
