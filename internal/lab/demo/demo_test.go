@@ -71,10 +71,3 @@ func TestConfiguration(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
-
-func TestEnvironmentOfTheDaemon(t *testing.T) {
-	got := withoutSystemd([]string{"PATH=/bin", "LISTEN_FDS=1", "NOTIFY_SOCKET=/x", "STATE_DIRECTORY=/y", "HOME=/"})
-	if d := cmp.Diff([]string{"PATH=/bin", "HOME=/"}, got); d != "" {
-		t.Error(d)
-	}
-}

@@ -14,10 +14,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"tlspolicyd/internal/lab"
+	"tlspolicyd/internal/lab/daemon"
 	"tlspolicyd/socketmap"
 )
 
@@ -43,22 +45,26 @@ func run(ctx context.Context, binary string, out, diag io.Writer, width int) (er
 	w := lab.New()
 	defer w.Close()
 	questions := scenario(w)
-	d, err := startDaemon(binary, dir, w)
+	config, err := configOf(dir, w)
+	if err != nil {
+		return err
+	}
+	d, err := daemon.Start(binary, dir, config)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, d.stop())
+		err = errors.Join(err, d.Stop())
 		if err != nil {
-			showLog(diag, d.log)
+			showLog(diag, d.Log)
 		}
 	}()
-	client, err := socketmap.NewClient(d.socket)
+	client, err := socketmap.NewClient("unix:" + filepath.Join(dir, "socketmap.sock"))
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if err := d.ready(ctx, client); err != nil {
+	if err := d.Ready(ctx, client); err != nil {
 		return err
 	}
 	cold, err := askAll(ctx, client, questions)
