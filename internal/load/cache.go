@@ -21,10 +21,10 @@ const (
 // KindOf is the kind of domain i of the mixture.
 func KindOf(i int) Kind { return [...]Kind{Negative, STS, Negative, DANE}[i%4] }
 
-// Domain is the name of domain i. Neighbours are far apart in order of name, as
-// domains are that are learned one after the other.
+// Domain is the name of domain i, of the usual length. Neighbours are far apart
+// in order of name, as domains are that are learned one after the other.
 func Domain(i int) string {
-	return fmt.Sprintf("mail-%08x.%s.example.test", uint32(i)*2654435761, [...]string{"none", "dane", "sts"}[KindOf(i)])
+	return fmt.Sprintf("d%08x.%s.test", uint32(i)*2654435761, [...]string{"none", "dane", "sts"}[KindOf(i)])
 }
 
 // Want is the payload of the right reply about domain i from the map "postfix".
@@ -69,9 +69,10 @@ func Record(i int, at time.Time) store.Record {
 	return rec
 }
 
-// Fill puts domains 0 to n-1 into a store, as many at a time as an import does.
+// Fill puts domains 0 to n-1 into a store, in random order of name and many at a
+// time, for it to be done in a minute.
 func Fill(ctx context.Context, s store.Store, n int, at time.Time) error {
-	recs := make([]store.Record, 0, 1000)
+	recs := make([]store.Record, 0, 20_000)
 	for i := range n {
 		recs = append(recs, Record(i, at))
 		if len(recs) < cap(recs) && i < n-1 {

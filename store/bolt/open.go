@@ -36,6 +36,8 @@ type file struct {
 	// damage is set once and for all when the file turned out to be damaged.
 	// No transaction may begin after that: bbolt may hold its locks for ever.
 	damage atomic.Pointer[damageError]
+
+	resident resident
 }
 
 // openFile opens or creates the database and returns its number of records. A

@@ -53,6 +53,7 @@ func (s *Store) Due(t time.Time, limit int) ([]store.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.file.Load().note(len(due)) // they are anywhere in the file
 	for domain, o := range later {
 		if o.dueKey == nil || o.due.After(t) {
 			continue

@@ -40,11 +40,9 @@ func hits(ctx context.Context, s settings) error {
 	w := table("network", "connections", "echo/s", "daemon/s", "ratio", "of p50", "of p99", "echo CPU", "daemon CPU")
 	for _, network := range []string{"unix", "tcp"} {
 		for _, connections := range []int{1, 10, 100, 1000} {
-			duel := duel{settings: s, clients: load.Clients{
-				Network: network, Connections: connections, Requests: requests, For: s.turn,
-			}}
-			echo, daemon, err := duel.run(ctx,
-				contestant{e.cmd.Process.Pid, e.address(network)}, contestant{h.Pid(), h.address(network)})
+			echo, daemon, err := duel{s, network, connections}.run(ctx,
+				contestant{e.cmd.Process.Pid, e.address(network), requests},
+				contestant{h.Pid(), h.address(network), requests})
 			if err != nil {
 				return err
 			}
@@ -105,8 +103,9 @@ func (e *echoServer) address(network string) string {
 
 // contestant is a server process.
 type contestant struct {
-	pid     int
-	address string
+	pid      int
+	address  string
+	requests [][]byte
 }
 
 // turn is what came of one.
@@ -119,7 +118,8 @@ type turn struct {
 // machine happens to both.
 type duel struct {
 	settings
-	clients load.Clients
+	network     string
+	connections int
 }
 
 func (d duel) run(ctx context.Context, first, second contestant) (a, b []turn, err error) {
@@ -141,8 +141,9 @@ func (d duel) run(ctx context.Context, first, second contestant) (a, b []turn, e
 
 func (d duel) turnOf(ctx context.Context, c contestant) (turn, error) {
 	before := cpu(c.pid)
-	d.clients.Address = c.address
-	r, err := d.clients.Run(ctx)
+	r, err := load.Clients{
+		Network: d.network, Address: c.address, Connections: d.connections, Requests: c.requests, For: d.turn,
+	}.Run(ctx)
 	if err == nil && r.Failed > 0 {
 		err = fmt.Errorf("%d of %d lookups failed", r.Failed, r.Asked)
 	}

@@ -1,6 +1,171 @@
 package main
-import "context"
-func million(context.Context, settings) error { return nil }
-func cold(context.Context, settings) error { return nil }
-func refresh(context.Context, settings) error { return nil }
-func labRole([]string) error { return nil }
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"tlspolicyd/internal/load"
+	"tlspolicyd/socketmap"
+)
+
+// hotConnections is how many ask for the hot set.
+const hotConnections = 100
+
+// million is a daemon with a large cache, a part of which is asked for again
+// and again, beside one with a thousand domains.
+func million(ctx context.Context, s settings) error {
+	large, remove, err := tempDir()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	began := time.Now()
+	if err := seed(ctx, large, s.domains); err != nil {
+		return err
+	}
+	path := filepath.Join(large, "policies.db")
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	w := table("what", "figure")
+	row(w, "domains", s.domains)
+	row(w, "written in", time.Since(began).Round(time.Second))
+	row(w, "file, a domain", fmt.Sprintf("%d bytes", int(info.Size())/s.domains))
+
+	more := nowhere
+	for _, cache := range []string{"cold", "warm"} {
+		if cache == "cold" {
+			if err := dropPages(path); err != nil {
+				return err
+			}
+		}
+		took, err := startTime(ctx, s, large, more)
+		if err != nil {
+			return err
+		}
+		row(w, "start to first right answer, "+cache+" page cache", took.Round(time.Millisecond))
+	}
+	h, err := startHost(ctx, s, large, more)
+	if err != nil {
+		return err
+	}
+	defer h.Stop()
+	if err := measureLarge(ctx, s, h, w); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// measureLarge measures the daemon with the large cache.
+func measureLarge(ctx context.Context, s settings, h *host, w *tabwriter.Writer) error {
+	resident := func(when string) error {
+		m, err := memoryOf(h.Pid())
+		row(w, "resident "+when, m)
+		return err
+	}
+	if err := resident("after the start"); err != nil {
+		return err
+	}
+	order := rand.New(rand.NewPCG(1, 1)).Perm(s.domains)
+	hot, rest := order[:s.hot], order[s.hot:]
+	if _, err := askOnce(ctx, h, hot, hotConnections); err != nil {
+		return err
+	}
+	if err := resident(fmt.Sprintf("with a hot set of %d", s.hot)); err != nil {
+		return err
+	}
+	stored := rest[:min(len(rest), 20_000)]
+	r, err := askOnce(ctx, h, stored, 1)
+	if err != nil {
+		return err
+	}
+	row(w, "stored, not in memory: median, p99", fmt.Sprintf("%v, %v", r.Times.Quantile(0.5).Round(time.Microsecond), r.Times.Quantile(0.99).Round(time.Microsecond)))
+	if r, err = askOnce(ctx, h, rest[len(rest)-len(stored):], hotConnections); err != nil {
+		return err
+	}
+	row(w, fmt.Sprintf("the same, %d connections", hotConnections), fmt.Sprintf("%v, %v", r.Times.Quantile(0.5).Round(time.Microsecond), r.Times.Quantile(0.99).Round(time.Microsecond)))
+	if err := resident("after these"); err != nil {
+		return err
+	}
+	if _, err := askOnce(ctx, h, hot, hotConnections); err != nil { // some made room
+		return err
+	}
+
+	dir, remove, err := tempDir()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	if err := seed(ctx, dir, 1000); err != nil {
+		return err
+	}
+	small, err := startHost(ctx, s, dir, nowhere)
+	if err != nil {
+		return err
+	}
+	defer small.Stop()
+	few := make([]int, 1000)
+	for i := range few {
+		few[i] = i
+	}
+	a, b, err := duel{s, "unix", hotConnections}.run(ctx,
+		contestant{small.Pid(), small.unix, load.Requests("postfix", load.Keys(few))},
+		contestant{h.Pid(), h.unix, load.Requests("postfix", load.Keys(hot))})
+	if err != nil {
+		return err
+	}
+	row(w, fmt.Sprintf("hits a second, %d connections: a thousand domains", hotConnections), fmt.Sprintf("%.0f", median(a, rate)))
+	row(w, fmt.Sprintf("hits a second, %d connections: this cache, of it %d", hotConnections, s.hot), fmt.Sprintf("%.0f", median(b, rate)))
+	row(w, "ratio", ratio(b, a, rate))
+	return resident("at the end")
+}
+
+// startTime is how long it takes from the start of the process to a right
+// answer about a stored domain.
+func startTime(ctx context.Context, s settings, dir, more string) (time.Duration, error) {
+	began := time.Now()
+	h, err := startHost(ctx, s, dir, more)
+	if err != nil {
+		return 0, err
+	}
+	defer h.Stop()
+	client, err := socketmap.NewClient("unix:" + h.unix)
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	at := s.domains / 2
+	for load.KindOf(at) != load.STS {
+		at++
+	}
+	reply, err := client.Lookup(ctx, "postfix", load.Domain(at))
+	took := time.Since(began)
+	if err == nil && reply.String() != load.Want(at) {
+		err = fmt.Errorf("wrong answer about %s: %s", load.Domain(at), reply)
+	}
+	return took, err
+}
+
+// askOnce asks for domains once each and holds the replies against the right
+// ones.
+func askOnce(ctx context.Context, h *host, numbers []int, connections int) (*load.Result, error) {
+	r, err := load.Clients{
+		Network: "unix", Address: h.unix, Connections: connections, Once: true,
+		Requests: load.Requests("postfix", load.Keys(numbers)),
+	}.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range numbers {
+		if r.Replies[i] != load.Want(n) {
+			return nil, fmt.Errorf("wrong answer about %s: %s", load.Domain(n), r.Replies[i])
+		}
+	}
+	return r, nil
+}

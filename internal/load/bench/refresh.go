@@ -1,0 +1,5 @@
+package main
+
+import "context"
+
+func refresh(context.Context, settings) error { return nil }
