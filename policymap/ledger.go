@@ -171,6 +171,18 @@ func (l *ledger) each(fn func(store.Record) bool) error {
 	return err
 }
 
+// latest returns a time that none in a record is later than, those that the
+// store could not take among them.
+func (l *ledger) latest() (time.Time, error) {
+	at, err := l.store.Latest()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, rec := range l.unsaved {
+		at = latest(at, rec.Latest())
+	}
+	return at, err
+}
+
 func (l *ledger) remove(ctx context.Context, domains ...string) error {
 	l.mu.Lock()
 	for _, d := range domains {

@@ -469,6 +469,30 @@ func TestFetchTimeInTheFuture(t *testing.T) {
 	})
 }
 
+// §7: all records are read at a start only where one may have a time in the
+// future: with a million of them that would be the whole of the first seconds.
+func TestStartReadsAllRecordsOnlyIfItMust(t *testing.T) {
+	for _, ahead := range []bool{false, true} {
+		inBubble(t, zones, func(t *testing.T, h *host) {
+			if ahead {
+				h.stop()
+				h.wall = func() time.Time { return time.Now().Add(365 * day) }
+				h.start()
+			}
+			h.PolicyHost("plain.test", enforce)
+			h.want("plain.test", secure)
+			h.stop()
+			h.wall = nil
+			h.start()
+			h.after(time.Minute)
+			h.want("plain.test", secure)
+			if read := h.store.lists > 0; read != ahead {
+				t.Errorf("a clock that ran ahead: %v; all records were read: %v", ahead, read)
+			}
+		})
+	}
+}
+
 // The schedule as a function of times (§7), without a loop around it.
 // §7: what is fetched together is not fetched again together, and a domain has
 // its own time however often that is computed.

@@ -128,6 +128,7 @@ type watchedStore struct {
 	*bolt.Store
 	mu      sync.Mutex
 	calls   int
+	lists   int // of all records
 	full    bool
 	hanging bool
 	slow    time.Duration
@@ -143,6 +144,13 @@ func (s *watchedStore) Get(domain string) (store.Record, error) {
 	s.mu.Unlock()
 	time.Sleep(slow)
 	return s.Store.Get(domain)
+}
+
+func (s *watchedStore) Each(fn func(store.Record) bool) error {
+	s.mu.Lock()
+	s.lists++
+	s.mu.Unlock()
+	return s.Store.Each(fn)
 }
 
 func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {

@@ -21,6 +21,26 @@ type Record struct {
 	Class    Class     // what may be evicted first
 }
 
+// Latest is the latest time at which something in the record was learned, or it
+// was used. When something ends or is due is no such time.
+func (r *Record) Latest() time.Time {
+	latest := r.LastUsed
+	note := func(t time.Time) {
+		if t.After(latest) {
+			latest = t
+		}
+	}
+	if r.STS != nil {
+		note(r.STS.FetchedAt)
+		note(r.STS.CheckedAt)
+		note(r.STS.FailedAt)
+	}
+	for i := range r.DANE {
+		note(r.DANE[i].KnownAt)
+	}
+	return latest
+}
+
 // STS are the MTA-STS facts.
 type STS struct {
 	Policy    []byte    // raw policy file of the last successful fetch; nil: none
@@ -117,6 +137,12 @@ type Store interface {
 
 	// NextDue returns the earliest Due of all records, or the zero time.
 	NextDue() (time.Time, error)
+
+	// Latest returns a time that is not before any at which something in a
+	// record was learned or used (Record.Latest), and the zero time where there
+	// never was a record. It may lie later than all of them. It costs nothing:
+	// who looks for times in the future need not read all records at each start.
+	Latest() (time.Time, error)
 
 	// Each calls fn for every record in order of domain until fn returns false.
 	// It does not hold back writers for long, and fn may call the store. A

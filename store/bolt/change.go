@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"sync"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -15,6 +16,7 @@ type change struct {
 	buckets
 	before, count    int // number of records
 	evicted, dropped int
+	latest           time.Time // of what is written
 }
 
 func newChange(tx *bbolt.Tx) (*change, error) {
@@ -35,6 +37,11 @@ func newChange(tx *bbolt.Tx) (*change, error) {
 
 // finish comes last.
 func (t *change) finish() error {
+	if before, known := readLatest(t.meta); known && t.latest.After(before) {
+		if err := writeLatest(t.meta, t.latest); err != nil {
+			return err
+		}
+	}
 	if t.count == t.before {
 		return nil
 	}
@@ -57,6 +64,7 @@ func (t *change) apply(o *op) error {
 		t.count--
 		return t.records.Delete(key)
 	}
+	t.latest = later(t.latest, o.latest)
 	if old == nil {
 		t.count++
 	}

@@ -3,6 +3,7 @@ package bolt
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -25,6 +26,7 @@ const (
 	keyApplication = "application"
 	keySchema      = "schema"
 	keyCount       = "count"
+	keyLatest      = "latest"
 )
 
 // buckets are the four buckets within one transaction.
@@ -52,6 +54,9 @@ const timeSize = 8
 func appendTime(b []byte, t time.Time) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(t.UnixMilli())^1<<63)
 }
+
+// endOfTime is the last time that a key can hold.
+func endOfTime() time.Time { return time.UnixMilli(math.MaxInt64) }
 
 func parseTime(b []byte) time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(b) ^ 1<<63)).UTC()

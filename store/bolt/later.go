@@ -16,6 +16,7 @@ type op struct {
 	due    time.Time // as the record's Due after a round trip
 	dueKey []byte    // nil: none
 	useKey []byte
+	latest time.Time // as the record's Latest
 }
 
 // newOp encodes a record, so that it may change once the call is over.
@@ -24,7 +25,7 @@ func newOp(seq uint64, r *store.Record) (*op, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &op{seq: seq, domain: r.Domain, value: value, dueKey: dueKey(r), useKey: useKey(r)}
+	o := &op{seq: seq, domain: r.Domain, value: value, dueKey: dueKey(r), useKey: useKey(r), latest: r.Latest()}
 	if o.dueKey != nil {
 		o.due = parseTime(o.dueKey)
 	}

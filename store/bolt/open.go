@@ -241,6 +241,7 @@ func createSchema(tx *bbolt.Tx) error {
 		meta.Put([]byte(keyApplication), []byte(applicationName)),
 		meta.Put([]byte(keySchema), strconv.AppendUint(nil, schemaVersion, 10)),
 		writeCount(meta, 0),
+		writeLatest(meta, time.Time{}),
 	)
 }
 

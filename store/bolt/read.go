@@ -3,7 +3,6 @@ package bolt
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -102,11 +101,10 @@ func (s *Store) CountDue(t time.Time) (int, error) {
 
 // NextDue returns the earliest Due of all records, or the zero time.
 func (s *Store) NextDue() (time.Time, error) {
-	endOfTime := time.UnixMilli(math.MaxInt64) // the last that a key can hold
 	later := s.laterByDomain()
 	var next time.Time
 	err := s.view(func(b buckets) error {
-		s.eachDue(b, endOfTime, later, func(rec store.Record) bool {
+		s.eachDue(b, endOfTime(), later, func(rec store.Record) bool {
 			next = rec.Due
 			return false
 		})

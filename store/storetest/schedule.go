@@ -45,6 +45,44 @@ func wantNext(t *testing.T, s store.Store, at time.Time) {
 	}
 }
 
+func wantLatest(t *testing.T, s store.Store, at time.Time) {
+	t.Helper()
+	if got, err := s.Latest(); err != nil || !got.Equal(at) {
+		t.Errorf("latest %v, %v; want %v", got, err, at)
+	}
+}
+
+func testLatest(t *testing.T, backend Backend) {
+	open := backend(t, 0)
+	s := open()
+	wantLatest(t, s, time.Time{})
+	at := start()
+	used := store.Record{Domain: "used.test", LastUsed: at, Due: at.Add(time.Hour)}
+	put(t, s, used)
+	wantLatest(t, s, at)
+	for i, rec := range []store.Record{
+		{Domain: "a.test", DANE: []store.DANE{{Port: 25, KnownAt: at.Add(time.Minute), ExpiresAt: at.Add(time.Hour)}}},
+		{Domain: "b.test", STS: &store.STS{CheckedAt: at.Add(2 * time.Minute)}},
+		{Domain: "c.test", STS: &store.STS{FailedAt: at.Add(3 * time.Minute)}},
+		{Domain: "d.test", STS: &store.STS{Policy: []byte{}, FetchedAt: at.Add(4 * time.Minute)}},
+	} {
+		put(t, s, rec)
+		wantLatest(t, s, at.Add(time.Duration(i+1)*time.Minute))
+	}
+	used.LastUsed = at.Add(5 * time.Minute)
+	s.PutLater(used)
+	wantLatest(t, s, used.LastUsed)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = opened(t, open)
+	wantLatest(t, s, used.LastUsed)
+	put(t, s, store.Record{Domain: "used.test", LastUsed: at})
+	if got, err := s.Latest(); err != nil || got.Before(at.Add(4*time.Minute)) {
+		t.Errorf("latest %v, %v: it is never earlier than a time in a record", got, err)
+	}
+}
+
 func testSchedule(t *testing.T, backend Backend) {
 	open := backend(t, 0)
 	s := open()

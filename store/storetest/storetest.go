@@ -37,6 +37,7 @@ func Run(t *testing.T, backend Backend) {
 		{"delete", testDelete},
 		{"the schedule survives a restart (BEHAVIOUR §7)", testSchedule},
 		{"the schedule follows changes", testScheduleChanges},
+		{"the latest time survives a restart", testLatest},
 		{"all records in order", testEach},
 		{"writing while listing", testEachWhileWriting},
 		{"eviction order (BEHAVIOUR §6)", testEviction},
