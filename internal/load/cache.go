@@ -38,15 +38,15 @@ func Want(i int) string {
 	return "NOTFOUND "
 }
 
-// Record is what a daemon knows of domain i that was asked for at a time and
+// Record is what a daemon knows at a time of domain i, up to a million. It was
 // looked up shortly before, with the longest TTLs, so that nothing has to be
-// looked up again for a day. Refreshes are due all over that day.
+// looked up again for a day; refreshes are due all over that day.
 func Record(i int, at time.Time) store.Record {
 	const ttl = 24 * time.Hour
 	domain := Domain(i)
 	known := at.Add(-time.Minute)
 	rec := store.Record{
-		Domain: domain, LastUsed: at, Due: at.Add(time.Hour + time.Duration(i%(22*3600))*time.Second),
+		Domain: domain, LastUsed: at.Add(time.Duration(i-2_000_000) * 20 * time.Millisecond), Due: due(i, at),
 		STS: &store.STS{CheckedAt: known, TXTTTL: ttl, TXTError: "no TXT record with v=STSv1"},
 		DANE: []store.DANE{{
 			Port: 25, State: uint8(dane.None), KnownAt: known, ExpiresAt: known.Add(ttl),
@@ -69,10 +69,16 @@ func Record(i int, at time.Time) store.Record {
 	return rec
 }
 
-// Fill puts domains 0 to n-1 into a store, in random order of name and many at a
-// time, for it to be done in a minute.
+// due is when domain i is refreshed next: one after the other, the jitter of the
+// refresher apart.
+func due(i int, at time.Time) time.Time {
+	jitter := time.Duration(uint32(i)*2654435761>>16) % 7200 * time.Second
+	return at.Add(time.Hour + time.Duration(i)*75*time.Millisecond + jitter)
+}
+
+// Fill puts domains 0 to n-1 into a store, as many at a time as an import does.
 func Fill(ctx context.Context, s store.Store, n int, at time.Time) error {
-	recs := make([]store.Record, 0, 20_000)
+	recs := make([]store.Record, 0, 4000)
 	for i := range n {
 		recs = append(recs, Record(i, at))
 		if len(recs) < cap(recs) && i < n-1 {

@@ -28,12 +28,17 @@ func newChange(tx *bbolt.Tx) (*change, error) {
 	if err != nil {
 		return nil, damagef("%v", err)
 	}
-	// Both grow at the end mostly, being ordered by time: pages that are left
-	// half full for what comes in between would stay so.
-	b.due.FillPercent = 0.9
-	b.use.FillPercent = 0.9
+	b.records.FillPercent = fillPercent
+	b.due.FillPercent = fillPercent
+	b.use.FillPercent = fillPercent
 	return &change{buckets: b, before: count, count: count}, nil
 }
+
+// fillPercent is how full a page is left that has become two. Where keys come in
+// order (an import, times of use) that is how full all pages stay, and more
+// would be better; where they come in any order 0.5 gives pages that are 69 %
+// full, 0.65 still 66 %, 0.9 only 38 %.
+const fillPercent = 0.65
 
 // finish comes last.
 func (t *change) finish() error {

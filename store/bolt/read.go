@@ -160,6 +160,10 @@ const (
 	// writers leave behind cannot be used again, and the file grows.
 	eachRecords = 256
 	eachBytes   = 1 << 20
+
+	// recordsInPage is about how many records in order of domain are in one
+	// place of the file; the next ones may be anywhere.
+	recordsInPage = 8
 )
 
 // Each calls fn for every record in order of domain until it returns false. It
@@ -178,6 +182,7 @@ func (s *Store) Each(fn func(store.Record) bool) error {
 		if err != nil {
 			return fmt.Errorf("list records: %w", err)
 		}
+		s.file.Load().note(len(chunk) / recordsInPage)
 		for _, rec := range chunk {
 			if !fn(rec) {
 				return nil
