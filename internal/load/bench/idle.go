@@ -10,32 +10,37 @@ import (
 
 // idle opens connections that ask once, as Postfix's do, and leaves them open.
 func idle(ctx context.Context, s settings) error {
-	dir, remove, err := tempDir()
-	if err != nil {
-		return err
-	}
-	defer remove()
-	if err := seed(ctx, dir, 4000); err != nil {
-		return err
-	}
-	h, err := startHost(ctx, s, dir, nowhere)
-	if err != nil {
-		return err
-	}
-	defer h.Stop()
 	w := table("network", "connections", "resident before", "resident after", "each")
 	for _, network := range []string{"unix", "tcp"} {
-		before, err := memoryOf(h.Pid())
-		if err != nil {
-			return err
-		}
-		after, err := withIdle(h, network, s.idle)
+		before, after, err := idleRun(ctx, s, network)
 		if err != nil {
 			return err
 		}
 		row(w, network, s.idle, before, after, fmt.Sprintf("%.1f KB", float64(after.all-before.all)/float64(s.idle)/1024))
 	}
 	return w.Flush()
+}
+
+// idleRun is the memory of a new daemon before and after.
+func idleRun(ctx context.Context, s settings, network string) (before, after memory, err error) {
+	dir, remove, err := tempDir()
+	if err != nil {
+		return before, after, err
+	}
+	defer remove()
+	if err := seed(ctx, dir, 4000); err != nil {
+		return before, after, err
+	}
+	h, err := startHost(ctx, s, dir, nowhere)
+	if err != nil {
+		return before, after, err
+	}
+	defer h.Stop()
+	if before, err = memoryOf(h.Pid()); err != nil {
+		return before, after, err
+	}
+	after, err = withIdle(h, network, s.idle)
+	return before, after, err
 }
 
 // withIdle is the memory of the daemon while idle connections are open.

@@ -96,9 +96,10 @@ type host struct {
 // nowhere is a resolver that nobody is behind: what is in the cache needs none.
 const nowhere = "[dns]\nservers = [\"127.0.0.1:9\"]\n"
 
-// startHost runs the daemon on the database in dir until it answers. more is
-// added to its configuration.
-func startHost(ctx context.Context, s settings, dir, more string) (*host, error) {
+// startHost runs the daemon on the database in dir and waits until it answers.
+// network is the configuration of its resolver and what belongs to that, listen
+// more lines about its sockets.
+func startHost(ctx context.Context, s settings, dir, network string, listen ...string) (*host, error) {
 	tcp, err := freePort()
 	if err != nil {
 		return nil, err
@@ -108,12 +109,13 @@ func startHost(ctx context.Context, s settings, dir, more string) (*host, error)
 socketmap = ["unix:%[1]s", "tcp:%[2]s"]
 admin     = "unix:%[3]s/admin.sock"
 max_connections = 20000
+%[5]s
 
 [cache]
 path = "%[3]s/policies.db"
 max_entries = 2000000
 
-%[4]s`, h.unix, h.tcp, dir, more)
+%[4]s`, h.unix, h.tcp, dir, network, strings.Join(listen, "\n"))
 	if h.Daemon, err = daemon.Start(s.daemon, dir, config); err != nil {
 		return nil, err
 	}
