@@ -15,7 +15,7 @@ LDFLAGS   = -X main.version=$(VERSION)
 # The program is static, whether or not there is a C compiler. Race tests need one.
 CGO_ENABLED ?= 0
 
-.PHONY: all build run test unit demo check formatted lint vuln race e2e bench soak fuzz faults clean
+.PHONY: all build run test unit demo check formatted lint vuln race e2e bench bench-short soak fuzz faults clean
 
 all: build
 
@@ -60,8 +60,15 @@ race:
 e2e: build
 	internal/e2e/run.sh
 
-bench:
+# Twenty minutes on a quiet machine of two cores: the real daemon first, then its
+# parts. bench-short is some of everything, in two minutes; it fails on a wrong
+# answer, and on memory or a file far above what docs/figures.md says.
+bench: build
+	$(GO) run ./internal/load/bench -daemon bin/tlspolicyd
 	$(GO) test -run '^$$' -bench . -benchmem ./socketmap ./policymap ./store/... ./internal/dane
+
+bench-short: build
+	$(GO) run ./internal/load/bench -daemon bin/tlspolicyd -short
 
 # The tests of internal/soak and of power loss with larger numbers; their short
 # form is part of "make unit".

@@ -3,13 +3,10 @@ package socketmap
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 )
 
@@ -101,51 +98,9 @@ func TestIdleConnectionsAreSmall(t *testing.T) { // issue 5: 10,000 idle connect
 	}
 }
 
-// serveEcho is the ceiling: it answers whatever it reads with the same bytes,
-// which is what any server with a goroutine a connection must do at least.
-func serveEcho(l net.Listener, request int, reply []byte) {
-	for {
-		nc, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer nc.Close()
-			b := make([]byte, request)
-			for {
-				if _, err := io.ReadFull(nc, b); err != nil {
-					return
-				}
-				if _, err := nc.Write(reply); err != nil {
-					return
-				}
-			}
-		}()
-	}
-}
-
-// BenchmarkHit is a hit with one request in flight a connection, as Postfix
-// has it, beside an echo of the same sizes. The ratio of the two counts.
-func BenchmarkHit(b *testing.B) {
-	request, reply := []byte(frame("postfix "+hitKey)), []byte(frame(hitReply))
-	for _, network := range []string{"unix", "tcp"} {
-		for _, connections := range []int{1, 100} {
-			b.Run(fmt.Sprintf("%s/%d/echo", network, connections), func(b *testing.B) {
-				l, _ := listen(b, network)
-				go serveEcho(l, len(request), reply)
-				benchmark(b, l, connections, request, len(reply))
-				l.Close()
-			})
-			b.Run(fmt.Sprintf("%s/%d/server", network, connections), func(b *testing.B) {
-				l, _ := listen(b, network)
-				start(b, &Server{Handler: hit(hitReply)}, l)
-				benchmark(b, l, connections, request, len(reply))
-			})
-		}
-	}
-}
-
-// BenchmarkPipelined is what each of 16 requests that arrive together costs.
+// BenchmarkPipelined is what each of 16 requests that arrive together costs. One
+// request at a time, and beside what nothing can be faster than, is measured by
+// internal/load.
 func BenchmarkPipelined(b *testing.B) {
 	const together = 16
 	request := bytes.Repeat([]byte(frame("postfix "+hitKey)), together)
@@ -158,33 +113,4 @@ func BenchmarkPipelined(b *testing.B) {
 	if err := roundTrips(nc.Conn, request, reply, b.N/together+1); err != nil {
 		b.Fatal(err)
 	}
-}
-
-func benchmark(b *testing.B, l net.Listener, connections int, request []byte, reply int) {
-	b.ReportAllocs()
-	var left atomic.Int64
-	var ready, done sync.WaitGroup
-	begin := make(chan struct{})
-	for range connections {
-		p := dial(b, l)
-		ready.Add(1)
-		done.Go(func() {
-			buf := make([]byte, reply)
-			err := roundTrips(p.Conn, request, buf, 1)
-			ready.Done()
-			<-begin
-			for err == nil && left.Add(-1) >= 0 {
-				err = roundTrips(p.Conn, request, buf, 1)
-			}
-			if err != nil {
-				b.Error(err)
-			}
-		})
-	}
-	ready.Wait()
-	left.Store(int64(b.N))
-	b.ResetTimer()
-	close(begin)
-	done.Wait()
-	b.StopTimer()
 }

@@ -40,7 +40,7 @@ func idleRun(ctx context.Context, s settings, network string) (before, after mem
 		return before, after, err
 	}
 	after, err = withIdle(h, network, s.idle)
-	return before, after, err
+	return before, after, firstError(err, after.bounded())
 }
 
 // withIdle is the memory of the daemon while idle connections are open.

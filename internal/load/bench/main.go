@@ -21,7 +21,6 @@ import (
 // settings are how long and how much is measured.
 type settings struct {
 	daemon  string        // the program
-	cpu     string        // directory for processor profiles of the daemon; empty: none
 	turns   int           // of each contestant
 	turn    time.Duration // one of them
 	domains int           // in the large cache
@@ -45,14 +44,13 @@ var tables = []struct {
 func main() {
 	s := settings{turns: 9, turn: 500 * time.Millisecond, domains: 1_000_000, hot: 50_000, idle: 10_000, cold: 2_000}
 	flag.StringVar(&s.daemon, "daemon", "bin/tlspolicyd", "the tlspolicyd to measure")
-	flag.StringVar(&s.cpu, "cpu", "", "directory for processor profiles of the daemon (perf must be there)")
 	flag.IntVar(&s.turns, "turns", s.turns, "turns of each contestant; medians count")
 	flag.DurationVar(&s.turn, "turn", s.turn, "how long each of them is")
 	short := flag.Bool("short", false, "less of everything, to see that it works")
 	flag.Usage = usage
 	flag.Parse()
 	if *short {
-		s.turns, s.turn, s.domains, s.hot, s.idle, s.cold = 2, 50*time.Millisecond, 50_000, 5_000, 1_000, 200
+		s.turns, s.turn, s.domains, s.hot, s.cold = 1, 100*time.Millisecond, 100_000, 20_000, 200
 	}
 	if len(os.Args) > 1 {
 		if run := roles[os.Args[1]]; run != nil {

@@ -13,6 +13,9 @@ import (
 	"tlspolicyd/socketmap"
 )
 
+// farTooLarge is where a file has become a defect, in bytes a domain.
+const farTooLarge = 900
+
 // hotConnections is how many ask for the hot set.
 const hotConnections = 100
 
@@ -36,22 +39,25 @@ func million(ctx context.Context, s settings) error {
 	w := table("what", "figure")
 	row(w, "domains", s.domains)
 	row(w, "written in", time.Since(began).Round(time.Second))
-	row(w, "file, a domain", fmt.Sprintf("%d bytes", int(info.Size())/s.domains))
+	each := int(info.Size()) / s.domains
+	row(w, "file, a domain", fmt.Sprintf("%d bytes", each))
+	if each > farTooLarge {
+		return fmt.Errorf("%d bytes of file for a domain, which is far too many", each)
+	}
 
-	more := nowhere
 	for _, cache := range []string{"cold", "warm"} {
 		if cache == "cold" {
 			if err := dropPages(path); err != nil {
 				return err
 			}
 		}
-		took, err := startTime(ctx, s, large, more)
+		took, err := startTime(ctx, s, large)
 		if err != nil {
 			return err
 		}
 		row(w, "start to first right answer, "+cache+" page cache", took.Round(time.Millisecond))
 	}
-	h, err := startHost(ctx, s, large, more)
+	h, err := startHost(ctx, s, large, nowhere)
 	if err != nil {
 		return err
 	}
@@ -67,7 +73,7 @@ func measureLarge(ctx context.Context, s settings, h *host, w *tabwriter.Writer)
 	resident := func(when string) error {
 		m, err := memoryOf(h.Pid())
 		row(w, "resident "+when, m)
-		return err
+		return firstError(err, m.bounded())
 	}
 	if err := resident("after the start"); err != nil {
 		return err
@@ -128,9 +134,9 @@ func measureLarge(ctx context.Context, s settings, h *host, w *tabwriter.Writer)
 
 // startTime is how long it takes from the start of the process to a right
 // answer about a stored domain.
-func startTime(ctx context.Context, s settings, dir, more string) (time.Duration, error) {
+func startTime(ctx context.Context, s settings, dir string) (time.Duration, error) {
 	began := time.Now()
-	h, err := startHost(ctx, s, dir, more)
+	h, err := startHost(ctx, s, dir, nowhere)
 	if err != nil {
 		return 0, err
 	}

@@ -187,6 +187,15 @@ func memoryOf(pid int) (m memory, err error) {
 	return m, nil
 }
 
+// bounded is an error where the memory is so much that it is a defect and no
+// matter of the machine: twice what is aimed at.
+func (m memory) bounded() error {
+	if m.all > 500<<20 {
+		return fmt.Errorf("resident: %v, which is far too much", m)
+	}
+	return nil
+}
+
 func (m memory) String() string {
 	return fmt.Sprintf("%d MB (%d MB its own, %d MB pages of files)", m.all>>20, m.own>>20, m.files>>20)
 }
