@@ -33,10 +33,23 @@ func checkPages(r io.ReaderAt, size, leafBudget int64) error {
 	return c.tree(m.root, true)
 }
 
+// leavesOf is how many bytes of leaf pages are checked in a file of a size.
+func leavesOf(size int64) int64 {
+	if size > 4*checkedLeaves {
+		return sampledLeaves
+	}
+	return checkedLeaves
+}
+
 const (
 	// checkedLeaves covers all of a file of some 80,000 domains: a second's
 	// reading on a slow disk, some hundredths on a fast one.
 	checkedLeaves = 32 << 20
+
+	// sampledLeaves is what is checked of a file so large that most of it is
+	// left out in any case: after a reboot each leaf is a read of its own from
+	// the disk, and Postfix waits.
+	sampledLeaves = checkedLeaves / 8
 
 	boltMagic   = 0xED0CDAED
 	boltVersion = 2

@@ -132,7 +132,7 @@ func openLocked(f *os.File) (*file, int, error) {
 	}
 	fresh := info.Size() == 0
 	if !fresh {
-		if err := checkPages(f, info.Size(), checkedLeaves); err != nil {
+		if err := checkPages(f, info.Size(), leavesOf(info.Size())); err != nil {
 			return nil, 0, err
 		}
 	}
