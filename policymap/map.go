@@ -191,8 +191,6 @@ func kindOf(name []byte) mapKind {
 	return mapUnknown
 }
 
-var notFound = both("NOTFOUND ")
-
 // Lookup answers one socketmap request. A cached answer is given without
 // allocation, lock or disk. The result must not be changed.
 func (m *Map) Lookup(ctx context.Context, name, key []byte) []byte {
