@@ -13,20 +13,41 @@ import (
 // first: of 50,000 entries hardly any is in the processor's cache, and each
 // further line of it costs a tenth of a microsecond.
 type entry struct {
-	key      string    // canonical; set by put
-	until    time.Time // the answer is good before this
-	recheck  time.Time // from then on a hit starts a look in the background; zero: never
-	replies  replies
+	key      []byte       // canonical; set by put
+	until    time.Time    // the answer is good before this
 	lastUsed atomic.Int64 // Unix seconds, to within usedGrain
+	level    Level        // of the decision; set by put
+	origin   Origin       // of a hit; set by put
 	checking atomic.Bool  // a background look has been started by this entry
-	decision Decision
+	recheck  time.Time    // from then on a hit starts a look in the background; zero: never
+	replies  replies
 
-	hop     NextHop
-	facts   DANEFacts // of the moment it was made
-	sts     STSState
-	stsWhy  string    // STSAbsent: why
-	noted   time.Time // the last use that the record knows of
-	pending bool      // given before MTA-STS was known: not for long
+	hop      NextHop
+	decision Decision
+	facts    DANEFacts // of the moment it was made
+	sts      STSState
+	stsWhy   string    // STSAbsent: why
+	noted    time.Time // the last use that the record knows of
+	pending  bool      // given before MTA-STS was known: not for long
+}
+
+// prepare puts what a hit needs to where it looks. The key comes to where the
+// reply begins, so that whoever compares the one has the other at hand; a reply
+// that all share stays where it is.
+func (e *entry) prepare(key string) {
+	e.level, e.origin = e.decision.Level, Cached
+	switch {
+	case e.decision.Stale:
+		e.origin = Stale
+	case e.decision.Row == RowOverride:
+		e.origin = Static
+	}
+	if e.level != Secure {
+		e.key = []byte(key)
+		return
+	}
+	block := append([]byte(key), e.replies.postfix...)
+	e.key, e.replies.postfix = block[:len(key):len(key)], block[len(key):]
 }
 
 // usedGrain is how exactly the last use is kept, in seconds. Coarse, so that
@@ -100,7 +121,7 @@ func (c *cache) get(key []byte) *entry {
 	}
 	for i := hash; ; i++ {
 		s := &t.slots[i%shardSlots]
-		if s.e == nil || s.hash == hash && s.e.key == string(key) {
+		if s.e == nil || s.hash == hash && string(s.e.key) == string(key) {
 			return s.e
 		}
 	}
@@ -184,7 +205,7 @@ func (t *table) idlest() *entry {
 // by number or by size, what was not asked for longest of its shard goes; the
 // facts are in the store.
 func (c *cache) put(key string, e *entry) {
-	e.key = key
+	e.prepare(key)
 	hash := maphash.String(c.seed, domainIn(key))
 	s := c.shard(hash)
 	s.mu.Lock()

@@ -236,14 +236,7 @@ func (m *Map) hit(kind mapKind, e *entry) []byte {
 	if !e.recheck.IsZero() && now.After(e.recheck) && e.checking.CompareAndSwap(false, true) {
 		m.lookAgain(e)
 	}
-	origin := Cached
-	switch {
-	case e.decision.Stale:
-		origin = Stale
-	case e.decision.Row == RowOverride:
-		origin = Static
-	}
-	m.observer.Answered(kind == mapTLSRPT, e.decision.Level, origin)
+	m.observer.Answered(kind == mapTLSRPT, e.level, e.origin)
 	return e.replies.of(kind)
 }
 
