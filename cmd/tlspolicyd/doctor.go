@@ -6,10 +6,12 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/internal/config"
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/doctor"
 	"tlspolicyd/internal/finding"
 )
@@ -46,6 +48,11 @@ Exit status: 0 all is well, or there are warnings only, 1 something fails,
 			cfg, err := o.load()
 			if err != nil {
 				return err
+			}
+			for flag, name := range map[string]string{"signed-name": host.Signed, "broken-name": host.Broken} {
+				if strings.ContainsFunc(name, unicode.IsSpace) || name != "" && !dnsclient.Askable(name) {
+					return usageError("--%s: %q: want a domain name", flag, name)
+				}
 			}
 			switch {
 			case asJSON && fix:

@@ -77,7 +77,7 @@ const (
 	// SocketUntold: only root can tell.
 	SocketUntold = "socket-untold"
 
-	// NetworkDown: this host has no route to the Internet.
+	// NetworkDown: this host does not reach the Internet, nor its resolvers.
 	NetworkDown = "network-down"
 	// ResolverValidates: the resolver answers and validates.
 	ResolverValidates = "resolver-validates"

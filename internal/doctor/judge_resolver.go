@@ -16,10 +16,9 @@ const ownResolver = "Run a validating resolver on this host, such as Unbound on 
 
 func judgeResolvers(f Facts) []finding.Finding {
 	r := f.Resolver
-	answers := slices.ContainsFunc(r.Tests, func(t ServerTest) bool { return t.Signed.Kind == 0 })
 	var all []finding.Finding
-	if !answers && r.NoRoute && len(r.Tests) > 0 {
-		all = append(all, unknown(NetworkDown, "", "This host has no network: no route leads to the Internet, so the resolvers cannot be judged.",
+	if dark := r.dark(); dark != "" {
+		all = append(all, unknown(NetworkDown, "", dark+", so the resolvers cannot be judged.",
 			r.servers(), "Mend the network first, then run doctor again."))
 	} else {
 		for _, t := range r.Tests {
@@ -31,6 +30,32 @@ func judgeResolvers(f Facts) []finding.Finding {
 		all = append(all, judgeFiles(f)...)
 	}
 	return all
+}
+
+// dark says how the network of this host keeps all resolvers from answering, or
+// "". Where all of them are on other hosts, that none answers is more likely the
+// network than each of them; a cable that is out leaves the route in place.
+func (r Resolvers) dark() string {
+	var right, speaks, here, root bool
+	for _, t := range r.Tests {
+		right = right || t.Signed.Kind == 0
+		speaks = speaks || t.Signed.Kind != dnsclient.Timeout && t.Signed.Kind != dnsclient.Network
+		here = here || t.Server.Addr().IsLoopback()
+		root = root || t.Signed.Kind != 0 || t.Signed.Rcode != dns.RcodeNameError || t.Signed.AD
+	}
+	switch {
+	case len(r.Tests) == 0:
+		return ""
+	case !right && r.NoRoute:
+		return "This host has no network: no route leads to the Internet"
+	case here:
+		return ""
+	case !speaks:
+		return "No resolver answers, and none is on this host: it looks like the network"
+	case !root && r.Signed == ".":
+		return "The resolvers say that not even the root of DNS exists: they are cut off from the Internet"
+	}
+	return ""
 }
 
 func (r Resolvers) servers() string {

@@ -168,6 +168,13 @@ func situations() []situation {
 			f.Resolver.NoRoute = true
 			f.Resolver.Tests[0].Signed = Outcome{Kind: dnsclient.ServFail, Err: "SERVFAIL"}
 		}},
+		{NetworkDown, finding.Unknown, "the cable is out and its route still there", func(f *Facts) {
+			f.Resolver.Tests[0] = ServerTest{netip.MustParseAddrPort("192.0.2.53:53"), failing, failing}
+		}},
+		{NetworkDown, finding.Unknown, "the network's resolver is cut off", func(f *Facts) {
+			f.Resolver.Signed = "."
+			f.Resolver.Tests[0] = ServerTest{netip.MustParseAddrPort("192.0.2.53:53"), Outcome{Rcode: dns.RcodeNameError}, failing}
+		}},
 		{ResolverSilent, finding.Fail, "the only resolver is silent", func(f *Facts) { f.Resolver.Tests[0].Signed = failing }},
 		{ResolverSilent, finding.Warn, "one of two is silent", func(f *Facts) {
 			second := netip.MustParseAddrPort("127.0.0.2:53")
