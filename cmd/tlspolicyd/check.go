@@ -67,13 +67,10 @@ FAIL, but something could not be told.`,
   tlspolicyd check --watch 15m example.com example.net
   tlspolicyd check --nagios example.com
   tlspolicyd check --prometheus example.com > /var/lib/node_exporter/tlspolicy.prom.new`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("which DOMAIN? The part of a mail address behind the @; - reads a list")
-			}
-			return nil
-		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.usage(cmd.OutOrStdout(), errors.New("which DOMAIN? The part of a mail address behind the @; - reads a list"))
+			}
 			if err := c.checkFlags(cmd, watch); err != nil {
 				return c.usage(cmd.OutOrStdout(), err)
 			}
@@ -100,14 +97,11 @@ FAIL, but something could not be told.`,
 	cmd.Flags().BoolVar(&c.prometheus, "prometheus", false, "print metrics for the textfile collector of Prometheus's node_exporter")
 	cmd.Flags().BoolVar(&c.all, "all", false, "with several domains: print what is as it should be, too")
 	cmd.Flags().DurationVar(&watch, "watch", 0, "repeat every `INTERVAL`, e.g. 15m, and print changes only")
-	cmd.Flags().DurationVar(&c.timeout, "timeout", check.DefaultTimeout, "`TIME` for one domain; slow mail servers need more, e.g. 60s")
+	cmd.Flags().DurationVar(&c.timeout, "timeout", check.DefaultTimeout, "`TIME` for one domain; slow mail servers need more than 18s, e.g. 60s")
 	cmd.Flags().StringVar(&c.ehlo, "ehlo", "", "host `NAME` to greet mail hosts with (default that of this host)")
 	cmd.Flags().BoolVar(&c.only4, "ipv4", false, "look at mail hosts over IPv4 only")
 	cmd.Flags().BoolVar(&c.only6, "ipv6", false, "look at mail hosts over IPv6 only")
-	cmd.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
-	cmd.MarkFlagsMutuallyExclusive("json", "nagios", "prometheus")
-	cmd.MarkFlagsMutuallyExclusive("watch", "nagios")
-	cmd.MarkFlagsMutuallyExclusive("watch", "prometheus")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return c.usage(cmd.OutOrStdout(), err) })
 	return cmd
 }
 
@@ -125,6 +119,13 @@ type checking struct {
 }
 
 func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {
+	for _, pair := range [][2]string{
+		{"ipv4", "ipv6"}, {"json", "nagios"}, {"json", "prometheus"}, {"nagios", "prometheus"}, {"watch", "nagios"}, {"watch", "prometheus"},
+	} {
+		if cmd.Flags().Changed(pair[0]) && cmd.Flags().Changed(pair[1]) {
+			return usageError("--%s or --%s: one of them", pair[0], pair[1])
+		}
+	}
 	if cmd.Flags().Changed("watch") && watch < shortestWatch {
 		return usageError("--watch: %v: want %v at least; others pay for it", watch, shortestWatch)
 	}

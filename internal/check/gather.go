@@ -52,6 +52,7 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 		return
 	}
 	if missing && a.rootMissing(ctx) {
+		a.control.found(errIsolated)
 		f.MXErr, f.OurDNS = errIsolated, errIsolated
 		return
 	}
@@ -135,6 +136,13 @@ func (c *control) known() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
+}
+
+// found notes a failure for all domains that are still to come.
+func (c *control) found(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done, c.err = true, err
 }
 
 // ask looks up a name that nobody can have in a cache, so that the answer,

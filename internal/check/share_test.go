@@ -35,17 +35,24 @@ func TestProbesAreShared(t *testing.T) {
 // Once it is known that this host has no DNS, further domains cost no time and
 // no question.
 func TestDNSDownIsFoundOutOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newScene()
-		defer s.Close()
-		s.Down(true)
-		a := check.New(s.Options)
-		a.Audit(t.Context(), domain)
-		s.ResetQueries()
-		if r := a.Audit(t.Context(), "other.test"); r.Grade != finding.Unknown || s.Count("*", "") != 0 {
-			t.Errorf("%v, %d questions", r.Grade, s.Count("*", ""))
-		}
-	})
+	for name, fail := range map[string]func(*scene){
+		"silent":  dnsDown,
+		"cut off": func(s *scene) { s.Fault("*", "", lab.NXDomain) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene()
+				defer s.Close()
+				fail(s)
+				a := check.New(s.Options)
+				a.Audit(t.Context(), domain)
+				s.ResetQueries()
+				if r := a.Audit(t.Context(), "other.test"); r.Grade != finding.Unknown || s.Count("*", "") != 0 || len(s.Queries()) != 0 {
+					t.Errorf("%v, questions %v", r.Grade, s.Queries())
+				}
+			})
+		})
+	}
 }
 
 // A hostile domain cannot make an audit connect to hundreds of addresses.

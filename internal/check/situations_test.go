@@ -245,6 +245,18 @@ func situations() []situation {
 		// Certificates of mail hosts. DANE looks at the key alone, so that mail
 		// goes on under it.
 		{name: "certificate has ended", arrange: first(lab.SMTP{Cert: lab.Expired}), want: []string{"fail certificate-expired"}},
+		{name: "certificate has ended, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.Expired})), want: []string{
+			"warn certificate-expired", "warn mode-testing",
+		}},
+		{name: "not valid yet, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.NotYetValid})), want: []string{
+			"warn certificate-not-yet-valid", "warn mode-testing",
+		}},
+		{name: "for another name, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.WrongName})), want: []string{
+			"warn certificate-name", "warn mode-testing",
+		}},
+		{name: "self-signed, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.SelfSigned})), want: []string{
+			"warn certificate-untrusted", "warn mode-testing",
+		}},
 		{name: "has ended, without DANE", arrange: both(noDANE, first(lab.SMTP{Cert: lab.Expired})), want: []string{
 			"fail certificate-expired", "warn delivery-fails",
 		}},
