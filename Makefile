@@ -60,8 +60,8 @@ race:
 e2e: build
 	internal/e2e/run.sh
 
-# Twenty minutes on a quiet machine of two cores: the real daemon first, then its
-# parts. bench-short is some of everything, in two minutes; it fails on a wrong
+# Five minutes on a quiet machine of two cores: the real daemon first, then its
+# parts. bench-short is some of everything, in one minute; it fails on a wrong
 # answer, and on memory or a file far above what docs/figures.md says.
 bench: build
 	$(GO) run ./internal/load/bench -daemon bin/tlspolicyd
