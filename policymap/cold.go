@@ -56,6 +56,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 	cfg := m.config.Load()
 	rec := m.ledger.get(hop.Domain)
 	facts, fresh := daneFacts(m.counting(endpoint(&rec, hop)), began)
+	blind := !adCounts(cfg.Resolver)
 
 	var policy *stsFlight
 	switch sts := readSTS(rec.STS, began); {
@@ -84,7 +85,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 		m.clock.now().Sub(began) < lookupTimeout-2*putTimeout {
 		// When DANE was done nothing called for writing it at once, and then
 		// something took its place: it goes to disk with the policy.
-		m.learnDANE(hop, res, began)
+		m.learnDANE(hop, res, began, blind || !adCounts(m.config.Load().Resolver))
 	}
 	e := m.conclude(cfg, hop, facts, policy, landed)
 	m.observer.Resolved(Resolution{
@@ -104,6 +105,9 @@ func (m *Map) conclude(cfg *Config, hop NextHop, facts DANEFacts, policy *stsFli
 	defer mu.Unlock()
 	rec := m.ledger.get(hop.Domain)
 	now := m.clock.now()
+	if known, fresh := daneFacts(m.counting(endpoint(&rec, hop)), now); fresh && known.State != dane.Unknown {
+		facts = known // perhaps learned while we waited for the policy host
+	}
 	sts := readSTS(rec.STS, now)
 	switch {
 	case landed && policy.once != nil:
@@ -177,14 +181,16 @@ func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result 
 		bound := readSTS(rec.STS, m.clock.now()).policy != nil && (last == nil || !last.NullMX)
 		ctx, cancel := context.WithTimeout(m.ctx, daneTimeout)
 		defer cancel()
-		res := dane.Lookup(ctx, m.config.Load().Resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		r := m.config.Load().Resolver
+		blind := !adCounts(r)
+		res := dane.Lookup(ctx, r, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
 		if bound {
 			// A null MX means that MTA-STS has no say, and it can be forged: it
 			// ends no policy that was in force before it was seen.
 			res.NullMX = false
 		}
 		if m.ctx.Err() == nil {
-			m.learnDANE(hop, res, used)
+			m.learnDANE(hop, res, used, blind || !adCounts(r))
 		}
 		return res
 	})

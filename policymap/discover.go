@@ -26,6 +26,7 @@ type stsFlight struct {
 	done   chan struct{}
 	cancel context.CancelFunc
 	wanted int // how many have not given it up; Map.mu
+	why    occasion
 
 	// Set before done is closed.
 	learned *store.STS     // the facts as they are now; nil: nothing was learned
@@ -55,7 +56,7 @@ func (m *Map) startSTS(domain string, used time.Time, why occasion) *stsFlight {
 		return f
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, stsTimeout)
-	f := &stsFlight{done: make(chan struct{}), cancel: cancel, wanted: 1}
+	f := &stsFlight{done: make(chan struct{}), cancel: cancel, wanted: 1, why: why}
 	if m.closed {
 		cancel()
 		close(f.done)
@@ -74,6 +75,25 @@ func (m *Map) startSTS(domain string, used time.Time, why occasion) *stsFlight {
 		f.learned, f.once = m.discover(ctx, domain, used, why)
 	})
 	return f
+}
+
+// lookAtSTS is startSTS for one who wants no less than why asks for: a look that
+// is under way for less is waited for, and followed by another.
+func (m *Map) lookAtSTS(domain string, why occasion) (done <-chan struct{}) {
+	f := m.startSTS(domain, time.Time{}, why)
+	if f.why >= why {
+		return f.done
+	}
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		for f.why < why {
+			<-f.done
+			f = m.startSTS(domain, time.Time{}, why)
+		}
+		<-f.done
+	}()
+	return all
 }
 
 func (m *Map) landed(domain string, f *stsFlight) {
@@ -104,8 +124,8 @@ func (m *Map) discover(ctx context.Context, domain string, used time.Time, why o
 	var got fetched
 	if txt.Found && wantsFetch(m.ledger.get(domain).STS, txt.Record.ID, checked, why) {
 		got = m.fetch(ctx, cfg.Fetcher, domain, why)
-		if ctx.Err() != nil {
-			return nil, nil
+		if got.givenUp {
+			return nil, nil // the new id must not look as though it had been followed
 		}
 	}
 	_ = m.learn(domain, used, asNeeded, func(rec *store.Record) {
@@ -161,8 +181,9 @@ func wantsFetch(s *store.STS, id string, now time.Time, why occasion) bool {
 
 // fetched is the outcome of a fetch; the zero value: none was made.
 type fetched struct {
-	policy *mtasts.Fetched
-	err    error
+	policy  *mtasts.Fetched
+	err     error
+	givenUp bool // says nothing about the policy host
 }
 
 // fetch gets the policy file. Fetches of lookups are bounded in number; those
@@ -175,12 +196,12 @@ func (m *Map) fetch(ctx context.Context, f Fetcher, domain string, why occasion)
 		ctx = held
 	}
 	if ctx.Err() != nil {
-		return fetched{}
+		return fetched{givenUp: true}
 	}
 	began := m.clock.now()
 	out.policy, out.err = f.Fetch(ctx, domain)
 	if ctx.Err() != nil {
-		return fetched{} // given up: says nothing about the policy host
+		return fetched{givenUp: true}
 	}
 	m.observer.Fetched(domain, why != onLookup, m.clock.now().Sub(began), out.err)
 	return out

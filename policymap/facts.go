@@ -241,7 +241,11 @@ func (c schedule) next(rec *store.Record, now, used time.Time) time.Time {
 		dues = append(dues, sts.until) // its end is told
 	}
 	for i := range rec.DANE {
-		dues = append(dues, c.daneDue(&rec.DANE[i], now, used))
+		d := &rec.DANE[i]
+		dues = append(dues, c.daneDue(d, now, used))
+		if now.Sub(used) <= c.unusedFor { // not wanted at half a day, perhaps it is by its end
+			dues = append(dues, ahead(notFuture(d.KnownAt, now), daneExpiry(d, now)))
+		}
 	}
 	var due time.Time
 	for _, t := range dues {

@@ -96,8 +96,9 @@ func (m *Map) postpone(domain string, pause time.Duration) {
 
 // learnDANE keeps the outcome of an evaluation that knew something. Unknown
 // teaches nothing, the last known state stays; but where nothing is known yet,
-// that one host has TLSA records is worth keeping.
-func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
+// that one host has TLSA records is worth keeping. blind tells that the AD bits
+// of the resolver that was asked may not have counted.
+func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time, blind bool) {
 	now := m.clock.now()
 	if res.State == dane.Unknown {
 		rec := m.ledger.get(hop.Domain)
@@ -110,7 +111,7 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time) {
 		Literal: hop.Literal, Port: hop.Port, State: uint8(res.State), Detail: detail(res),
 		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.NullMX,
 		KnownAt: now, ExpiresAt: now.Add(clampTTL(res.TTL)),
-		Blind: res.State == dane.None && !adCounts(m.config.Load().Resolver),
+		Blind: res.State == dane.None && blind,
 	}
 	_ = m.learn(hop.Domain, used, asNeeded, func(rec *store.Record) {
 		old := endpoint(rec, hop)

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxUnsaved = 10_000          // records kept in memory while the store cannot write
+	maxUnsaved = 4096            // records kept in memory while the store cannot write
 	putTimeout = 5 * time.Second // a disk that hangs longer counts as one that fails
 )
 

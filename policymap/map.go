@@ -132,7 +132,15 @@ func (m *Map) Reconfigure(c Config) {
 
 // Reread forgets the answers in memory; facts stay. It is for when what they are
 // read by has changed, as when Resolver found other servers. It does not block.
-func (m *Map) Reread() { m.cache.clear() }
+func (m *Map) Reread() {
+	for old := m.config.Load(); ; old = m.config.Load() {
+		same := *old
+		if m.config.CompareAndSwap(old, &same) {
+			break // so that keep drops what was made before
+		}
+	}
+	m.cache.clear()
+}
 
 // keep puts an answer into memory, unless the settings it was made by have gone.
 func (m *Map) keep(e *entry, cfg *Config) {
@@ -257,15 +265,9 @@ func (m *Map) miss(ctx context.Context, kind mapKind, key string) []byte {
 			return reply
 		}
 	}
-	now := m.clock.now()
-	if rec := m.ledger.get(hop.Domain); rec.STS != nil || rec.DANE != nil {
-		cfg := m.config.Load()
-		if e := m.fromFacts(cfg, hop, &rec, now); e != nil {
-			e.lastUsed.Store(now.Unix())
-			m.keep(e, cfg)
-			if reply := m.hit(kind, e); reply != nil {
-				return reply
-			}
+	if e := m.stored(hop, canonical); e != nil {
+		if reply := m.hit(kind, e); reply != nil {
+			return reply
 		}
 	}
 	e := m.lookup(ctx, hop, canonical)
@@ -275,6 +277,33 @@ func (m *Map) miss(ctx context.Context, kind mapKind, key string) []byte {
 	}
 	m.observer.Answered(kind == mapTLSRPT, e.decision.Level, origin)
 	return e.replies.of(kind)
+}
+
+// stored makes the answer of what the store knows, or returns nil where that is
+// not enough. It goes into memory unless the record is being written just now:
+// for that nobody waits, and what is learned then must not be overwritten.
+func (m *Map) stored(hop NextHop, canonical string) *entry {
+	mu := m.ledger.lock(hop.Domain)
+	locked := mu.TryLock()
+	if locked {
+		defer mu.Unlock()
+	}
+	rec := m.ledger.get(hop.Domain)
+	if rec.STS == nil && rec.DANE == nil {
+		return nil
+	}
+	now, cfg := m.clock.now(), m.config.Load()
+	e := m.fromFacts(cfg, hop, &rec, now)
+	if e == nil {
+		return nil
+	}
+	e.lastUsed.Store(now.Unix())
+	if locked {
+		m.keep(e, cfg)
+	} else {
+		e.prepare(canonical)
+	}
+	return e
 }
 
 // lookup waits for the one cold lookup of the next hop.

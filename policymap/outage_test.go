@@ -15,6 +15,12 @@ import (
 // What holds while DNS fails: docs/behaviour.md §5, "Unknown, last known state
 // at most 24 h old".
 
+// dayLong has TTLs of a day.
+const dayLong = `
+full.test.    86400 IN MX 10 mx.full.test.
+mx.full.test. 86400 IN A 192.0.2.1
+_25._tcp.mx.full.test. 86400 IN TLSA ` + tlsa
+
 // A domain without DANE is known to be without for 24 h, asked for in between
 // or not, and however short its TTL is.
 func TestNoneStandsInForADay(t *testing.T) {
@@ -74,10 +80,8 @@ func TestAbsenceSeenWithoutADIsNotBelievedLater(t *testing.T) {
 
 // A TTL of a day leaves a domain in use with half a day of last known state.
 func TestLongTTLLeavesALastKnownState(t *testing.T) {
-	inBubble(t, `
-full.test.    86400 IN MX 10 mx.full.test.
-mx.full.test. 86400 IN A 192.0.2.1
-_25._tcp.mx.full.test. 86400 IN TLSA `+tlsa, func(t *testing.T, h *host) {
+	inBubble(t, dayLong, func(t *testing.T, h *host) {
+		h.NegativeTTL(day)
 		for range 23 {
 			h.want("full.test", "OK dane-only")
 			h.after(time.Hour)

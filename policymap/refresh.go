@@ -200,7 +200,7 @@ func (m *Map) refresh(domain string) {
 	policy := isDue(plan.stsDue(rec.STS, now, used)) &&
 		(readSTS(rec.STS, now).policy != nil || wanted(rec.STS.CheckedAt, used, now))
 	dueDANE := func(d *store.DANE) bool {
-		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && wanted(d.KnownAt, used, now)
+		return now.Before(daneExpiry(d, now)) && isDue(plan.daneDue(d, now, used)) && now.Sub(used) <= daneTTL(d)+usedGrain*time.Second
 	}
 	flights := m.lookUpAgain(&rec, dueDANE, policy, onSchedule)
 	if len(flights) == 0 {
@@ -245,7 +245,7 @@ func outcomeOf(before, after *store.Record, began time.Time, dane func(*store.DA
 // is closed when one has ended.
 func (m *Map) lookUpAgain(rec *store.Record, dane func(*store.DANE) bool, policy bool, why occasion) (flights []<-chan struct{}) {
 	if policy {
-		flights = append(flights, m.startSTS(rec.Domain, time.Time{}, why).done)
+		flights = append(flights, m.lookAtSTS(rec.Domain, why))
 	}
 	for i := range rec.DANE {
 		if d := &rec.DANE[i]; dane(d) {
