@@ -112,6 +112,19 @@ func TestHangingPolicyHostsMakeRoom(t *testing.T) {
 	})
 }
 
+// One message a day is in use, too: lookups after half a day are made, although
+// nobody asked in that half.
+func TestLongTTLIsRefreshedForOneMessageADay(t *testing.T) {
+	inBubble(t, dayLong, func(t *testing.T, h *host) {
+		h.NegativeTTL(day)
+		h.want("full.test", "OK dane-only")
+		h.after(25 * time.Hour)
+		h.Down(true)
+		h.after(12*time.Hour + 30*time.Minute)
+		h.want("full.test", "OK dane-only")
+	})
+}
+
 // More workers than a batch has records: what is being refreshed still looks
 // due, and must not hide the rest, nor be asked for again and again.
 func TestManyRefreshers(t *testing.T) {
