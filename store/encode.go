@@ -107,14 +107,25 @@ func DecodeRecord(domain string, b []byte) (Record, error) {
 	return r, nil
 }
 
-func (r *Record) decode(b []byte) error {
+// Intact reports whether b was written by EncodeRecord for this domain and has
+// not changed since, without decoding it.
+func Intact(domain string, b []byte) bool { return checkSeal(domain, b) == nil }
+
+func checkSeal(domain string, b []byte) error {
 	switch {
 	case len(b) < headerSize || len(b) > MaxEncoded:
 		return fmt.Errorf("%d bytes", len(b))
 	case b[0] != encodingVersion:
 		return fmt.Errorf("encoding version %d", b[0])
-	case binary.BigEndian.Uint32(b[1:]) != checksum(r.Domain, b[headerSize:]):
+	case binary.BigEndian.Uint32(b[1:]) != checksum(domain, b[headerSize:]):
 		return errors.New("checksum does not match")
+	}
+	return nil
+}
+
+func (r *Record) decode(b []byte) error {
+	if err := checkSeal(r.Domain, b); err != nil {
+		return err
 	}
 	return eachField(b[headerSize:], func(tag uint64, v []byte) (err error) {
 		switch tag {

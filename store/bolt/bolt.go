@@ -108,6 +108,9 @@ func newStore(path string, opts Options) (*Store, error) {
 	}
 	s.file.Store(f)
 	s.stats.records.Store(int64(records))
+	for _, domain := range f.suspects {
+		s.repair(domain, nil)
+	}
 	if records > s.maxEntries {
 		s.nudge() // the limit was lowered
 	}

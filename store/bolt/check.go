@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"io"
+
+	"tlspolicyd/store"
 )
 
 // checkPages looks at a database file before bbolt maps it. bbolt has a check
@@ -12,25 +14,55 @@ import (
 // records. This one reads with ReadAt, so no byte in the file can do harm.
 //
 // It covers the meta pages, the list of free pages, every branch page, and
-// leaf pages up to leafBudget bytes. Leaf pages beyond are judged when they are used, by bbolt's page header and by the
-// checksum of each record. Buckets within buckets are left out: we have none.
+// leaf pages up to leafBudget bytes, with the checksum of each record on them.
+// Leaf pages beyond are judged when they are used, by bbolt's page header and
+// by those checksums. Buckets within buckets are left out: we have none.
 //
 // Format: bbolt, internal/common/{meta,page,bucket}.go, version 2. All numbers
 // are in the byte order of the machine; a file from another kind of machine
 // shows as one without valid meta page.
-func checkPages(r io.ReaderAt, size, leafBudget int64) error {
+func checkPages(r io.ReaderAt, size, leafBudget int64) (contents, error) {
 	m, err := readMeta(r, size)
 	if err != nil {
-		return err
+		return contents{}, err
 	}
 	if pages := uint64(size) / uint64(m.pageSize); m.end > pages {
-		return damagef("cut short: %d of %d pages", pages, m.end)
+		return contents{}, damagef("cut short: %d of %d pages", pages, m.end)
 	}
 	c := &checker{r: r, meta: m, leafBudget: leafBudget, used: make(bitmap, m.end/64+1), free: make(bitmap, m.end/64+1)}
 	if err := c.freelist(); err != nil {
-		return err
+		return contents{}, err
 	}
-	return c.tree(m.root, true)
+	err = c.tree(m.root, topBucket)
+	return c.seen, err
+}
+
+// contents is what checkPages saw of the records. What follows from it waits
+// until the schema is known.
+type contents struct {
+	records  int
+	partly   bool     // leaf pages were left out
+	suspects []string // domains whose record is not theirs or was changed
+}
+
+// agree compares with the number of records that the file says it has. A
+// record that is gone without a trace would be a policy lost in silence.
+func (c *contents) agree(records int) error {
+	if c.partly || c.records == records {
+		return nil
+	}
+	return damagef("%d of %d records are there", c.records, records)
+}
+
+// see takes down one record. A key that is no domain does not count as one.
+func (c *contents) see(key, value []byte) {
+	if len(key) > store.MaxDomain {
+		return
+	}
+	c.records++
+	if domain := string(key); !store.Intact(domain, value) && len(c.suspects) < maxRepairs {
+		c.suspects = append(c.suspects, domain)
+	}
 }
 
 // leavesOf is how many bytes of leaf pages are checked in a file of a size.
@@ -139,6 +171,7 @@ type checker struct {
 	meta       meta
 	leafBudget int64
 	used, free bitmap
+	seen       contents
 }
 
 // page is one page with its overflow.

@@ -2,10 +2,15 @@ package bolt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"tlspolicyd/store"
 )
@@ -28,7 +33,7 @@ func TestCheckOfALargeFile(t *testing.T) {
 	good := used(t, someRecords(t, newPath(t)))
 	read := func(file []byte, budget int64) (int, error) {
 		r := countingReader{Reader: bytes.NewReader(file)}
-		err := checkPages(&r, int64(len(file)), budget)
+		_, err := checkPages(&r, int64(len(file)), budget)
 		return r.n, err
 	}
 	all, err := read(good, checkedLeaves)
@@ -52,6 +57,119 @@ func TestCheckOfALargeFile(t *testing.T) {
 	})
 	if damaged == 0 {
 		t.Error("no damage to a branch page was found")
+	}
+}
+
+// A record whose key was changed, and stays in order, is never asked for again.
+// It is found on opening, removed, and the log says so; the others stay.
+func TestRecordUnderAnotherKey(t *testing.T) {
+	path := newPath(t)
+	file := someRecords(t, path)
+	at := keyInTree(t, path, "0815.test")
+	file[at+int64(len("0815.test"))-1]++
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := Inspect(path); err != nil || info.Records != 2000 {
+		t.Errorf("inspect: %+v, %v", info, err)
+	}
+	var log logBuffer
+	s := openStore(t, path, Options{Log: log.logger()})
+	mustPut(t, s, policy("new.test"))
+	if got := s.Stats(); got.Damaged != 1 || got.Records != 2000 {
+		t.Errorf("%d damaged and %d records, want 1 and 2000", got.Damaged, got.Records)
+	}
+	if lines := log.lines("damaged records removed"); len(lines) != 1 || !strings.Contains(lines[0], "records=1") {
+		t.Errorf("log %q", lines)
+	}
+	if _, err := s.Get("0815.test"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("get: %v, want %v", err, store.ErrNotFound)
+	}
+	wantRecord(t, s, "0814.test")
+	wantRecord(t, s, "0816.test")
+}
+
+// keyInTree returns where in the file the key of a record is.
+func keyInTree(t *testing.T, path, domain string) int64 {
+	t.Helper()
+	s := openStore(t, path, Options{})
+	defer closeStore(t, s)
+	var at int64
+	err := s.view(func(b buckets) error {
+		k, _ := b.records.Cursor().Seek([]byte(domain))
+		at = int64(uintptr(unsafe.Pointer(&k[0])) - s.file.Load().db.Info().Data)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// Pages that are in order each by itself, but do not hold what they should.
+func TestRecordsGoneWithoutATrace(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason string
+		damage func(file []byte, at int64)
+	}{
+		"page counts too few": {"of 2000 records", func(file []byte, at int64) {
+			page := file[at/int64(os.Getpagesize())*int64(os.Getpagesize()):]
+			binary.NativeEndian.PutUint16(page[10:], binary.NativeEndian.Uint16(page[10:])-1)
+		}},
+		"key in the wrong page": {"out of order", func(file []byte, _ int64) {
+			eachBranch(t, file, func(_ uint64, elements []byte) {
+				last := elements[elementSize:] // the second element: what is before it is looked for in the first page
+				at := binary.NativeEndian.Uint32(last)
+				last[int(at)+int(binary.NativeEndian.Uint32(last[4:]))-1]++
+			})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			file := someRecords(t, path)
+			c.damage(file, keyInTree(t, path, "0815.test"))
+			if err := os.WriteFile(path, file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Inspect(path); !errors.Is(err, store.ErrDamaged) {
+				t.Errorf("inspect: %v, want %v", err, store.ErrDamaged)
+			}
+			wantSetAside(t, path, file, c.reason)
+		})
+	}
+}
+
+// What the store itself writes over a long life passes the check every time.
+func TestGoodFileIsNeverSetAside(t *testing.T) {
+	path := newPath(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range tries(15, 1000) {
+		s := openStore(t, path, Options{MaxEntries: 2000})
+		for range 1 + random.IntN(8) {
+			recs, gone := make([]store.Record, 1+random.IntN(300)), make([]string, random.IntN(200))
+			for i := range recs {
+				recs[i] = policy(fmt.Sprintf("%x.test", random.IntN(6000)))
+			}
+			for i := range gone {
+				gone[i] = fmt.Sprintf("%x.test", random.IntN(6000))
+			}
+			mustPut(t, s, recs...)
+			if err := s.Delete(t.Context(), gone...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		records := s.Len()
+		if got := s.Stats().Damaged; got > 0 {
+			t.Fatalf("%d damaged", got)
+		}
+		closeStore(t, s)
+		file := readFile(t, path)
+		seen, err := checkPages(bytes.NewReader(file), int64(len(file)), checkedLeaves)
+		if err != nil || seen.records != records || seen.partly || len(seen.suspects) > 0 {
+			t.Fatalf("%d records, seen %+v, %v", records, seen, err)
+		}
 	}
 }
 

@@ -5,14 +5,17 @@ import (
 	"encoding/binary"
 )
 
+// topBucket stands for the bucket that holds the others, in place of a name.
+const topBucket = ""
+
 // tree checks the tree of a bucket. That of the top bucket leads to the trees
 // of the buckets in it.
-func (c *checker) tree(root uint64, top bool) error {
+func (c *checker) tree(root uint64, bucket string) error {
 	depth, err := c.depth(root)
 	if err != nil {
 		return err
 	}
-	return c.subtree(place{top, 1, depth}, root)
+	return c.subtree(place{bucket: bucket, level: 1, depth: depth}, root)
 }
 
 // depth returns the number of levels of a tree, which is the same on every
@@ -36,16 +39,21 @@ func (c *checker) depth(id uint64) (int, error) {
 
 // place is where in a tree a page is.
 type place struct {
-	top          bool // in the bucket that holds the others
-	level, depth int  // leaves are expected where both are equal
+	bucket       string
+	level, depth int // leaves are expected where both are equal
+
+	// Keys are expected from one on and below the other, where it is not nil.
+	// Any other would be there and never found.
+	from, below []byte
 }
 
 func (c *checker) subtree(at place, id uint64) error {
 	if at.level > maxDepth {
 		return damagef("tree of more than %d levels", maxDepth)
 	}
-	isLeaf := at.level == at.depth && !at.top
+	isLeaf := at.level == at.depth && at.bucket != topBucket
 	if isLeaf && c.leafBudget <= 0 {
+		c.seen.partly = true
 		return nil
 	}
 	p, err := c.read(id)
@@ -59,7 +67,7 @@ func (c *checker) subtree(at place, id uint64) error {
 	case branchPage:
 		return c.branch(at, p)
 	case leafPage:
-		return c.leaf(at.top, p.id, p.count, p.data)
+		return c.leaf(at, p.id, p.count, p.data)
 	default:
 		return damagef("page %d is of unknown kind %#x", id, p.flags)
 	}
@@ -69,8 +77,8 @@ func (c *checker) branch(at place, p page) error {
 	if p.count == 0 {
 		return damagef("page %d leads nowhere", p.id)
 	}
-	keys := keyOrder{page: p.id}
-	at.level++
+	keys := keyOrder{page: p.id, place: at}
+	children := make([]place, p.count)
 	for i := range p.count {
 		offset := pageHeaderSize + i*elementSize
 		if offset+elementSize > len(p.data) {
@@ -80,7 +88,16 @@ func (c *checker) branch(at place, p page) error {
 		if _, err := keys.next(e, binary.NativeEndian.Uint32(e), binary.NativeEndian.Uint32(e[4:]), 0); err != nil {
 			return err
 		}
-		if err := c.subtree(at, binary.NativeEndian.Uint64(e[8:])); err != nil {
+		children[i] = at
+		children[i].level++
+		children[i].from = keys.last
+		if i > 0 {
+			children[i-1].below = keys.last
+		}
+	}
+	for i, child := range children {
+		id := binary.NativeEndian.Uint64(p.data[pageHeaderSize+i*elementSize+8:])
+		if err := c.subtree(child, id); err != nil {
 			return err
 		}
 	}
@@ -89,8 +106,8 @@ func (c *checker) branch(at place, p page) error {
 
 // leaf checks the elements of a leaf page, or of one that is the value of a
 // bucket too small to have pages of its own.
-func (c *checker) leaf(top bool, id uint64, count int, data []byte) error {
-	keys := keyOrder{page: id}
+func (c *checker) leaf(at place, id uint64, count int, data []byte) error {
+	keys := keyOrder{page: id, place: at}
 	for i := range count {
 		offset := pageHeaderSize + i*elementSize
 		if offset+elementSize > len(data) {
@@ -101,33 +118,37 @@ func (c *checker) leaf(top bool, id uint64, count int, data []byte) error {
 		if err != nil {
 			return err
 		}
-		if !top || order.Uint32(e)&bucketElement == 0 {
-			continue
-		}
-		if err := c.bucket(id, value); err != nil {
-			return err
+		switch {
+		case at.bucket == bucketRecords:
+			c.seen.see(keys.last, value)
+		case at.bucket == topBucket && order.Uint32(e)&bucketElement != 0:
+			if err := c.bucket(string(keys.last), id, value); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (c *checker) bucket(id uint64, value []byte) error {
+func (c *checker) bucket(name string, id uint64, value []byte) error {
 	if len(value) < bucketSize {
 		return damagef("page %d has a bucket of %d bytes", id, len(value))
 	}
 	if root := binary.NativeEndian.Uint64(value); root != 0 {
-		return c.tree(root, false)
+		return c.tree(root, name)
 	}
 	inline := value[bucketSize:]
 	if len(inline) < pageHeaderSize || binary.NativeEndian.Uint16(inline[8:]) != leafPage {
 		return damagef("page %d has a bucket that is no page", id)
 	}
-	return c.leaf(false, id, int(binary.NativeEndian.Uint16(inline[10:])), inline)
+	return c.leaf(place{bucket: name}, id, int(binary.NativeEndian.Uint16(inline[10:])), inline)
 }
 
-// keyOrder checks that keys of one page lie within it and ascend.
+// keyOrder checks that keys of one page lie within it, ascend, and are where
+// the pages above say.
 type keyOrder struct {
 	page uint64
+	place
 	last []byte
 }
 
@@ -139,7 +160,8 @@ func (o *keyOrder) next(e []byte, pos, keySize, valueSize uint32) ([]byte, error
 		return nil, damagef("page %d has an element that runs past its end", o.page)
 	}
 	key := e[pos:end]
-	if o.last != nil && bytes.Compare(o.last, key) >= 0 {
+	if o.last != nil && bytes.Compare(o.last, key) >= 0 || bytes.Compare(key, o.from) < 0 ||
+		o.below != nil && bytes.Compare(key, o.below) >= 0 {
 		return nil, damagef("page %d has keys out of order", o.page)
 	}
 	o.last = key

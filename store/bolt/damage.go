@@ -62,7 +62,11 @@ func (f *file) transact(run func() error) error {
 	if damage := f.damage.Load(); damage != nil {
 		return damage
 	}
-	err := guard(run)
+	return f.taint(guard(run))
+}
+
+// taint returns err, after which the file counts as damaged if err says so.
+func (f *file) taint(err error) error {
 	var damage *damageError
 	if errors.As(err, &damage) {
 		f.damage.CompareAndSwap(nil, damage)

@@ -54,7 +54,8 @@ func inspect(f *os.File) (Info, error) {
 	if stat.Size() == 0 {
 		return Info{Schema: schemaVersion}, nil // Open makes a database of it
 	}
-	if err := checkPages(f, stat.Size(), checkedLeaves); err != nil {
+	seen, err := checkPages(f, stat.Size(), checkedLeaves)
+	if err != nil {
 		return Info{}, err
 	}
 	var records int
@@ -62,6 +63,9 @@ func inspect(f *os.File) (Info, error) {
 		records, err = inspectSchema(f)
 		return err
 	})
+	if err == nil {
+		err = seen.agree(records)
+	}
 	return Info{Records: records, Schema: schemaVersion}, err
 }
 

@@ -37,6 +37,8 @@ type file struct {
 	// No transaction may begin after that: bbolt may hold its locks for ever.
 	damage atomic.Pointer[damageError]
 
+	suspects []string // domains whose record was found damaged on opening
+
 	resident resident
 }
 
@@ -131,12 +133,13 @@ func openLocked(f *os.File) (*file, int, error) {
 		return nil, 0, err
 	}
 	fresh := info.Size() == 0
+	var seen contents
 	if !fresh {
-		if err := checkPages(f, info.Size(), leavesOf(info.Size())); err != nil {
+		if seen, err = checkPages(f, info.Size(), leavesOf(info.Size())); err != nil {
 			return nil, 0, err
 		}
 	}
-	opened := &file{os: f}
+	opened := &file{os: f, suspects: seen.suspects}
 	if opened.db, err = openBolt(f); err != nil {
 		if fresh {
 			// The disk is full: half of an empty database must not pass for a
@@ -146,6 +149,9 @@ func openLocked(f *os.File) (*file, int, error) {
 		return nil, 0, err
 	}
 	records, err := opened.prepare()
+	if err == nil {
+		err = opened.taint(seen.agree(records))
+	}
 	if err != nil {
 		if opened.damage.Load() == nil {
 			_ = opened.close()

@@ -262,6 +262,10 @@ func (w *writer) attempt(apply func(*change) error) error {
 	w.stats.evicted.Add(uint64(t.evicted))
 	w.stats.damaged.Add(uint64(t.dropped))
 	w.stats.records.Store(int64(t.count))
+	if t.dropped > 0 {
+		w.log.Warn("damaged records removed from the database",
+			slog.String("path", w.path), slog.Int("records", t.dropped))
+	}
 	return nil
 }
 
