@@ -173,12 +173,24 @@ func (f *Facts) judgeSession(h Host, a Address) (found []finding.Finding) {
 		}
 	}
 	if p.TLSVersion < tls.VersionTLS12 {
-		found = append(found, finding.Finding{
-			Code: CodeTLSOld, Grade: finding.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
-			Evidence: p.CipherSuite, Advice: "Update the mail server, or switch on TLS 1.2 and 1.3.",
-		})
+		found = append(found, f.oldTLS(h, p))
 	}
 	return found
+}
+
+// oldTLS is for a host that speaks TLS 1.0 or 1.1 alone. Who has to know whom he
+// speaks with refuses that: Postfix raises OpenSSL's security level to 1 then,
+// which OpenSSL 3 grants to TLS 1.2 and later only.
+func (f *Facts) oldTLS(h Host, p *smtpprobe.Result) finding.Finding {
+	out := finding.Finding{
+		Code: CodeTLSOld, Grade: finding.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
+		Evidence: p.CipherSuite, Advice: "Update the mail server, or switch on TLS 1.2 and 1.3.",
+	}
+	if f.mode() == mtasts.Enforce || h.Verdict == dane.Usable {
+		out.Grade = finding.Fail
+		out.Text = "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; where MTA-STS or DANE is to be kept, senders of today, Postfix with OpenSSL 3 among them, refuse it."
+	}
+	return out
 }
 
 // need is what the certificate of a mail host is for.

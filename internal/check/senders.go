@@ -1,6 +1,7 @@
 package check
 
 import (
+	"crypto/tls"
 	"strings"
 
 	"tlspolicyd/internal/dane"
@@ -187,8 +188,11 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 // trusted chain, a name that the policy allows. It asks for the host's own name
 // as RFC 8461 §4.2 does; "match=" alone would take that of another allowed host.
 func (f *Facts) refusalSecure(h Host, p *smtpprobe.Result) (why string, known bool) {
-	if p.Stage != smtpprobe.Done {
+	switch {
+	case p.Stage != smtpprobe.Done:
 		return p.Reason, true
+	case p.TLSVersion < tls.VersionTLS12:
+		return tooOld(p), true
 	}
 	faults := f.certificateFaults(h.Name, p.Chain)
 	switch {
@@ -210,8 +214,16 @@ func (f *Facts) refusalDANE(h Host, a Address) (why string, known bool) {
 		}
 		return "", true // encrypted, whoever it is (7672 §2.2)
 	}
-	if !a.Match.OK {
+	switch {
+	case a.Probe.TLSVersion < tls.VersionTLS12:
+		return tooOld(a.Probe), true
+	case !a.Match.OK:
 		return a.Match.Reason, true
 	}
 	return "", true
+}
+
+// tooOld is why a host that has to be authenticated is refused (see oldTLS).
+func tooOld(p *smtpprobe.Result) string {
+	return "it speaks no TLS newer than " + tls.VersionName(p.TLSVersion)
 }

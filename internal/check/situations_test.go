@@ -236,7 +236,11 @@ func situations() []situation {
 		{name: "no TLS after STARTTLS", arrange: first(lab.SMTP{Garbage: true}), want: []string{
 			"fail tls-failed", "unknown dane-not-seen", "warn delivery-fails",
 		}},
-		{name: "TLS 1.1", arrange: first(lab.SMTP{TLSMax: tls.VersionTLS11}), want: []string{"warn tls-old"}},
+		{name: "TLS 1.1", arrange: first(lab.SMTP{TLSMax: tls.VersionTLS11}), want: []string{"fail tls-old", "warn delivery-fails"}},
+		{name: "TLS 1.1 without DANE", arrange: both(noDANE, first(lab.SMTP{TLSMax: tls.VersionTLS11})), want: []string{"fail tls-old", "warn delivery-fails"}},
+		{name: "TLS 1.1 without DANE, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{TLSMax: tls.VersionTLS11})), want: []string{
+			"warn mode-testing", "warn tls-old",
+		}},
 		{name: "a mail host at a private address", arrange: func(s *scene) {
 			s.Replace("mx1.good.test", "A", "192.168.1.1")
 			s.Replace("mx1.good.test", "AAAA")
