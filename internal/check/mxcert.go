@@ -71,14 +71,14 @@ func untrusted(chain []*x509.Certificate, err error) finding.Finding {
 	leaf := chain[0]
 	out := finding.Finding{
 		Code: CodeCertUntrusted, Text: "The certificate leads to no trusted authority.",
-		Evidence: "issued by " + printable(leaf.Issuer.String()) + "; " + printable(err.Error()), Advice: "Get one from a public authority.",
+		Evidence: "issued by " + issuerText(leaf.Issuer.String()) + "; " + printable(err.Error()), Advice: "Get one from a public authority.",
 	}
 	selfSigned := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
 	case selfSigned:
 		out.Text = "The certificate is self-signed."
-		out.Evidence = "issued by " + printable(leaf.Issuer.String())
+		out.Evidence = "issued by " + issuerText(leaf.Issuer.String())
 	case unknown && len(chain) == 1:
 		out.Text = "The certificate leads to no trusted authority; the host sends it alone, so intermediate certificates may be missing."
 		out.Advice = "Serve the whole chain (fullchain.pem), not the certificate alone."
@@ -92,5 +92,5 @@ func certificateText(c *x509.Certificate, now time.Time) string {
 	if len(names) == 0 {
 		names = []string{"no name"}
 	}
-	return fmt.Sprintf("certificate for %s by %s, %s", list(names), printable(c.Issuer.String()), leftText(c.NotAfter, now))
+	return fmt.Sprintf("certificate for %s by %s, %s", list(names), issuerText(c.Issuer.String()), leftText(c.NotAfter, now))
 }

@@ -105,7 +105,7 @@ func (f *Facts) judgeFetched() (found []finding.Finding) {
 	seen := fmt.Sprintf("%s, %s, media type %s, %d bytes", x.Connected, x.TLSVersion, x.MediaType, x.Size)
 	c := x.Certificate
 	if c != nil {
-		seen += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), printable(c.Issuer), leftText(c.NotAfter, f.At))
+		seen += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), issuerText(c.Issuer), leftText(c.NotAfter, f.At))
 	}
 	found = append(found, finding.Finding{Code: CodePolicyFetched, Grade: finding.OK, Text: "The policy file is at its place, over HTTPS with a good certificate.", Evidence: seen})
 	if c != nil && endsSoon(c.NotBefore, c.NotAfter, f.At) {
@@ -211,7 +211,7 @@ func (f *Facts) judgeFetchError() finding.Finding {
 	out.Code, out.Text, out.Advice = what.code, what.text, what.advice
 	if e.Stage == mtasts.StageCertificate {
 		if c := f.Exchange.Certificate; c != nil {
-			out.Evidence += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), printable(c.Issuer), leftText(c.NotAfter, f.At))
+			out.Evidence += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), issuerText(c.Issuer), leftText(c.NotAfter, f.At))
 		}
 	}
 	return out

@@ -65,6 +65,15 @@ func number(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
+// issuerText names who issued a certificate. Some that were made by hand say
+// nothing there.
+func issuerText(name string) string {
+	if name == "" {
+		return "an issuer without a name"
+	}
+	return printable(name)
+}
+
 func daysLeft(end, now time.Time) int { return int(math.Floor(end.Sub(now).Hours() / 24)) }
 
 // leftText says how long something is good for.
@@ -72,6 +81,8 @@ func leftText(end, now time.Time) string {
 	switch n := daysLeft(end, now); {
 	case !now.Before(end):
 		return "ended " + end.UTC().Format(time.DateOnly)
+	case end.Sub(now) < 2*time.Hour:
+		return fmt.Sprintf("ends in %d minutes, at %s", int(end.Sub(now).Minutes()), end.UTC().Format(time.RFC3339))
 	case n < 2:
 		return fmt.Sprintf("ends in %d hours, at %s", int(end.Sub(now).Hours()), end.UTC().Format(time.RFC3339))
 	default:

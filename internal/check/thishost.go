@@ -68,7 +68,7 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 		}
 	}
 	if f.policyDark() && f.Exchange != nil && f.Exchange.Proxy != "" {
-		unknown(CodeProxyFailed, "", "The proxy of fetch.proxy did not connect to the policy host.", f.FetchErr.Reason,
+		unknown(CodeProxyFailed, "", "The proxy of fetch.proxy did not connect to the policy host.", printable(f.Exchange.Proxy+": "+f.FetchErr.Reason),
 			"Look at the proxy, or whether it lets this host through to port 443.", "")
 	}
 	if f.NoRoots {
