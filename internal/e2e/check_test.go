@@ -4,13 +4,25 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
+const (
+	noResolver    = "127.0.0.97" // nothing listens there
+	silentAddr    = "127.0.0.98" // a DNS server that never answers
+	edeResolver   = "127.0.0.54" // Unbound that says why it has no answer (RFC 8914)
+	farResolver   = "10.99.0.53" // Unbound that is not on loopback
+	isolated      = "127.0.0.55" // Unbound that is cut off from the internet
+	healthyDomain = "healthy." + checkSigned
+)
+
 // audit is what `tlspolicyd check --json` says of a domain.
 type audit struct {
+	Domain string
 	Grade  string
 	Topics []struct {
 		Name     string
@@ -18,22 +30,32 @@ type audit struct {
 	}
 }
 
-// audit runs the command as its own user would.
-func (d *daemon) audit(t *testing.T, domain string) audit {
+// audits looks at domains as any user would, with a configuration and some
+// variables of the environment.
+func (d *daemon) audits(t *testing.T, config string, domains []string, env ...string) map[string]audit {
 	t.Helper()
-	stdout, stderr, err := command("", d.binary, "check", "--json", "--config", daemonDir+"/tlspolicyd.toml", domain)
-	var a audit
-	if jsonErr := json.Unmarshal([]byte(stdout), &a); jsonErr != nil {
-		t.Fatalf("check %s: %v, %v, %s", domain, jsonErr, err, stderr)
+	argv := append([]string{"/usr/bin/env"}, env...)
+	argv = append(argv, d.binary, "check", "--json", "--config", config)
+	stdout, stderr, err := command("", append(argv, domains...)...)
+	all := map[string]audit{}
+	for line := range strings.Lines(stdout) {
+		var a audit
+		if jsonErr := json.Unmarshal([]byte(line), &a); jsonErr != nil {
+			t.Fatalf("check: %v, %v, %s: %s", jsonErr, err, stderr, line)
+		}
+		all[a.Domain] = a
 	}
-	return a
+	if len(all) != len(domains) {
+		t.Fatalf("check: %d of %d domains, %v, %s", len(all), len(domains), err, stderr)
+	}
+	return all
 }
 
-// wrong are the findings that are not ok.
-func (a audit) wrong() (list []string) {
+// codes are those of all findings, each with its grade in front.
+func (a audit) codes() (list []string) {
 	for _, topic := range a.Topics {
 		for _, f := range topic.Findings {
-			if f.Grade != "ok" && !slices.Contains(list, f.Grade+" "+f.Code) {
+			if !slices.Contains(list, f.Grade+" "+f.Code) {
 				list = append(list, f.Grade+" "+f.Code)
 			}
 		}
@@ -42,80 +64,185 @@ func (a audit) wrong() (list []string) {
 	return list
 }
 
+// wrong are the findings that are not ok.
+func (a audit) wrong() []string {
+	return slices.DeleteFunc(a.codes(), func(code string) bool { return strings.HasPrefix(code, "ok ") })
+}
+
 // delivers reports whether the audit says that a message arrives.
-func (a audit) delivers() bool {
-	for _, topic := range a.Topics {
-		for _, f := range topic.Findings {
-			if f.Code == "delivery-ok" {
-				return true
-			}
-		}
+func (a audit) delivers() bool { return slices.Contains(a.codes(), "ok delivery-ok") }
+
+// audited is a domain with what an audit should say of it.
+type audited struct {
+	situation, domain string
+	want, ok          []string
+	status            string // of a real delivery
+}
+
+// auditedDomains are those made for check, and domains of the other tests.
+func auditedDomains() (list []audited) {
+	for _, p := range checkDomains() {
+		list = append(list, audited{p.domain(), p.domain(), p.want, p.ok, p.status})
 	}
-	return false
+	return append(list, []audited{
+		{"all there is", "healthy.signed.test", nil, nil, sent},
+		{"a policy and reports, without DNSSEC", "sts.open.test", nil, nil, sent},
+		{"certificate with another name", "mismatch.open.test", []string{"fail certificate-name", "fail delivery-fails"}, nil, deferred},
+		{"no STARTTLS", "plaintext.open.test", []string{"fail delivery-fails", "fail starttls-absent", "warn tlsrpt-absent"}, nil, deferred},
+		{
+			"MX host that the policy does not name", "unlisted.open.test",
+			[]string{"fail delivery-fails", "fail mx-uncovered", "warn pattern-unused", "warn tlsrpt-absent"},
+			nil, deferred,
+		},
+		{
+			"two labels below a wildcard", "deep.open.test",
+			[]string{"fail delivery-fails", "fail mx-uncovered", "warn pattern-unused", "warn tlsrpt-absent"},
+			nil, deferred,
+		},
+		{"mode testing", "testing.open.test", []string{"warn certificate-name", "warn mode-testing", "warn tlsrpt-absent"}, nil, sent},
+		{"nothing at all", "absent.open.test", []string{
+			"fail senders-unprotected", "fail starttls-absent", "warn record-absent", "warn tlsrpt-absent",
+		}, nil, sent},
+		{"DANE alone", "dane.signed.test", []string{"warn record-absent"}, nil, sent},
+		{"DANE on one of two hosts", "partial.signed.test", []string{"warn dane-partial", "warn record-absent", "warn tlsrpt-absent"}, nil, sent},
+		{"MX host that is an alias", "alias.signed.test", []string{"warn mx-alias", "warn record-absent", "warn tlsrpt-absent"}, nil, sent},
+		{"policy host with another name in its certificate", "wrongcert.open.test", []string{
+			"fail policy-certificate", "fail senders-unprotected", "warn tlsrpt-absent",
+		}, nil, sent},
+		{"policy host that redirects", "redirect.open.test", []string{
+			"fail policy-redirect", "fail record-without-policy", "fail senders-unprotected", "warn tlsrpt-absent",
+		}, nil, sent},
+		{"bogus TLSA record", "tampered.signed.test", []string{
+			"fail dane-lookup-failed", "fail senders-defer", "warn certificate-name", "warn certificate-untrusted",
+			"warn record-absent", "warn tlsrpt-absent",
+		}, nil, deferred},
+		// Unbound gives no reason for its SERVFAIL unless it is told to (ede: yes).
+		{"expired signatures", "expired.test", []string{"fail dns-failed"}, nil, deferred},
+		{"null MX", "null.open.test", nil, []string{"mx-null"}, nothing},
+		{"no such domain", "nowhere.open.test", []string{"fail domain-missing"}, nil, nothing},
+	}...)
 }
 
 // testCheck audits domains from outside, and holds what the audit says of a
 // delivery against what a real Postfix does.
 func testCheck(t *testing.T, w *world) {
-	const nothing = "" // no message is sent: there is nobody to send it to
-	for _, test := range []struct {
-		situation, domain string
-		want              []string
-		status            string // of a real delivery
-	}{
-		{"all there is", "healthy.signed.test", nil, "sent"},
-		{"a policy and reports, without DNSSEC", "sts.open.test", nil, "sent"},
-		{"certificate with another name", "mismatch.open.test", []string{"fail certificate-name", "fail delivery-fails"}, "deferred"},
-		{"no STARTTLS", "plaintext.open.test", []string{"fail delivery-fails", "fail starttls-absent", "warn tlsrpt-absent"}, "deferred"},
-		{
-			"MX host that the policy does not name", "unlisted.open.test",
-			[]string{"fail delivery-fails", "fail mx-uncovered", "warn pattern-unused", "warn tlsrpt-absent"},
-			"deferred",
-		},
-		{
-			"two labels below a wildcard", "deep.open.test",
-			[]string{"fail delivery-fails", "fail mx-uncovered", "warn pattern-unused", "warn tlsrpt-absent"},
-			"deferred",
-		},
-		{"mode testing", "testing.open.test", []string{"warn certificate-name", "warn mode-testing", "warn tlsrpt-absent"}, "sent"},
-		{"nothing at all", "absent.open.test", []string{
-			"fail senders-unprotected", "fail starttls-absent", "warn record-absent", "warn tlsrpt-absent",
-		}, "sent"},
-		{"DANE alone", "dane.signed.test", []string{"warn record-absent"}, "sent"},
-		{"DANE on one of two hosts", "partial.signed.test", []string{"warn dane-partial", "warn record-absent", "warn tlsrpt-absent"}, "sent"},
-		{"MX host that is an alias", "alias.signed.test", []string{"warn mx-alias", "warn record-absent", "warn tlsrpt-absent"}, "sent"},
-		{"policy host with another name in its certificate", "wrongcert.open.test", []string{
-			"fail policy-certificate", "fail senders-unprotected", "warn tlsrpt-absent",
-		}, "sent"},
-		{"policy host that redirects", "redirect.open.test", []string{
-			"fail policy-redirect", "fail record-without-policy", "fail senders-unprotected", "warn tlsrpt-absent",
-		}, "sent"},
-		{"bogus TLSA record", "tampered.signed.test", []string{
-			"fail dane-lookup-failed", "fail senders-defer", "warn certificate-name", "warn certificate-untrusted",
-			"warn record-absent", "warn tlsrpt-absent",
-		}, "deferred"},
-		// Unbound gives no reason for its SERVFAIL unless it is told to (ede: yes).
-		{"expired signatures", "expired.test", []string{"fail dns-failed"}, "deferred"},
-		{"null MX", "null.open.test", nil, nothing},
-		{"no such domain", "nowhere.open.test", []string{"fail domain-missing"}, nothing},
-	} {
+	w.checked.start(t, w.bookworm)
+	silent, err := net.ListenPacket("udp", silentAddr+":53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	tests := auditedDomains()
+	var domains, recipients []string
+	for _, test := range tests {
+		domains = append(domains, test.domain)
+		if test.status != nothing {
+			recipients = append(recipients, "a@"+test.domain)
+		}
+	}
+	audits := w.daemon.audits(t, daemonDir+"/tlspolicyd.toml", domains)
+	outcomes := w.postfix310.sendAll(t, recipients)
+
+	seen := newCodesSeen(t)
+	for _, test := range tests {
+		got := audits[test.domain]
+		seen.add(got)
 		t.Run(test.situation, func(t *testing.T) {
-			got := w.daemon.audit(t, test.domain)
 			wantEqual(t, "findings of "+test.domain, got.wrong(), test.want)
-			if test.status == nothing {
-				return
+			for _, code := range test.ok {
+				if !slices.Contains(got.codes(), "ok "+code) {
+					t.Errorf("no %s in %q", code, got.codes())
+				}
 			}
-			o := w.postfix310.send(t, "a@"+test.domain)
-			if o.status != test.status || got.delivers() != (o.status == "sent") {
+			o, ok := outcomes["a@"+test.domain]
+			if ok && (o.status != test.status || got.delivers() != (o.status == sent)) {
 				t.Errorf("status=%s (%s), want %s; the audit says delivered: %t", o.status, o.text, test.status, got.delivers())
 			}
 		})
 	}
+	testCheckHost(t, w, seen)
+	t.Run("old TLS and Postfix of Debian 12", func(t *testing.T) {
+		for to, o := range w.postfix37.sendAll(t, []string{"a@old." + checkSigned, "a@old." + checkOpen}) {
+			if o.status != deferred {
+				t.Errorf("%s: status=%s (%s)", to, o.status, o.text)
+			}
+		}
+	})
 	t.Run("text of a healthy domain", func(t *testing.T) {
-		stdout, stderr, err := command("", w.daemon.binary, "check", "--config", daemonDir+"/tlspolicyd.toml", "healthy.signed.test")
-		if err != nil || stderr != "" || !strings.HasPrefix(stdout, "== healthy.signed.test: all well\n") {
+		stdout, stderr, err := command("", w.daemon.binary, "check", "--config", daemonDir+"/tlspolicyd.toml", healthyDomain)
+		if err != nil || stderr != "" || !strings.HasPrefix(stdout, "== "+healthyDomain+": all well\n") {
 			t.Errorf("%v, %s\n%s", err, stderr, stdout)
 		}
 		t.Log("\n" + stdout)
 	})
+	t.Run("each code", seen.complete)
+}
+
+// testCheckHost has one look at a domain on hosts that lack something.
+func testCheckHost(t *testing.T, w *world, seen *codesSeen) {
+	if err := addAddress("lo:far", farResolver); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		situation, domain, config string
+		env                       []string
+		want                      []string
+	}{
+		{
+			"no resolver", healthyDomain, w.configured(t, "no-resolver", resolverAddr, noResolver), nil,
+			[]string{"unknown dns-down"},
+		},
+		{
+			"a resolver that is cut off", healthyDomain, w.resolver(t, isolated, "  local-zone: \".\" always_nxdomain\n"), nil,
+			[]string{"unknown dns-isolated"},
+		},
+		{
+			"a resolver that gives its reasons", "expired.test", w.resolver(t, edeResolver, "  ede: yes\n"), nil,
+			[]string{"fail dnssec-bogus"},
+		},
+		{
+			"a resolver on another host", healthyDomain, w.resolver(t, farResolver, "  access-control: 10.0.0.0/8 allow\n"), nil,
+			[]string{"unknown dane-not-judged"},
+		},
+		{
+			"a proxy that is not there", healthyDomain, w.configured(t, "proxy", "[fetch]\n", "[fetch]\nproxy = \"http://127.0.0.97:3128\"\n"), nil,
+			[]string{"unknown proxy-failed"},
+		},
+		{
+			"no certificate authorities", healthyDomain, w.configured(t, "no-ca", "ca_file = ", "# "),
+			[]string{"SSL_CERT_FILE=/nowhere", "SSL_CERT_DIR=/nowhere"},
+			[]string{"unknown trust-store-empty"},
+		},
+		{"nothing amiss", healthyDomain, daemonDir + "/tlspolicyd.toml", nil, nil},
+	} {
+		got := w.daemon.audits(t, test.config, []string{test.domain}, test.env...)[test.domain]
+		seen.add(got)
+		t.Run(test.situation, func(t *testing.T) {
+			wantEqual(t, "findings", got.wrong(), test.want)
+		})
+	}
+}
+
+// sendAll hands a message over for each recipient, and waits for the first try
+// of every one of them.
+func (s *sender) sendAll(t *testing.T, recipients []string) map[string]outcome {
+	t.Helper()
+	offset := s.logSize()
+	queueIDs := map[string]string{}
+	for _, to := range recipients {
+		id, err := submit(s.address, to, to)
+		if err != nil {
+			t.Fatalf("hand over a message to %s: %v", to, err)
+		}
+		queueIDs[to] = id
+	}
+	all := map[string]outcome{}
+	for _, to := range recipients {
+		match, err := s.waitForLog(offset, regexp.QuoteMeta(queueIDs[to])+`: to=<[^>]*>, .*status=(\w+) \((.*)\)`)
+		if err != nil {
+			t.Fatalf("a message to %s: %v", to, err)
+		}
+		all[to] = outcome{status: match[1], text: match[2]}
+	}
+	return all
 }

@@ -75,7 +75,7 @@ func testWildcardDepth(t *testing.T, w *world) {
 func testMailWithTLSRPT(t *testing.T, w *world) {
 	s := w.postfix310
 	t.Run("policy kept", func(t *testing.T) {
-		w.reports.drain()
+		w.reports.drain(t)
 		o := s.send(t, "a@wildcard.open.test")
 		wantDelivered(t, o, "mx.wildcard.open.test", "good", "Verified")
 		wantNoWarning(t, o)
@@ -94,7 +94,7 @@ func testMailWithTLSRPT(t *testing.T, w *world) {
 		wantEqual(t, "MX host patterns", p.MXHosts, []string{"*.wildcard.open.test", "mx2.wildcard.open.test"})
 	})
 	t.Run("policy broken", func(t *testing.T) {
-		w.reports.drain()
+		w.reports.drain(t)
 		o := s.send(t, "a@mismatch.open.test")
 		wantDeferred(t, o, "4.7.5", "Server certificate not verified")
 		p := w.reports.next(t, "mismatch.open.test").Policies[0]
@@ -103,7 +103,7 @@ func testMailWithTLSRPT(t *testing.T, w *world) {
 		}
 	})
 	t.Run("policy with fields that look like attributes", func(t *testing.T) {
-		w.reports.drain()
+		w.reports.drain(t)
 		o := s.send(t, "a@hostile.open.test")
 		wantDelivered(t, o, "mx.hostile.open.test", "good", "Verified")
 		wantNoWarning(t, o)
@@ -119,7 +119,7 @@ func testMailWithTLSRPT(t *testing.T, w *world) {
 		}
 	})
 	t.Run("DANE", func(t *testing.T) {
-		w.reports.drain()
+		w.reports.drain(t)
 		o := s.send(t, "a@dane.signed.test")
 		wantDelivered(t, o, "mx.dane.signed.test", "dane", "Verified")
 		wantNoWarning(t, o)

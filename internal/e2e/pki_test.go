@@ -31,6 +31,8 @@ type keyPair struct {
 
 func newAuthority() (*authority, error) {
 	template := &x509.Certificate{
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
 		Subject:               pkix.Name{CommonName: "e2e authority"},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -46,7 +48,15 @@ func newAuthority() (*authority, error) {
 // certificate issues a certificate for host names; a nil authority signs with
 // the certificate's own key, which is enough for DANE-EE (RFC 7672 §3.1.1).
 func (a *authority) certificate(names ...string) (keyPair, error) {
+	now := time.Now()
+	return a.certificateFor(now.Add(-time.Hour), now.Add(24*time.Hour), names...)
+}
+
+// certificateFor is the same with a life of its own.
+func (a *authority) certificateFor(begin, end time.Time, names ...string) (keyPair, error) {
 	template := &x509.Certificate{
+		NotBefore:   begin,
+		NotAfter:    end,
 		DNSNames:    names,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
@@ -75,8 +85,6 @@ func issue(template *x509.Certificate, signer *authority) (*ecdsa.PrivateKey, *x
 		return nil, nil, err
 	}
 	template.SerialNumber = serial
-	template.NotBefore = time.Now().Add(-time.Hour)
-	template.NotAfter = time.Now().Add(24 * time.Hour)
 	parent, signingKey := template, key
 	if signer != nil {
 		parent, signingKey = signer.cert, signer.key

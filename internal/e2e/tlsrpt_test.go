@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // reportSocket stands where a TLSRPT daemon would: Postfix's TLSRPT library
@@ -53,14 +55,26 @@ func listenReports(path string) (*reportSocket, error) {
 	return &reportSocket{conn: conn}, os.Chmod(path, 0o666)
 }
 
-// drain forgets reports of earlier sessions.
-func (r *reportSocket) drain() {
+// drain forgets reports of earlier sessions. The kernel keeps a few only, and
+// while they lie there Postfix cannot send another. A read with a deadline that
+// is over would return without a look, so the descriptor itself is read.
+func (r *reportSocket) drain(t *testing.T) {
+	t.Helper()
+	_ = r.conn.SetReadDeadline(time.Time{})
+	raw, err := r.conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
 	buf := make([]byte, 1<<17)
-	for {
-		_ = r.conn.SetReadDeadline(time.Now())
-		if _, err := r.conn.Read(buf); err != nil {
-			return
+	var last error
+	err = raw.Read(func(fd uintptr) (done bool) {
+		for last == nil {
+			_, last = unix.Read(int(fd), buf)
 		}
+		return true
+	})
+	if err != nil || !errors.Is(last, unix.EAGAIN) {
+		t.Fatalf("drain the TLSRPT socket: %v, %v", err, last)
 	}
 }
 

@@ -19,6 +19,7 @@ type world struct {
 	names      *nameServers
 	web        *policyHosts
 	receiver   *postfix
+	checked    *checkWorld // domains for check
 	daemon     *daemon
 	postfix37  *sender // Postfix of Debian 12, map "postfix"
 	postfix310 *sender // Postfix of Debian 13, map "postfix-tlsrpt"
@@ -109,10 +110,13 @@ func (w *world) startInternet() (err error) {
 	mismatch, err2 := w.ca.certificate("unrelated.invalid")
 	dane, err3 := selfSigned()
 	rolled, err4 := selfSigned()
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	var err5 error
+	w.checked, err5 = newCheckWorld(w.ca)
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
-	if w.names, err = startNameServers(w.bookworm, zones(good, dane, rolled)); err != nil {
+	all := append(zones(good, dane, rolled), w.checked.zones()...)
+	if w.names, err = startNameServers(w.bookworm, all); err != nil {
 		return err
 	}
 	if w.web, err = newPolicyHosts(w.bookworm, w.ca, policies()); err != nil {
