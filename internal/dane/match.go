@@ -26,7 +26,8 @@ type Match struct {
 //
 // With usage 3 neither names nor validity matter (7672 §3.1.1). With usage 2
 // the chain has to lead to the anchor, be valid now and carry one of the names
-// (7672 §3.1.2). The first 16 records and 10 certificates are looked at: with
+// (7672 §3.1.2). Of digests of one kind of object only the strongest that is
+// published counts (7671 §9). The first 16 records and 10 certificates are looked at: with
 // more, a hostile domain could keep this busy for long.
 func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now time.Time) Match {
 	if len(chain) == 0 {
@@ -35,12 +36,16 @@ func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now t
 	records = records[:min(len(records), 16)]
 	chain = chain[:min(len(chain), 10)]
 	usable := 0
-	reason := ""
+	reason, weaker := "", false
 	for _, r := range records {
 		if r.Unusable != "" {
 			continue
 		}
 		usable++
+		if r.outdone(records) {
+			weaker = true
+			continue
+		}
 		if r.Usage == 3 {
 			if r.covers(chain[0]) {
 				return Match{OK: true, Record: r}
@@ -58,6 +63,8 @@ func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now t
 	switch {
 	case usable == 0:
 		reason = "no TLSA record is usable"
+	case reason == "" && weaker:
+		reason = "no certificate of the chain matches the TLSA records that count: where there is a SHA2-512 digest, SHA2-256 beside it does not (RFC 7671 section 9)"
 	case reason == "":
 		reason = fmt.Sprintf("no certificate of the chain matches any of %d TLSA records", usable)
 		if usable == 1 {
@@ -65,6 +72,19 @@ func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now t
 		}
 	}
 	return Match{Reason: reason}
+}
+
+// outdone reports whether a stronger digest of the same kind of object is
+// published, so that clients do not look at this one (7671 §9); Postfix, by way
+// of OpenSSL, is one of them. Full data is never outdone.
+func (t TLSA) outdone(records []TLSA) bool {
+	for _, other := range records {
+		if other.Unusable == "" && other.Usage == t.Usage && other.Selector == t.Selector &&
+			t.MatchingType == 1 && other.MatchingType == 2 {
+			return true
+		}
+	}
+	return false
 }
 
 // covers reports whether the record is about this certificate (6698 §2.1).

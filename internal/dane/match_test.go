@@ -90,6 +90,8 @@ func TestMatchChain(t *testing.T) {
 	}
 	unusable := record(3, 1, 1, leaf.cert)
 	unusable.Unusable = "whatever"
+	broken512 := record(3, 1, 2, stranger.cert)
+	broken512.Unusable = "whatever"
 	one := func(r dane.TLSA) []dane.TLSA { return []dane.TLSA{r} }
 	whole := chain(leaf, middle, root)
 	for _, test := range []struct {
@@ -108,6 +110,12 @@ func TestMatchChain(t *testing.T) {
 		{"usage 3: no name and no date count (§3.1.1)", one(record(3, 1, 1, ended.cert)), chain(ended), "", 0},
 		{"usage 3 is about the server's own certificate", one(record(3, 1, 1, middle.cert)), whole, "matches the TLSA record", 0},
 		{"one of two records, as in a key change (7671 §8.1)", []dane.TLSA{record(3, 1, 1, stranger.cert), record(3, 1, 1, leaf.cert)}, whole, "", 0},
+		{"a SHA2-256 digest beside a SHA2-512 digest that is wrong (7671 §9)", []dane.TLSA{record(3, 1, 1, leaf.cert), record(3, 1, 2, stranger.cert)}, whole, "SHA2-256 beside it does not", 0},
+		{"the SHA2-512 digest decides", []dane.TLSA{record(3, 1, 1, stranger.cert), record(3, 1, 2, leaf.cert)}, whole, "", 0},
+		{"another selector is another kind of object", []dane.TLSA{record(3, 1, 1, leaf.cert), record(3, 0, 2, stranger.cert)}, whole, "", 0},
+		{"another usage as well", []dane.TLSA{record(3, 1, 1, leaf.cert), record(2, 1, 2, stranger.cert)}, whole, "", 0},
+		{"full data stands beside a digest", []dane.TLSA{record(3, 1, 0, leaf.cert), record(3, 1, 2, stranger.cert)}, whole, "", 0},
+		{"a SHA2-512 digest that is not usable outdoes none", []dane.TLSA{record(3, 1, 1, leaf.cert), broken512}, whole, "", 0},
 		{"another key", []dane.TLSA{record(3, 1, 1, stranger.cert), record(3, 1, 1, root.cert)}, whole, "any of 2 TLSA records", 0},
 		{"not usable", one(unusable), whole, "no TLSA record is usable", 0},
 		{"nothing presented", one(record(3, 1, 1, leaf.cert)), nil, "no certificate was presented", 0},
