@@ -24,6 +24,9 @@ func judgeAlignment(f *Facts) (found []finding.Finding) {
 	}
 	used := map[string]bool{}
 	for _, h := range f.Explanation.DANE.Hosts {
+		if isAddress(h.Name) {
+			continue // said of the domain; an mx line cannot name it
+		}
 		pattern := f.covering(h.Name)
 		if pattern != "" {
 			found = append(found, finding.Finding{

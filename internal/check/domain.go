@@ -3,6 +3,7 @@ package check
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"tlspolicyd/internal/dane"
@@ -16,6 +17,8 @@ const (
 	CodeMXFound = "mx-found"
 	// CodeMXNull: a null MX, the domain takes no mail (RFC 7505).
 	CodeMXNull = "mx-null"
+	// CodeMXNullToo: a null MX beside other MX records.
+	CodeMXNullToo = "mx-null-too"
 	// CodeMXImplicit: no MX record, so the domain itself is the mail host (RFC 5321 §5.1).
 	CodeMXImplicit = "mx-implicit"
 	// CodeDomainMissing: NXDOMAIN.
@@ -75,6 +78,12 @@ func judgeDomain(f *Facts) []finding.Finding {
 			Evidence: list(hostNames(d.Hosts)),
 		})
 	}
+	if d.NullToo {
+		found = append(found, finding.Finding{
+			Code: CodeMXNullToo, Grade: finding.Fail, Text: "A null MX stands beside other MX records, which must not be (RFC 7505 section 3): some senders, Postfix among them, bounce all mail to the domain.",
+			Advice: "Remove the null MX, the record that names the root (MX 0 .).",
+		})
+	}
 	for _, h := range d.Hosts {
 		found = append(found, f.judgeHostName(h)...)
 	}
@@ -95,10 +104,19 @@ func (f *Facts) judgeHostName(h dane.Host) (found []finding.Finding) {
 			Evidence: "CNAME " + printable(to), Advice: "Name the host itself in the MX record; some senders refuse aliases, and certificates and TLSA records get harder to place.",
 		})
 	}
+	grade := finding.Warn
+	if !f.anyAddress() {
+		grade = finding.Fail // and there is no other host
+	}
 	switch {
+	case isAddress(h.Name):
+		found = append(found, finding.Finding{
+			Code: CodeMXNoAddress, Grade: grade, Subject: h.Name, Text: "The MX record names an address, but it must name a host (RFC 5321 section 5.1).",
+			Advice: "Name the host that has this address.",
+		})
 	case h.Verdict == dane.NoAddress:
 		found = append(found, finding.Finding{
-			Code: CodeMXNoAddress, Grade: finding.Warn, Subject: h.Name, Text: "The mail host has no address.",
+			Code: CodeMXNoAddress, Grade: grade, Subject: h.Name, Text: "The mail host has no address.",
 			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
 		})
 	case h.Verdict == dane.Failed && len(h.Addresses) == 0:
@@ -107,6 +125,23 @@ func (f *Facts) judgeHostName(h dane.Host) (found []finding.Finding) {
 		found = append(found, failed)
 	}
 	return found
+}
+
+// anyAddress reports whether a mail host has an address, as far as is known.
+func (f *Facts) anyAddress() bool {
+	for _, h := range f.Explanation.DANE.Hosts {
+		if len(h.Addresses) > 0 || h.Verdict == dane.Failed {
+			return true
+		}
+	}
+	return false
+}
+
+// isAddress reports whether what an MX record names is an address, as some write
+// it by mistake.
+func isAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
 }
 
 // dnsFailure tells of a failed lookup, and what it leads to, on a host whose DNS

@@ -161,6 +161,9 @@ func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
 // refusal says why a sender would not deliver to an address, or "" when it
 // would. known is false where this host could not see that.
 func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
+	if f.Explanation.DANE.NullToo {
+		return "there is a null MX beside it", true
+	}
 	p := a.Probe
 	level := f.Explanation.Decision.Level
 	switch {

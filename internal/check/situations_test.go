@@ -90,6 +90,14 @@ func situations() []situation {
 		// The domain.
 		{name: "a domain that does not exist", domain: "goood.test", arrange: func(*scene) {}, want: []string{"fail domain-missing"}},
 		{name: "null MX", arrange: func(s *scene) { s.Replace(domain, "MX", "0 .") }, ok: []string{"mx-null"}},
+		{name: "a null MX beside others", arrange: func(s *scene) { s.Zone("good.test. MX 0 .") }, want: []string{"fail delivery-fails", "fail mx-null-too"}},
+		{name: "no MX host has an address", arrange: func(s *scene) {
+			s.Replace(domain, "MX", "10 gone.good.test.")
+			s.web.SetPolicy(policyDoc + "mx: gone.good.test\n")
+		}, want: []string{
+			"fail mx-no-address", "warn pattern-unused",
+		}},
+		{name: "an address in an MX record", arrange: func(s *scene) { s.Zone("good.test. MX 30 192.0.2.1.") }, want: []string{"warn mx-no-address"}},
 		{name: "the domain itself is the host", arrange: func(s *scene) {
 			s.Replace(domain, "MX")
 			s.SMTPHost(domain, lab.SMTP{})
@@ -284,6 +292,9 @@ func situations() []situation {
 			s.Replace("_25._tcp.mx1.good.test", "TLSA", "1 1 1 00")
 		}, want: []string{"fail dane-unusable"}},
 		{name: "one record of two is not usable", arrange: func(s *scene) { s.Zone("_25._tcp.mx1.good.test. TLSA 1 1 1 00") }, want: []string{"warn tlsa-unusable"}},
+		{name: "a stronger digest that is wrong", arrange: func(s *scene) {
+			s.Zone("_25._tcp.mx1.good.test. TLSA 3 1 2 " + strings.Repeat("ab", 64))
+		}, want: []string{"fail dane-mismatch", "warn delivery-fails"}},
 		{name: "one host of two has records", arrange: func(s *scene) { s.Replace("_25._tcp.mx2.good.test", "TLSA") }, want: []string{"warn dane-partial"}},
 		{name: "the MX answer is not signed", arrange: func(s *scene) { s.Insecure(domain); s.Secure("mx1.good.test", "mx2.good.test") }, want: []string{"warn dane-insecure-mx"}},
 		{name: "the zone is not signed", arrange: func(s *scene) { s.Insecure(domain) }, want: []string{"warn dane-unsigned"}},

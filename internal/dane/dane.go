@@ -36,6 +36,7 @@ type Result struct {
 	Omitted int
 
 	NullMX   bool // RFC 7505: the domain takes no mail
+	NullToo  bool // a null MX beside other MX records, which must not be (7505 §3); Postfix bounces then
 	NoDomain bool // NXDOMAIN for the MX question
 
 	MXSecure  bool  // the MX answer was authentic (true for Literal: there is none to forge)

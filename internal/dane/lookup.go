@@ -70,8 +70,12 @@ func fromMX(domain string, a dnsclient.Answer) Result {
 	best := map[string]uint16{}
 	for _, rr := range a.Records {
 		mx, ok := rr.(*dns.MX)
-		if !ok || mx.Mx == "." {
-			continue // beside other records it is no null MX (7505 §3), nor a host
+		switch {
+		case !ok:
+			continue
+		case mx.Mx == ".":
+			res.NullToo = true // beside other records it is no null MX (7505 §3), nor a host
+			continue
 		}
 		name := strings.TrimSuffix(dns.CanonicalName(mx.Mx), ".")
 		if p, known := best[name]; !known || mx.Preference < p {
@@ -79,7 +83,7 @@ func fromMX(domain string, a dnsclient.Answer) Result {
 		}
 	}
 	if len(best) == 0 {
-		res.NullMX = true // 7505 §3
+		res.NullMX, res.NullToo = true, false // 7505 §3
 		return res
 	}
 	for name, preference := range best {

@@ -21,6 +21,7 @@ func outcomeOf(r Result) string {
 		holds bool
 	}{
 		{" +nullmx", r.NullMX},
+		{" +nulltoo", r.NullToo},
 		{" +nodomain", r.NoDomain},
 		{" +mxunknown", r.MXUnknown},
 		{" +mxinsecure", !r.MXSecure && !r.MXUnknown},
@@ -78,7 +79,7 @@ var scenarios = []scenario{
 		name: "a root MX among others is none (7505 §3)",
 		zone: `example.test. MX 0 .
 			example.test. MX 10 mx1.test.` + hosts + `_25._tcp.mx1.test. TLSA 3 1 1 DIGEST`,
-		want: "full +tlsa\nmx1.test: usable TLSA\n",
+		want: "full +nulltoo +tlsa\nmx1.test: usable TLSA\n",
 	},
 	{
 		name: "no MX: the domain itself is the host (5321 §5.1)",
