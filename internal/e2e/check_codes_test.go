@@ -5,6 +5,7 @@ package e2e
 import (
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,8 +17,9 @@ func notProvoked() map[string]string { return map[string]string{} }
 
 // codesSeen are the codes of all audits of a run.
 type codesSeen struct {
-	all    []string       // documented codes
-	count  map[string]int // audits that had a code
+	all    []string          // documented codes
+	grades map[string]string // the same, with the grades that they may have
+	count  map[string]int    // audits that had a code
 	audits int
 }
 
@@ -29,9 +31,9 @@ func newCodesSeen(t *testing.T) *codesSeen {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &codesSeen{count: map[string]int{}}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9-]+)` \\| (?:ok|warn|fail|unknown)[a-z, ]* \\|").FindAllStringSubmatch(string(text), -1) {
-		s.all = append(s.all, m[1])
+	s := &codesSeen{count: map[string]int{}, grades: map[string]string{}}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z0-9-]+)` \\| ((?:ok|warn|fail|unknown)[a-z, ]*) \\|").FindAllStringSubmatch(string(text), -1) {
+		s.all, s.grades[m[1]] = append(s.all, m[1]), m[2]
 	}
 	if len(s.all) < 60 {
 		t.Fatalf("docs/check.md has only %d codes", len(s.all))
@@ -39,11 +41,15 @@ func newCodesSeen(t *testing.T) *codesSeen {
 	return s
 }
 
-func (s *codesSeen) add(a audit) {
+func (s *codesSeen) add(t *testing.T, a audit) {
+	t.Helper()
 	had := map[string]bool{}
-	for _, code := range a.codes() {
-		_, code, _ = strings.Cut(code, " ")
+	for _, both := range a.codes() {
+		grade, code, _ := strings.Cut(both, " ")
 		had[code] = true
+		if !slices.Contains(strings.Split(s.grades[code], ", "), grade) {
+			t.Errorf("%s: %s is %s, but docs/check.md says %q", a.Domain, code, grade, s.grades[code])
+		}
 	}
 	for code := range had {
 		s.count[code]++

@@ -23,6 +23,9 @@ func mailServers() []mailServer {
 		{name: "early", cert: certEarly},
 		{name: "ending", cert: certEnding},
 		{name: "misnamed", cert: certMisnamed},
+		{name: "chain", chain: true},
+		{name: "misnamed-chain", cert: certMisnamed, chain: true},
+		{name: "ended-chain", cert: certExpired, chain: true},
 		{name: "self", cert: certSelf},
 		{name: "blocking", options: []string{"smtpd_client_restrictions = reject"}},
 		{name: "tarpit", options: []string{"smtpd_client_restrictions = sleep 60, permit"}},
@@ -47,6 +50,7 @@ func manyHosts() string {
 const (
 	sent     = "sent"
 	deferred = "deferred"
+	bounced  = "bounced"
 	nothing  = "" // no message is sent: nobody is there, or it would take too long
 )
 
@@ -76,7 +80,7 @@ func checkDomains() []checkDomain {
 		{name: "ipv6", dns: "good A GOOD\ngood AAAA 2a00:1::1", want: []string{"unknown family-dark"}, status: sent},
 
 		// The domain.
-		{name: "implicit", dns: "@ A GOOD\n_25._tcp TLSA-RIGHT\ngood\n_25._tcp.good", policy: strings.ReplaceAll(file("enforce", "2592000"), "*.", ""), want: []string{"warn mx-implicit"}, status: sent},
+		{name: "implicit", dns: "@ A GOOD\n_25._tcp TLSA-OF good 3 1 1\ngood\n_25._tcp.good", policy: strings.ReplaceAll(file("enforce", "2592000"), "*.", ""), want: []string{"warn mx-implicit"}, status: sent},
 		{name: "hostless", dns: "@ TXT \"no mail\"", want: []string{"fail mail-host-missing"}},
 		{name: "gone", dns: "@ MX 10 good.gone\n@ MX 20 absent.gone", want: []string{"warn mx-no-address"}, status: sent},
 		{name: "unknowable", dns: "@ MX 10 good.unknowable\n@ MX 20 bad.unknowable\nbad CNAME mx.expired.test.", want: []string{"fail mx-lookup-failed"}, status: sent},
@@ -117,7 +121,7 @@ func checkDomains() []checkDomain {
 		{name: "unreachable", hosts: "closed good", open: true, want: []string{"warn delivery-fails", "warn smtp-unreachable"}, status: sent},
 		{name: "blocking", hosts: "blocking", want: []string{"unknown dane-not-seen", "unknown delivery-unknown", "unknown smtp-sent-away"}, status: deferred},
 		{name: "imap", hosts: "imap", open: true, want: []string{"fail delivery-fails", "fail smtp-broken"}, status: deferred},
-		{name: "plain", hosts: "plain", dns: "_25._tcp.plain TLSA-RIGHT", want: []string{"fail delivery-fails", "fail starttls-absent", "unknown dane-not-seen"}, status: deferred},
+		{name: "plain", hosts: "plain", dns: "_25._tcp.plain TLSA-OF good 3 1 1", want: []string{"fail delivery-fails", "fail starttls-absent", "unknown dane-not-seen"}, status: deferred},
 		{name: "keyless", hosts: "keyless", open: true, want: []string{"fail delivery-fails", "fail starttls-refused"}, status: deferred},
 		{name: "anonymous", hosts: "anonymous", open: true, want: []string{"fail delivery-fails", "fail tls-failed"}, status: deferred},
 		// Postfix takes old TLS where it need not know whom it speaks with.
@@ -137,8 +141,32 @@ func checkDomains() []checkDomain {
 		// DANE.
 		{name: "newkey", dns: "_25._tcp.good TLSA " + tlsaSigned, want: []string{"fail dane-mismatch", "fail delivery-fails"}, status: deferred},
 		{name: "pkix", dns: "_25._tcp.good TLSA " + tlsaPKIX, want: []string{"fail dane-unusable"}, status: sent},
-		{name: "pkixtoo", dns: "_25._tcp.good TLSA " + tlsaPKIX + "\n_25._tcp.good TLSA-RIGHT", want: []string{"warn tlsa-unusable"}, status: sent},
-		{name: "unsigned", open: true, dns: "_25._tcp.good TLSA-RIGHT", want: []string{"warn dane-unsigned"}, status: sent},
+		{name: "pkixtoo", dns: "_25._tcp.good TLSA " + tlsaPKIX + "\n_25._tcp.good TLSA-OF good 3 1 1", want: []string{"warn tlsa-unusable"}, status: sent},
+		// TLSA records of every kind; usage 2 minds name and dates (RFC 7672 §3.1.2).
+		{name: "tlsa300", dns: "_25._tcp.good TLSA-OF good 3 0 0", status: sent},
+		{name: "tlsa301", dns: "_25._tcp.good TLSA-OF good 3 0 1", status: sent},
+		{name: "tlsa302", dns: "_25._tcp.good TLSA-OF good 3 0 2", status: sent},
+		{name: "tlsa310", dns: "_25._tcp.good TLSA-OF good 3 1 0", status: sent},
+		{name: "tlsa312", dns: "_25._tcp.good TLSA-OF good 3 1 2", status: sent},
+		{name: "tlsa200", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 2 0 0", status: sent},
+		{name: "tlsa201", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 2 0 1", status: sent},
+		{name: "tlsa210", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 2 1 0", status: sent},
+		{name: "tlsa211", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 2 1 1", status: sent},
+		{name: "tlsa212", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 2 1 2", status: sent},
+		{name: "tlsa200-alone", dns: "_25._tcp.good TLSA-OF ca 2 0 0", status: sent},
+		{name: "tlsa210-alone", dns: "_25._tcp.good TLSA-OF ca 2 1 0", status: sent},
+		{name: "tlsa211-alone", dns: "_25._tcp.good TLSA-OF ca 2 1 1", want: []string{"fail dane-mismatch", "fail delivery-fails"}, status: deferred},
+		{name: "tlsa211-name", hosts: "misnamed-chain", dns: "_25._tcp.misnamed-chain TLSA-OF ca 2 1 1", want: []string{"fail certificate-name", "fail dane-mismatch", "fail delivery-fails"}, status: deferred},
+		{name: "tlsa211-ended", hosts: "ended-chain", dns: "_25._tcp.ended-chain TLSA-OF ca 2 1 1", want: []string{"fail certificate-expired", "fail dane-mismatch", "fail delivery-fails"}, status: deferred},
+		{name: "tlsa211-leaf", dns: "_25._tcp.good TLSA-OF good 2 1 1", want: []string{"fail dane-mismatch", "fail delivery-fails"}, status: deferred},
+		{name: "tlsa311-ca", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 3 1 1", want: []string{"fail dane-mismatch", "fail delivery-fails"}, status: deferred},
+		{name: "tlsa311-also", dns: "_25._tcp.good TLSA " + tlsaSigned + "\n_25._tcp.good TLSA-OF good 3 1 1", status: sent},
+		{name: "tlsa512-wrong", dns: "_25._tcp.good TLSA 3 1 2 " + strings.Repeat("ab", 64) + "\n_25._tcp.good TLSA-OF good 3 1 1", want: []string{"fail dane-mismatch", "fail delivery-fails"}, status: deferred},
+		{name: "numeric", dns: "@ MX 10 127.0.4.1.", want: []string{"fail mx-no-address", "warn pattern-unused"}, status: deferred},
+		{name: "nulltoo", dns: "@ MX 0 .\n@ MX 10 good.nulltoo", want: []string{"fail delivery-fails", "fail mx-null-too"}, status: bounced},
+		{name: "halfdown", dns: "good A CLOSED\ngood A GOOD\nmta-sts A 127.0.3.254\nmta-sts A WEB", want: []string{"warn smtp-unreachable"}, status: sent},
+		{name: "loop", dns: "@ MX 10 a.loop\na CNAME b.loop\nb CNAME a.loop", want: []string{"fail mx-lookup-failed", "fail senders-defer"}, status: deferred},
+		{name: "unsigned", open: true, dns: "_25._tcp.good TLSA-OF good 3 1 1", want: []string{"warn dane-unsigned"}, status: sent},
 		{name: "insecuremx", open: true, dns: "@ MX 10 good.healthy.audit.test.", policy: "version: STSv1\nmode: enforce\nmx: good.healthy.audit.test\nmax_age: 2592000\n", want: []string{"warn dane-insecure-mx"}, status: sent},
 
 		// Mode and max_age.

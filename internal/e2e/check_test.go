@@ -141,12 +141,12 @@ func testCheck(t *testing.T, w *world) {
 		}
 	}
 	audits := w.daemon.audits(t, daemonDir+"/tlspolicyd.toml", domains)
-	outcomes := w.postfix310.sendAll(t, recipients)
+	outcomes, older := w.postfix310.sendAll(t, recipients), w.postfix37.sendAll(t, recipients)
 
 	seen := newCodesSeen(t)
 	for _, test := range tests {
 		got := audits[test.domain]
-		seen.add(got)
+		seen.add(t, got)
 		t.Run(test.situation, func(t *testing.T) {
 			wantEqual(t, "findings of "+test.domain, got.wrong(), test.want)
 			for _, code := range test.ok {
@@ -158,16 +158,12 @@ func testCheck(t *testing.T, w *world) {
 			if ok && (o.status != test.status || got.delivers() != (o.status == sent)) {
 				t.Errorf("status=%s (%s), want %s; the audit says delivered: %t", o.status, o.text, test.status, got.delivers())
 			}
+			if o := older["a@"+test.domain]; ok && o.status != test.status && !byNameOfHost(test.domain) {
+				t.Errorf("Postfix of Debian 12: status=%s (%s), want %s", o.status, o.text, test.status)
+			}
 		})
 	}
 	testCheckHost(t, w, seen)
-	t.Run("old TLS and Postfix of Debian 12", func(t *testing.T) {
-		for to, o := range w.postfix37.sendAll(t, []string{"a@old." + checkSigned, "a@old." + checkOpen}) {
-			if o.status != deferred {
-				t.Errorf("%s: status=%s (%s)", to, o.status, o.text)
-			}
-		}
-	})
 	t.Run("text of a healthy domain", func(t *testing.T) {
 		stdout, stderr, err := command("", w.daemon.binary, "check", "--config", daemonDir+"/tlspolicyd.toml", healthyDomain)
 		if err != nil || stderr != "" || !strings.HasPrefix(stdout, "== "+healthyDomain+": all well\n") {
@@ -176,6 +172,12 @@ func testCheck(t *testing.T, w *world) {
 		t.Log("\n" + stdout)
 	})
 	t.Run("each code", seen.complete)
+}
+
+// byNameOfHost reports whether mail to a domain is held back by the name of its
+// MX host alone, which Postfix looks at since 3.10 (smtp_tls_enforce_sts_mx_patterns).
+func byNameOfHost(domain string) bool {
+	return domain == "deep.open.test" || domain == "numeric."+checkSigned
 }
 
 // testCheckHost has one look at a domain on hosts that lack something.
@@ -216,7 +218,7 @@ func testCheckHost(t *testing.T, w *world, seen *codesSeen) {
 		{"nothing amiss", healthyDomain, daemonDir + "/tlspolicyd.toml", nil, nil},
 	} {
 		got := w.daemon.audits(t, test.config, []string{test.domain}, test.env...)[test.domain]
-		seen.add(got)
+		seen.add(t, got)
 		t.Run(test.situation, func(t *testing.T) {
 			wantEqual(t, "findings", got.wrong(), test.want)
 		})

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -60,6 +61,7 @@ type mailServer struct {
 	service string     // line of master.cf behind the address; empty: smtpd
 	options []string   // of smtpd
 	cert    certOption // of the certificate
+	chain   bool       // sends the certificate of the authority as well
 }
 
 // certOption says what certificate a listener has.
@@ -78,13 +80,17 @@ const (
 // checkWorld is what the domains of check have: a web server and a mail server.
 // They run only while check is tested.
 type checkWorld struct {
-	keys map[string]keyPair // of listeners
-	web  map[string]keyPair // of policy hosts, by domain
+	keys  map[string]keyPair           // of listeners
+	certs map[string]*x509.Certificate // the same, and that of the authority as "ca"
+	web   map[string]keyPair           // of policy hosts, by domain
 }
 
 // newCheckWorld makes the keys that the zones need.
 func newCheckWorld(ca *authority) (*checkWorld, error) {
-	c := &checkWorld{keys: map[string]keyPair{}, web: map[string]keyPair{}}
+	c := &checkWorld{
+		keys: map[string]keyPair{}, web: map[string]keyPair{},
+		certs: map[string]*x509.Certificate{"ca": ca.cert},
+	}
 	now := time.Now()
 	begin := now.Add(-20 * time.Hour)
 	var mxNames []string
@@ -118,6 +124,12 @@ func newCheckWorld(ca *authority) (*checkWorld, error) {
 		}
 		pair, err := issuer.certificateFor(begin, end, names...)
 		if err != nil {
+			return nil, err
+		}
+		if s.chain {
+			pair.pem += ca.pem
+		}
+		if c.certs[s.name], err = pair.certificate(); err != nil {
 			return nil, err
 		}
 		c.keys[s.name] = pair
@@ -165,10 +177,8 @@ func (c *checkWorld) records(p checkDomain, i int) string {
 		owner, data, _ := strings.Cut(strings.TrimSpace(l), " ")
 		own[owner] = true
 		if data != "" {
-			line(owner, strings.NewReplacer(
-				"GOOD", addressOf("good"), "WEB", policyAddress(i),
-				"TLSA-RIGHT", "TLSA "+c.keys["good"].tlsa(),
-			).Replace(data))
+			data = strings.NewReplacer("GOOD", addressOf("good"), "CLOSED", addressOf("closed"), "WEB", policyAddress(i)).Replace(data)
+			line(owner, c.tlsa(data))
 		}
 	}
 	usual := func(owner, data string) {
@@ -187,6 +197,21 @@ func (c *checkWorld) records(p checkDomain, i int) string {
 		}
 	}
 	return b.String()
+}
+
+// tlsa turns "TLSA-OF LISTENER USAGE SELECTOR MATCHING" into record data; what
+// else there is stays as it is.
+func (c *checkWorld) tlsa(data string) string {
+	var of string
+	var usage, selector, matching uint8
+	if n, _ := fmt.Sscanf(data, "TLSA-OF %s %d %d %d", &of, &usage, &selector, &matching); n != 4 {
+		return data
+	}
+	hash, err := dns.CertificateToDANE(selector, matching, c.certs[of])
+	if err != nil {
+		panic(err) // a mistake in the table
+	}
+	return fmt.Sprintf("TLSA %d %d %d %s", usage, selector, matching, hash)
 }
 
 func policyAddress(i int) string { return fmt.Sprintf("127.0.3.%d", i+1) }

@@ -101,6 +101,13 @@ func encode(block string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: block, Bytes: der}))
 }
 
+// certificate reads it back.
+func (k keyPair) certificate() (*x509.Certificate, error) {
+	_, rest := pem.Decode([]byte(k.pem)) // the key
+	block, _ := pem.Decode(rest)
+	return x509.ParseCertificate(block.Bytes)
+}
+
 // tlsa is the record data "3 1 1 …" of a key (RFC 7672 §3.1).
 func (k keyPair) tlsa() string {
 	sum := sha256.Sum256(k.spki)
