@@ -123,3 +123,39 @@ func TestScriptCannotBeInjected(t *testing.T) {
 		}
 	}
 }
+
+// Lines that are more than a setting, as they are printed. internal/e2e runs
+// them.
+func TestLines(t *testing.T) {
+	const queueConf = "cp /etc/resolv.conf " + queueDir + "/etc/resolv.conf && postfix -c /etc/postfix-out reload"
+	for code, c := range map[string]struct {
+		is   func(*Facts)
+		want string
+	}{
+		TLSLevelStrict:    {func(f *Facts) { f.param("smtp_tls_security_level", "encrypt") }, "postconf -c /etc/postfix-out -e smtp_tls_security_level=dane"},
+		ServiceWithoutMap: {func(f *Facts) { f.Postfix.Services[2].Overrides[policyMaps] = "" }, "postconf -c /etc/postfix-out -X -P relay/unix/smtp_tls_policy_maps"},
+		ChrootResolvConf:  {func(f *Facts) { f.Resolver.Chroot.Servers = nil }, queueConf},
+		TrustADMissing: {
+			func(f *Facts) { f.plain37(); f.setVersion(Version{3, 4, 9}) },
+			"echo 'options trust-ad' >> /etc/resolv.conf && " + queueConf,
+		},
+	} {
+		f := healthy()
+		f.Postfix.ConfigDir = "/etc/postfix-out"
+		c.is(f)
+		found := false
+		for _, topic := range Judge(*f) {
+			for _, one := range topic.Findings {
+				if one.Code != code {
+					continue
+				}
+				if found = true; one.Fix != c.want {
+					t.Errorf("%s: got %q, want %q", code, one.Fix, c.want)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s is not found", code)
+		}
+	}
+}

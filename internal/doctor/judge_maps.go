@@ -76,8 +76,8 @@ func judgeMaps(f Facts) []finding.Finding {
 		switch {
 		case at < 0 && override:
 			add(warn(ServiceWithoutMap, "master.cf, "+s.Name, "This service does not ask tlspolicyd.",
-				"-o "+policyMaps+"="+shown(s.Overrides[policyMaps]), "Right if it only delivers to a host of yours; otherwise ask as the others do.",
-				p.postconf("-P "+shellQuote(s.Name+"/"+s.Type+"/"+policyMaps+"=$"+policyMaps))))
+				"-o "+policyMaps+"="+shown(s.Overrides[policyMaps]), "Right if it only delivers to a host of yours; otherwise take the override out, so that it asks as the others do.",
+				p.postconf("-X -P "+shellQuote(s.Name+"/"+s.Type+"/"+policyMaps))))
 		case at < 0:
 			add(fail(MapAbsent, "", "Postfix does not ask tlspolicyd about any destination.",
 				policyMaps+" = "+shown(p.param(s, policyMaps)), strings.TrimSpace("Add the map. "+f.elsewhere(s)), f.repair(s)))

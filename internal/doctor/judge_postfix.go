@@ -139,7 +139,7 @@ func judgeLevel(p Postfix) []finding.Finding {
 	const level = "smtp_tls_security_level"
 	var all []finding.Finding
 	none, inMain := p.where(level, func(v string) bool { return v != "" && v != "none" })
-	strict, _ := p.where(level, func(v string) bool {
+	strict, strictInMain := p.where(level, func(v string) bool {
 		return !slices.Contains([]string{"encrypt", "dane-only", "fingerprint", "verify", "secure"}, v)
 	})
 	switch {
@@ -148,7 +148,7 @@ func judgeLevel(p Postfix) []finding.Finding {
 			strings.Join(none, ", "), "Use TLS wherever it is offered, and DANE with it.", p.mend(level, "dane", inMain)))
 	case len(strict) > 0 && p.Params["relayhost"] == "":
 		all = append(all, warn(TLSLevelStrict, "", "Mail for hosts that do not offer as much is deferred until it bounces.",
-			strings.Join(strict, ", "), "Let the domains decide, unless this host delivers to few that you know.", p.mend(level, "dane", inMain)))
+			strings.Join(strict, ", "), "Let the domains decide, unless this host delivers to few that you know.", p.mend(level, "dane", strictInMain)))
 	default:
 		all = append(all, ok(TLSLevel, "", "The default TLS level is "+shown(p.Params[level])+".", ""))
 	}

@@ -165,7 +165,7 @@ func judgeFiles(f Facts) []finding.Finding {
 	r, p := f.Resolver, f.Postfix
 	used := r.postfix()
 	var all []finding.Finding
-	copyFix := "cp /etc/resolv.conf " + shellQuote(p.queue()+"/etc/resolv.conf") + " && postfix reload"
+	copyFix := "cp /etc/resolv.conf " + shellQuote(p.queue()+"/etc/resolv.conf") + " && " + p.reload()
 	switch {
 	case used.Err != "":
 		return append(all, unknown(ResolvConfUnread, used.Path, "The file could not be read.", used.Err, "Run doctor as root."))
@@ -183,8 +183,12 @@ func judgeFiles(f Facts) []finding.Finding {
 	}
 	// glibc takes the AD bit away since 2.31; Postfix asks it not to since then.
 	if asks := p.Version.atLeast(3, 5, 1) || p.Version.Minor == 4 && p.Version.atLeast(3, 4, 11); r.Glibc && !asks && !used.TrustAD {
+		fix := "echo 'options trust-ad' >> /etc/resolv.conf"
+		if r.Chroot != nil {
+			fix += " && " + copyFix
+		}
 		all = append(all, warn(TrustADMissing, used.Path, "With glibc 2.31 or later this version of Postfix does not see the AD bit, and DANE never works.",
-			"no options trust-ad, Postfix "+p.Params["mail_version"], "Add the line to /etc/resolv.conf, and to its copy in the queue directory.", "echo 'options trust-ad' >> /etc/resolv.conf"))
+			"no options trust-ad, Postfix "+p.Params["mail_version"], "Add the line to /etc/resolv.conf, and to its copy in the queue directory.", fix))
 	}
 	return all
 }
