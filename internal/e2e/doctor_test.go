@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,34 +19,106 @@ import (
 
 // doctorFinding is what "tlspolicyd doctor --json" prints of one finding.
 type doctorFinding struct {
-	Code, Grade, Subject, Text, Evidence, Fix string
+	Code, Grade, Subject, Text, Evidence, Advice, Fix string
 }
 
-func (s *sender) doctorArgs(more ...string) []string {
+// patient is a sending host that doctor looks over.
+type patient struct {
+	*sender
+	w    *world
+	seen *tally
+}
+
+// tally counts the runs of doctor, and those that found each code.
+type tally struct {
+	runs  int
+	found map[string]int
+}
+
+// visit is one way to run doctor; zero is that of an admin of a host with the
+// names of this world.
+type visit struct {
+	flags  []string     // more of them; of two that are the same the last counts
+	user   uint32       // who runs it
+	kernel *kernelClock // what the kernel says of the clock; nil: what it says
+}
+
+func (p *patient) doctorArgs(more ...string) []string {
 	return append([]string{
-		"doctor", "--config", daemonDir + "/tlspolicyd.toml", "--postfix-config", s.config(),
+		"doctor", "--config", daemonDir + "/tlspolicyd.toml", "--postfix-config", p.config(),
 		"--signed-name", "dane.signed.test", "--broken-name", "expired.test",
 	}, more...)
 }
 
-// doctor looks the sender's host over, from inside its folder.
-func (s *sender) doctor(t *testing.T, binary string, more ...string) (all []doctorFinding) {
+// visited runs doctor in the folder of the sender's Debian.
+func (p *patient) visited(v visit, more ...string) (stdout, stderr string, status int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.w.daemon.binary, p.doctorArgs(append(v.flags, more...)...)...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: p.root}
+	if v.user != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: v.user, Gid: v.user}
+	}
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	start := cmd.Start
+	if v.kernel != nil {
+		start = func() error { return v.kernel.start(cmd) }
+	}
+	if err = start(); err == nil {
+		err = cmd.Wait()
+	}
+	var ended *exec.ExitError
+	if errors.As(err, &ended) && ended.Exited() {
+		status, err = ended.ExitCode(), nil
+	}
+	return out.String(), errOut.String(), status, err
+}
+
+// doctor looks the sender's host over.
+func (p *patient) doctor(t *testing.T, v visit) (all []doctorFinding) {
 	t.Helper()
 	began := time.Now()
-	stdout, stderr, err := command(s.root, append([]string{binary}, s.doctorArgs(append(more, "--json")...)...)...)
+	stdout, stderr, status, err := p.visited(v, "--json")
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("doctor took %v", took)
 	}
 	var report struct {
 		Topics []struct{ Findings []doctorFinding }
 	}
-	if jsonErr := json.Unmarshal([]byte(stdout), &report); jsonErr != nil {
+	if jsonErr := json.Unmarshal([]byte(stdout), &report); err != nil || jsonErr != nil {
 		t.Fatalf("doctor: %v, %v: %s", err, jsonErr, stderr)
 	}
 	for _, topic := range report.Topics {
 		all = append(all, topic.Findings...)
 	}
+	p.seen.count(all)
+	if want := statusOf(all); status != want {
+		t.Errorf("doctor ends with %d, want %d: %+v", status, want, troubles(all))
+	}
 	return all
+}
+
+// statusOf is the exit status by docs/doctor.md.
+func statusOf(all []doctorFinding) int {
+	has := func(grade string) bool {
+		return slices.ContainsFunc(all, func(f doctorFinding) bool { return f.Grade == grade })
+	}
+	switch {
+	case has("fail"):
+		return 1
+	case has("unknown"):
+		return 3
+	}
+	return 0
+}
+
+func (c *tally) count(all []doctorFinding) {
+	c.runs++
+	for _, code := range slices.Compact(slices.Sorted(slices.Values(codesOf(all)))) {
+		c.found[code]++
+	}
 }
 
 // troubles are the findings that are not ok. Whether somebody keeps the clock of
@@ -65,107 +139,120 @@ func codesOf(all []doctorFinding) (codes []string) {
 	return codes
 }
 
-// healed runs the script of doctor --fix, and wants nothing wrong afterwards.
-func (s *sender) healed(t *testing.T, binary string) {
+func want(t *testing.T, all []doctorFinding, code string) doctorFinding {
 	t.Helper()
-	script, stderr, _ := command(s.root, append([]string{binary}, s.doctorArgs("--fix")...)...)
-	if !strings.Contains(script, "\npostconf -c ") {
-		t.Fatalf("the script changes nothing:\n%s%s", script, stderr)
+	i := slices.IndexFunc(all, func(f doctorFinding) bool { return f.Code == code })
+	if i < 0 {
+		t.Fatalf("got %+v, want %s", troubles(all), code)
 	}
-	path := s.dir + "/mend.sh"
-	if err := write(path, script); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := command(s.root, "/bin/sh", path); err != nil {
-		t.Fatalf("%v\n%s", err, script)
-	}
-	s.cool(t)
-	if left := troubles(s.doctor(t, binary)); len(left) > 0 {
-		t.Errorf("after the script:\n%s\nthere is still %+v", script, left)
-	}
+	return all[i]
 }
 
 // testDoctor breaks the hosts in one way after another, sees what doctor says,
-// and lets its script mend what is in main.cf.
+// and mends them as it says.
 func testDoctor(t *testing.T, w *world) {
+	seen := &tally{found: map[string]int{}}
 	for _, s := range []*sender{w.postfix37, w.postfix310} {
-		t.Run(s.postfix.dir[len(workDir)+1:], func(t *testing.T) {
-			all := s.doctor(t, w.daemon.binary)
-			if bad := troubles(all); len(bad) > 0 {
-				t.Errorf("a healthy host has %+v", bad)
+		p := &patient{sender: s, w: w, seen: seen}
+		t.Run(filepath.Base(s.dir), func(t *testing.T) {
+			if bad := troubles(p.doctor(t, visit{})); len(bad) > 0 {
+				t.Fatalf("a healthy host has %+v", bad)
 			}
-			for _, want := range []string{"map-present", "socket-answers", "resolver-validates", "database-good", "postfix-ca", "daemon-runs"} {
-				if !slices.Contains(codesOf(all), want) {
-					t.Errorf("a healthy host lacks %s: %v", want, codesOf(all))
-				}
-			}
-			testDoctorSettings(t, w, s)
-			if _, _, err := s.run("postfix", "reload"); err != nil {
-				t.Error(err)
-			}
+			p.treat(t, postfixAilments(p))
+			t.Run("one script mends it all", func(t *testing.T) { testDoctorScript(t, p) })
 		})
 	}
-	t.Run("host", func(t *testing.T) { testDoctorHost(t, w) })
+	p := &patient{sender: w.postfix37, w: w, seen: seen}
+	t.Run("socket", func(t *testing.T) { p.treat(t, socketAilments(p)) })
+	t.Run("resolver", func(t *testing.T) { p.treat(t, resolverAilments(t, p)) })
+	t.Run("instances", func(t *testing.T) { p.treat(t, instanceAilments(p)) })
+	t.Run("database", func(t *testing.T) { testDoctorDatabase(t, p) })
+	t.Run("daemon", func(t *testing.T) { testDoctorDaemon(t, p) })
+	t.Run("host", func(t *testing.T) { p.treat(t, hostAilments(t)) })
+	t.Run("every code", func(t *testing.T) { testDoctorPlaces(t, seen) })
 }
 
-// testDoctorSettings are mistakes in main.cf and master.cf.
-func testDoctorSettings(t *testing.T, w *world, s *sender) {
-	mapName, wrongName, wrongCode := "postfix", "postfix-tlsrpt", "map-tlsrpt-too-new"
-	if s == w.postfix310 {
-		mapName, wrongName, wrongCode = wrongName, mapName, "map-tlsrpt-missing"
+// testDoctorPlaces holds doctor_codes_test.go against what was seen: each code
+// that is said to be provoked was found at least once, and once not.
+func testDoctorPlaces(t *testing.T, seen *tally) {
+	if seen.runs == 0 {
+		t.Fatal("doctor was not run: run all of TestEndToEnd/Doctor")
 	}
-	ours := "socketmap:unix:run/tlspolicyd/socketmap.sock:" + mapName
-	table := "texthash:" + s.config() + "/tls_policy"
-	for _, test := range []struct{ name, setting, code, grade string }{
-		{"absolute path under chroot", "smtp_tls_policy_maps=socketmap:unix:" + daemonDir + "/socketmap.sock:" + mapName, "map-unreachable", "fail"},
-		{"no DNSSEC", "smtp_dns_support_level=", "dnssec-off", "fail"},
-		{"map of the other version", "smtp_tls_policy_maps=socketmap:unix:run/tlspolicyd/socketmap.sock:" + wrongName, wrongCode, ""},
-		{"misspelt map", "smtp_tls_policy_maps=socketmap:unix:run/tlspolicyd/socketmap.sock:pstfix", "map-name-unknown", "fail"},
-		{"no map", "smtp_tls_policy_maps=", "map-absent", "fail"},
-		{"only a table", "smtp_tls_policy_maps=" + table, "map-absent", "fail"},
-		{"behind a table for everything", "smtp_tls_policy_maps=" + table + " static:may " + ours, "map-shadowed", "fail"},
-		{"behind another program", "smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8642:QUERY, " + ours, "map-behind-other", "warn"},
-		{"CAfile missing", "smtp_tls_CAfile=/nowhere/ca.pem", "postfix-ca-missing", "fail"},
-		{"no CAfile", "smtp_tls_CAfile=", "postfix-ca-none", "fail"},
-		{"hosts not by DNS", "smtp_host_lookup=native", "host-lookup-without-dns", "fail"},
-		{"no TLS by default", "smtp_tls_security_level=", "tls-level-none", "warn"},
-		{"TLSA records of unsigned MX not used", "smtp_tls_dane_insecure_mx_policy=may", "insecure-mx-policy", "warn"},
-		{"proxymap that may not", "smtp_tls_policy_maps=proxy:" + ours + "\nproxy_read_maps=$mynetworks", "map-proxy-refused", "fail"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			s.change(t, strings.Split(test.setting, "\n")...)
-			bad := troubles(s.doctor(t, w.daemon.binary))
-			i := slices.IndexFunc(bad, func(f doctorFinding) bool { return f.Code == test.code })
-			if i < 0 || test.grade != "" && bad[i].Grade != test.grade {
-				t.Fatalf("got %+v, want %s", bad, test.code)
-			}
-			// What else is there is not thrown away, and stays a warning. A reload
-			// takes its time, so the older Postfix does without most of them.
-			if test.code != "map-behind-other" && (s == w.postfix310 || test.code == wrongCode) {
-				s.healed(t, w.daemon.binary)
-			}
-		})
+	for code, why := range doctorPlaces() {
+		switch found := seen.found[code]; {
+		case why != "" && found > 0:
+			t.Errorf("%s was found, though it cannot be: %s", code, why)
+		case why == "" && found == 0:
+			t.Errorf("%s was not found in %d runs", code, seen.runs)
+		case why == "" && found == seen.runs:
+			t.Errorf("%s was found in each of %d runs", code, seen.runs)
+		}
 	}
-	t.Run("a table stays before ours", func(t *testing.T) {
-		s.change(t, "smtp_tls_policy_maps="+table+", socketmap:unix:run/tlspolicyd/socketmap.sock:x")
-		s.healed(t, w.daemon.binary)
-		got, _, err := s.run("postconf", "-h", "smtp_tls_policy_maps")
-		if want := table + ", " + ours + "\n"; err != nil || got != want {
-			t.Errorf("got %q, %v, want %q", got, err, want)
+	t.Logf("doctor was run %d times and had %d codes", seen.runs, len(seen.found))
+}
+
+// testDoctorScript breaks many settings at once, and wants the script of
+// doctor --fix to mend all of them and to leave a table of the operator's alone.
+func testDoctorScript(t *testing.T, p *patient) {
+	table := p.table(t)
+	p.change(
+		t,
+		"smtp_tls_policy_maps="+table+", socketmap:unix:run/tlspolicyd/socketmap.sock:x",
+		"smtp_dns_support_level=", "smtp_tls_CAfile=", "smtp_tls_security_level=none", "smtp_tls_dane_insecure_mx_policy=may",
+	)
+	script, stderr, status, err := p.visited(visit{}, "--fix")
+	if err != nil || status != 1 || strings.Count(script, "\npostconf -c ") != 5 {
+		t.Fatalf("%v, %d, the script is\n%s%s", err, status, script, stderr)
+	}
+	path := p.dir + "/mend.sh"
+	if err := write(path, script); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := command(p.root, "/bin/sh", path); err != nil {
+		t.Fatalf("%v\n%s", err, script)
+	}
+	p.cool(t)
+	if left := troubles(p.doctor(t, visit{})); len(left) > 0 {
+		t.Errorf("after the script:\n%s\nthere is still %+v", script, left)
+	}
+	got, _, err := p.run("postconf", "-h", "smtp_tls_policy_maps")
+	if want := table + ", " + p.ours() + "\n"; err != nil || got != want {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	t.Cleanup(func() {
+		if _, _, err := p.run("postfix", "reload"); err != nil {
+			t.Error(err)
 		}
 	})
-	t.Run("a service without our map", func(t *testing.T) {
-		s.change(t)
-		if _, _, err := s.run("postconf", "-P", "relay/unix/smtp_tls_policy_maps=static:may"); err != nil {
-			t.Fatal(err)
-		}
-		s.cool(t)
-		want(t, s.doctor(t, w.daemon.binary), "service-without-map")
-	})
+}
+
+// table is a table of the operator's own exceptions.
+func (p *patient) table(t *testing.T) string {
+	t.Helper()
+	path := p.dir + "/tls_policy"
+	if err := write(path, "partner.invalid encrypt\n"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(path) })
+	return "texthash:" + path
+}
+
+// mapName is the map for this version of Postfix, other the one that is not.
+func (p *patient) mapName() (right, other string) {
+	if p.sender == p.w.postfix310 {
+		return "postfix-tlsrpt", "postfix"
+	}
+	return "postfix", "postfix-tlsrpt"
+}
+
+// ours is the table that README.md recommends.
+func (p *patient) ours() string {
+	name, _ := p.mapName()
+	return "socketmap:unix:run/tlspolicyd/socketmap.sock:" + name
 }
 
 // change sets parameters, and puts both files back at the end of the test. A
-// Postfix that was reloaded meanwhile is reloaded by testDoctor.
+// Postfix that was reloaded meanwhile is reloaded by whoever did so.
 func (s *sender) change(t *testing.T, settings ...string) {
 	t.Helper()
 	for _, name := range []string{"main.cf", "master.cf"} {
@@ -180,12 +267,13 @@ func (s *sender) change(t *testing.T, settings ...string) {
 			s.cool(t)
 		})
 	}
-	for _, setting := range settings {
-		if _, _, err := s.run("postconf", "-e", setting); err != nil {
-			t.Fatal(err)
-		}
-		s.cool(t)
+	if len(settings) == 0 {
+		return
 	}
+	if _, _, err := s.run("postconf", append([]string{"-e"}, settings...)...); err != nil {
+		t.Fatal(err)
+	}
+	s.cool(t)
 }
 
 // cool makes both files look a minute old: Postfix waits for a second or two
@@ -198,155 +286,4 @@ func (s *sender) cool(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-func want(t *testing.T, all []doctorFinding, code string) doctorFinding {
-	t.Helper()
-	i := slices.IndexFunc(all, func(f doctorFinding) bool { return f.Code == code })
-	if i < 0 {
-		t.Fatalf("got %+v, want %s", troubles(all), code)
-	}
-	return all[i]
-}
-
-// testDoctorHost are mistakes around Postfix.
-func testDoctorHost(t *testing.T, w *world) {
-	s := w.postfix37
-	socket := s.queue() + "/run/tlspolicyd/socketmap.sock"
-	t.Run("socket with mode 0600", func(t *testing.T) {
-		chmod(t, socket, 0o600, 0o666)
-		want(t, s.doctor(t, w.daemon.binary), "socket-denied")
-	})
-	t.Run("directory with mode 0700", func(t *testing.T) {
-		chmod(t, s.queue()+"/run/tlspolicyd", 0o700, 0o755)
-		f := want(t, s.doctor(t, w.daemon.binary), "socket-denied")
-		if !strings.Contains(f.Evidence, s.queue()+"/run/tlspolicyd is closed") {
-			t.Errorf("got %+v, want the directory named", f)
-		}
-	})
-	t.Run("another program answers", func(t *testing.T) {
-		s.change(t, "smtp_tls_policy_maps=socketmap:unix:run/tlspolicyd/other.sock:postfix")
-		stop := serveNothing(t, s.queue()+"/run/tlspolicyd/other.sock")
-		defer stop()
-		want(t, s.doctor(t, w.daemon.binary), "map-absent")
-	})
-	t.Run("copy of resolv.conf is old", func(t *testing.T) {
-		path := s.queue() + "/etc/resolv.conf"
-		if err := write(path, "nameserver 127.0.0.99\n"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := write(path, "nameserver "+resolverAddr+"\n"); err != nil {
-				t.Error(err)
-			}
-		})
-		want(t, s.doctor(t, w.daemon.binary), "chroot-resolv-conf")
-	})
-	t.Run("resolver that does not validate", func(t *testing.T) {
-		const other = "127.0.0.54"
-		text := strings.NewReplacer(resolverAddr, other, "validator iterator", "iterator").Replace(unboundConfig)
-		if err := write(dnsDir+"/unbound-plain.conf", text); err != nil {
-			t.Fatal(err)
-		}
-		proc, err := start(w.bookworm, 0, "/usr/sbin/unbound", "-d", "-p", "-c", dnsDir+"/unbound-plain.conf")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = proc.stop(syscall.SIGTERM) }()
-		mustWait(t, func() error { return answers(other, ".") })
-		config, err := os.ReadFile(daemonDir + "/tlspolicyd.toml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		plain := daemonDir + "/plain.toml"
-		if err := write(plain, strings.Replace(string(config), resolverAddr, other, 1)); err != nil {
-			t.Fatal(err)
-		}
-		all := s.doctor(t, w.daemon.binary, "--config", plain)
-		want(t, all, "resolver-not-validating")
-		want(t, all, "resolver-differs")
-	})
-	t.Run("ordinary user", func(t *testing.T) {
-		cmd := exec.Command(w.daemon.binary, s.doctorArgs()...)
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: s.root, Credential: &syscall.Credential{Uid: 7, Gid: 7}}
-		out, err := cmd.CombinedOutput()
-		var ended *exec.ExitError
-		if !errors.As(err, &ended) || ended.ExitCode() != 3 || !strings.Contains(string(out), "Run doctor as root") {
-			t.Errorf("got %v, want exit status 3 and advice\n%s", err, out)
-		}
-	})
-	t.Run("no daemon", func(t *testing.T) {
-		if err := w.daemon.proc.stop(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := w.daemon.start(); err != nil {
-				t.Error(err)
-			}
-		})
-		all := s.doctor(t, w.daemon.binary)
-		want(t, all, "socket-missing")
-		want(t, all, "daemon-down")
-		if f := want(t, all, "database-good"); !strings.Contains(f.Text, "schema 1") {
-			t.Errorf("got %+v, want the file looked at", f)
-		}
-	})
-	t.Run("no network", func(t *testing.T) {
-		if err := w.names.unbound.stop(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := w.names.startUnbound(); err != nil {
-				t.Error(err)
-			}
-		})
-		want(t, s.doctor(t, w.daemon.binary), "network-down")
-	})
-}
-
-func chmod(t *testing.T, path string, mode, before os.FileMode) {
-	t.Helper()
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Chmod(path, before); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// serveNothing is a socketmap server of somebody else: it has no policy for
-// anybody, by any map.
-func serveNothing(t *testing.T, path string) (stop func()) {
-	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err == nil {
-		err = os.Chmod(path, 0o666)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				buf := make([]byte, 4096)
-				for {
-					if _, err := conn.Read(buf); err != nil {
-						return
-					}
-					if _, err := conn.Write([]byte("9:NOTFOUND ,")); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-	return func() { l.Close() }
 }

@@ -117,11 +117,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # The repository may belong to another user than root, which git refuses to read.
 go build -buildvcs=false -o "$work/tlspolicyd" ./cmd/tlspolicyd
+# For what is said of a daemon that is of another version than the program.
+go build -buildvcs=false -ldflags '-X main.version=0.0.0-e2e' -o "$work/other" ./cmd/tlspolicyd
 go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./internal/e2e/
 
 {
 	status=0
-	TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd \
+	TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
 		"$work/e2e.test" -test.v -test.timeout 10m "$@" </dev/null || status=$?
 	echo $status >"$work/status"
 } 2>&1 | tee "$work/log"

@@ -1,0 +1,248 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"tlspolicyd/internal/admin"
+)
+
+// second is a daemon beside the one that Postfix asks: its database may suffer.
+type second struct {
+	dir, config, database, admin string
+	proc                         *process
+}
+
+// newSecond writes the configuration of a daemon in a directory of its own.
+func newSecond(t *testing.T) *second {
+	t.Helper()
+	dir := workDir + "/second"
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	s := &second{dir: dir, database: dir + "/policies.db", admin: dir + "/admin.sock"}
+	first, err := os.ReadFile(daemonDir + "/tlspolicyd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(first), "[dns]")
+	s.config = dir + "/tlspolicyd.toml"
+	text := fmt.Sprintf("[listen]\nsocketmap = [\"unix:%s/socketmap.sock\"]\nadmin = \"unix:%s\"\n[dns]%s", dir, s.admin, rest)
+	if err := write(s.config, strings.Replace(text, daemonDir+"/policies.db", s.database, 1)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.stop(t)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// other is a configuration that differs in one text.
+func (s *second) other(t *testing.T, name, old, text string) string {
+	t.Helper()
+	before, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := s.dir + "/" + name + ".toml"
+	if err := write(path, strings.Replace(string(before), old, text, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (s *second) start(t *testing.T, binary, config string) {
+	t.Helper()
+	proc, err := start("", nobody, binary, "serve", "--config", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.proc = proc
+	mustWait(t, func() error {
+		_, err := s.store()
+		return err
+	})
+}
+
+func (s *second) stop(t *testing.T) {
+	t.Helper()
+	if s.proc == nil {
+		return
+	}
+	if err := s.proc.stop(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	s.proc = nil
+}
+
+// store is what the daemon says of its database.
+func (s *second) store() (string, error) {
+	client := admin.NewClient(s.admin)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return client.Store(ctx)
+}
+
+// testDoctorDatabase goes through what may become of a database. The daemon that
+// Postfix asks keeps its own.
+func testDoctorDatabase(t *testing.T, p *patient) {
+	s := newSecond(t)
+	binary := p.w.daemon.binary
+	as := func(config string) visit { return visit{flags: []string{"--config", config}} }
+	start := func(t *testing.T, p *patient, _ []string) { s.start(t, binary, s.config) }
+	elsewhere := s.other(t, "elsewhere", s.database, s.dir+"/other.db")
+	disk := s.other(t, "disk", s.database, s.dir+"/disk/policies.db")
+	p.treat(t, []ailment{
+		{
+			name: "never started", want: []string{"warn database-absent", "fail daemon-down"},
+			ill: as(s.config), mend: start, well: as(s.config),
+		},
+		{
+			name: "others may read it", want: []string{"warn database-mode"}, ill: as(s.config), well: as(s.config),
+			spoil: func(t *testing.T, _ *patient) { chmod(t, s.database, 0o644, 0o600) }, mend: byItsLines,
+		},
+		{
+			name: "others may write to it", want: []string{"fail database-mode"}, ill: as(s.config), well: as(s.config),
+			spoil: func(t *testing.T, _ *patient) { chmod(t, s.database, 0o666, 0o600) }, mend: byItsLines,
+		},
+		{
+			name: "it belongs to root", want: []string{"fail database-owner"}, ill: as(s.config), well: as(s.config),
+			spoil: func(t *testing.T, _ *patient) {
+				if err := os.Chown(s.database, 0, 0); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mend: byItsLines,
+		},
+		{
+			name: "open in a daemon of another configuration", want: []string{"unknown database-untold"},
+			ill: as(s.other(t, "strange", s.admin, s.dir+"/strange.sock")), well: as(s.config),
+		},
+		{
+			name: "little room", want: []string{"warn disk-low"}, ill: as(disk), well: as(disk),
+			spoil: func(t *testing.T, p *patient) { p.smallDisk(t, s.dir+"/disk", "size=32m") },
+			mend:  func(t *testing.T, p *patient, _ []string) { p.remount(t, s.dir+"/disk", "size=128m") },
+		},
+		{
+			name: "no room", want: []string{"fail disk-full"}, ill: as(disk), well: as(disk),
+			spoil: func(t *testing.T, p *patient) { p.smallDisk(t, s.dir+"/disk", "size=1m") },
+			mend:  func(t *testing.T, p *patient, _ []string) { p.remount(t, s.dir+"/disk", "size=128m") },
+		},
+		{
+			name: "damaged again and again while in use", want: []string{"fail database-fails"}, ill: as(s.config), well: as(s.config),
+			spoil: func(t *testing.T, _ *patient) { s.ruin(t) },
+			mend: func(t *testing.T, p *patient, _ []string) {
+				s.stop(t)
+				start(t, p, nil)
+			},
+		},
+		{
+			name: "damaged at rest", want: []string{"warn database-damaged"}, ill: as(s.config), well: as(s.config),
+			spoil: func(t *testing.T, _ *patient) {
+				s.stop(t)
+				if err := os.Truncate(s.database, 5000); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mend: start,
+		},
+		{
+			name: "written by a newer version", want: []string{"fail database-newer"}, ill: as(s.config), well: as(elsewhere),
+			spoil: func(t *testing.T, _ *patient) {
+				s.stop(t)
+				s.setSchema(t, "99")
+			},
+			mend: func(t *testing.T, _ *patient, _ []string) { s.start(t, binary, elsewhere) },
+		},
+	})
+}
+
+// ruin overwrites the file while the daemon has it open, and what it puts in the
+// place of that as well: it sets one file aside, and no more within an hour.
+func (s *second) ruin(t *testing.T) {
+	t.Helper()
+	s.overwrite(t)
+	mustWait(t, func() error {
+		state, err := s.store() // which notices, the first time
+		if aside, _ := filepath.Glob(s.database + ".*"); err == nil && (state != "" || len(aside) == 0) {
+			err = fmt.Errorf("no other file is in its place: the daemon says %q", state)
+		}
+		return err
+	})
+	s.overwrite(t)
+	mustWait(t, func() error {
+		state, err := s.store()
+		if err == nil && state == "" {
+			err = errors.New("the daemon is content with its database")
+		}
+		return err
+	})
+}
+
+func (s *second) overwrite(t *testing.T) {
+	t.Helper()
+	info, err := os.Stat(s.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(s.database, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, int(info.Size())), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setSchema makes the file one of another version.
+func (s *second) setSchema(t *testing.T, version string) {
+	t.Helper()
+	db, err := bbolt.Open(s.database, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte(version)) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// smallDisk mounts one, as doctor sees it.
+func (p *patient) smallDisk(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", p.root+dir, "tmpfs", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(p.root+dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func (p *patient) remount(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := unix.Mount("", p.root+dir, "", unix.MS_REMOUNT, options); err != nil {
+		t.Fatal(err)
+	}
+}

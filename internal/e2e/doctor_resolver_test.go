@@ -1,0 +1,169 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// resolverAilments are about the name servers of the daemon and of Postfix.
+func resolverAilments(t *testing.T, p *patient) []ailment {
+	const (
+		plain    = "127.0.0.54" // does not validate
+		credible = "127.0.0.55" // believes what is broken
+		lost     = "127.0.0.56" // has a trust anchor of another root
+		silent   = "127.0.0.57"
+		remote   = "10.53.0.1" // not a loopback address
+	)
+	chrootConf := p.queue() + "/etc/resolv.conf"
+	unbound := func(address string, replace ...string) func(*testing.T, *patient) {
+		return func(t *testing.T, p *patient) { p.anotherUnbound(t, address, replace...) }
+	}
+	// with runs doctor for a daemon that is to ask other servers.
+	with := func(name, servers string) visit {
+		return visit{flags: []string{"--config", variant(t, name, `servers = ["`+resolverAddr+`"]`, "servers = "+servers)}}
+	}
+	return []ailment{
+		{
+			name: "a resolver that does not validate", want: []string{"fail resolver-not-validating", "warn resolver-differs"},
+			spoil: unbound(plain, "validator iterator", "iterator"), ill: with("plain", `["`+plain+`"]`),
+		},
+		{
+			name: "a resolver that believes what is broken", want: []string{"fail resolver-believes-broken"},
+			spoil: unbound(credible, "val-log-level: 2", "val-permissive-mode: yes"), ill: with("credible", `["`+credible+`"]`),
+		},
+		{
+			name: "a resolver with an old trust anchor", want: []string{"fail resolver-fails"},
+			spoil: unbound(lost, dnsDir+"/anchor", dnsDir+"/old-anchor"), ill: with("lost", `["`+lost+`", "`+resolverAddr+`"]`),
+		},
+		{
+			name: "one of two resolvers is silent", want: []string{"warn resolver-silent"},
+			ill: with("silent", `["`+resolverAddr+`", "`+silent+`"]`),
+		},
+		{
+			name: "no name whose signature is broken", want: []string{"unknown resolver-untold"},
+			ill: visit{flags: []string{"--broken-name", "nosuch.open.test"}},
+		},
+		{
+			name: "a resolver on another host", want: []string{"warn resolver-untrusted"},
+			spoil: func(t *testing.T, p *patient) {
+				addAddress(t, remote)
+				p.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8")
+			},
+			ill:  with("remote", `["`+remote+`"]`),
+			well: with("trusted", `["`+remote+"\"]\ntrust_ad = true"),
+			left: []string{"resolver-differs"},
+		},
+		{
+			name: "the copy of resolv.conf is old", want: []string{"warn chroot-resolv-conf"}, mend: byItsLines,
+			spoil: func(t *testing.T, _ *patient) {
+				keep(t, chrootConf)
+				if err := write(chrootConf, "nameserver 127.0.0.99\n"); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+		{
+			name: "ordinary user and a closed copy", want: []string{"unknown resolv-conf-unread"},
+			ill:   visit{user: lp},
+			spoil: func(t *testing.T, _ *patient) { chmod(t, chrootConf, 0o600, 0o644) },
+		},
+		{
+			name: "no network", want: []string{"unknown network-down"},
+			spoil: func(t *testing.T, p *patient) {
+				if err := p.w.names.unbound.stop(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mend: func(t *testing.T, p *patient, _ []string) {
+				if err := p.w.names.startUnbound(); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+	}
+}
+
+// variant writes another configuration of the daemon, and returns its path.
+func variant(t *testing.T, name string, replace ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(daemonDir + "/tlspolicyd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := daemonDir + "/" + name + ".toml"
+	if err := write(path, strings.NewReplacer(replace...).Replace(string(text))); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// anotherUnbound runs a resolver with other settings until the end of the test.
+func (p *patient) anotherUnbound(t *testing.T, address string, replace ...string) {
+	t.Helper()
+	anchor, err := os.ReadFile(dnsDir + "/anchor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A DS record ends in the digest, which is that of another key then.
+	old := strings.TrimSpace(string(anchor))
+	old = old[:len(old)-8] + "00000000\n"
+	text := strings.NewReplacer(append(replace, "interface: "+resolverAddr, "interface: "+address)...).Replace(unboundConfig)
+	path := fmt.Sprintf("%s/unbound-%s.conf", dnsDir, address)
+	for path, text := range map[string]string{dnsDir + "/old-anchor": old, path: text} {
+		if err := write(path, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proc, err := start(p.w.bookworm, 0, "/usr/sbin/unbound", "-d", "-p", "-c", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = proc.stop(syscall.SIGTERM) })
+	mustWait(t, func() error {
+		_, err := ask(address, "open.test", 1)
+		return err
+	})
+}
+
+// addAddress gives the loopback interface an address that is not one of its own.
+func addAddress(t *testing.T, address string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	alias, err := unix.NewIfreq("lo:1")
+	if err == nil {
+		err = alias.SetInet4Addr(net.ParseIP(address).To4())
+	}
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCSIFADDR, alias)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		down, err := unix.NewIfreq("lo:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		down.SetUint16(0)
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, down); err != nil {
+			t.Error(err)
+		}
+	})
+}

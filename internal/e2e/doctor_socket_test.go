@@ -1,0 +1,207 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// lp is an ordinary user of every Debian.
+const lp = 7
+
+// socketAilments are about the way from Postfix to the daemon.
+func socketAilments(p *patient) []ailment {
+	dir := p.queue() + "/run/tlspolicyd"
+	socket := dir + "/socketmap.sock"
+	restart := func(t *testing.T, p *patient, _ []string) { p.restart(t) }
+	return []ailment{
+		{
+			name: "socket with mode 0600", want: []string{"fail socket-denied"}, mend: byItsLines,
+			spoil: func(t *testing.T, _ *patient) { chmod(t, socket, 0o600, 0o666) },
+		},
+		{
+			name: "directory with mode 0700", want: []string{"fail socket-denied"}, mend: byItsLines,
+			spoil: func(t *testing.T, _ *patient) { chmod(t, dir, 0o700, 0o755) },
+		},
+		{
+			name: "a file in its place", want: []string{"fail socket-no-socket"},
+			spoil: func(t *testing.T, _ *patient) {
+				move(t, socket, socket+".kept")
+				if err := write(socket, ""); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { os.Remove(socket + ".old") })
+			},
+			mend: func(t *testing.T, p *patient, lines []string) {
+				byItsLines(t, p, lines)
+				p.restart(t)
+			},
+		},
+		{
+			name: "daemon stopped", want: []string{"fail socket-missing", "fail daemon-down"},
+			spoil: func(t *testing.T, p *patient) { p.stop(t, syscall.SIGTERM) },
+			mend:  restart,
+		},
+		{
+			name: "daemon killed", want: []string{"fail socket-silent", "fail daemon-down"},
+			spoil: func(t *testing.T, p *patient) { p.stop(t, syscall.SIGKILL) },
+			mend:  restart,
+		},
+		{
+			name: "another program at our socket", want: []string{"fail socket-foreign"},
+			spoil: func(t *testing.T, p *patient) {
+				p.stop(t, syscall.SIGTERM)
+				t.Cleanup(serveNothing(t, socket))
+			},
+			mend: func(t *testing.T, p *patient, _ []string) {
+				if err := os.Remove(socket); err != nil {
+					t.Fatal(err)
+				}
+				p.restart(t)
+			},
+		},
+		{
+			name: "answers late", want: []string{"warn socket-slow"},
+			spoil: func(t *testing.T, _ *patient) {
+				move(t, socket, socket+".kept")
+				t.Cleanup(relaySlowly(t, socket, daemonDir+"/socketmap.sock"))
+			},
+			mend: func(t *testing.T, _ *patient, _ []string) { move(t, socket+".kept", socket) },
+		},
+		{
+			name: "ordinary user and a closed directory", want: []string{"unknown socket-untold"},
+			ill:   visit{user: lp},
+			spoil: func(t *testing.T, _ *patient) { chmod(t, dir, 0o700, 0o755) },
+			mend:  byRoot(dir, 0o755),
+		},
+	}
+}
+
+// byRoot opens what was closed; doctor is run as root then.
+func byRoot(path string, mode os.FileMode) func(*testing.T, *patient, []string) {
+	return func(t *testing.T, _ *patient, _ []string) {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// stop ends the daemon until the end of the test.
+func (p *patient) stop(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	d := p.w.daemon
+	if err := d.proc.stop(sig); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-d.proc.done:
+			if err := d.start(); err != nil {
+				t.Error(err)
+			}
+		default: // started by the test
+		}
+	})
+}
+
+// restart starts the daemon afresh.
+func (p *patient) restart(t *testing.T) {
+	t.Helper()
+	if err := p.w.daemon.proc.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.w.daemon.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func move(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func chmod(t *testing.T, path string, mode, before os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Chmod(path, before); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// serveNothing is a socketmap server of somebody else: it has no policy for
+// anybody, by any map.
+func serveNothing(t *testing.T, path string) (stop func()) {
+	return serve(t, path, func(conn net.Conn) {
+		buf := make([]byte, 4096)
+		for {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+			if _, err := io.WriteString(conn, "9:NOTFOUND ,"); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// relaySlowly passes requests on to a daemon, and holds each reply back for
+// longer than doctor puts up with.
+func relaySlowly(t *testing.T, path, daemon string) (stop func()) {
+	return serve(t, path, func(conn net.Conn) {
+		behind, err := net.Dial("unix", daemon)
+		if err != nil {
+			return
+		}
+		defer behind.Close()
+		go func() { _, _ = io.Copy(behind, conn) }()
+		buf := make([]byte, 4096)
+		for {
+			n, err := behind.Read(buf)
+			if err != nil {
+				return
+			}
+			time.Sleep(1100 * time.Millisecond)
+			if _, err := conn.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// serve has a function talk to everybody who connects to a path.
+func serve(t *testing.T, path string, talk func(net.Conn)) (stop func()) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o666)
+	}
+	if err != nil {
+		t.Fatal(fmt.Errorf("listen at %s: %w", path, err))
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // the daemon may be back there
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				talk(conn)
+			}()
+		}
+	}()
+	return func() { l.Close() }
+}
