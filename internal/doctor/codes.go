@@ -50,6 +50,10 @@ const (
 	MapBeforeOther = "map-before-other"
 	// MapProxyRefused: proxymap(8) does not open our map.
 	MapProxyRefused = "map-proxy-refused"
+	// MapNested: it is asked from inside of another table.
+	MapNested = "map-nested"
+	// MapFileMissing: a table beside ours has no file, and every lookup fails.
+	MapFileMissing = "map-file-missing"
 	// ServiceWithoutMap: a service of master.cf does not ask this daemon.
 	ServiceWithoutMap = "service-without-map"
 

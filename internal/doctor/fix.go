@@ -73,12 +73,7 @@ func writeMendings(b *strings.Builder, list []mending) {
 	}
 }
 
-func (p Postfix) reload() string {
-	if p.ConfigDir == "" {
-		return "postfix reload"
-	}
-	return "postfix -c " + shellQuote(p.ConfigDir) + " reload"
-}
+func (p Postfix) reload() string { return p.command("postfix", "reload") }
 
 // comment keeps a text on the one line of its comment.
 func comment(s string) string {

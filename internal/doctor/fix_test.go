@@ -24,6 +24,13 @@ func TestRepair(t *testing.T) {
 		"our map twice":                 {ourTable + " " + mine + " " + ourTable, ourTable + ", " + mine},
 		"a name of postfix-tlspol's":    {strings.Replace(ourTable, "postfix-tlsrpt", "QUERYwithTLSRPT", 1), strings.Replace(ourTable, "postfix-tlsrpt", "QUERYwithTLSRPT", 1)},
 		"that name, of the other kind":  {strings.Replace(ourTable, "postfix-tlsrpt", "QUERY", 1), ourTable},
+		"in a unionmap":                 {"cidr:/x unionmap:{" + mine + ", " + ourTable + "} cidr:/y", "cidr:/x, " + mine + ", " + ourTable + ", cidr:/y"},
+		"in a unionmap, misspelt":       {"unionmap:{socketmap:unix:run/tlspolicyd/socketmap.sock:x}", ourTable},
+		"in a unionmap in another":      {"unionmap:{a:b, unionmap:{c:d " + ourTable + "}}", ourTable + ", a:b, c:d"},
+		"in a unionmap of proxymap's":   {"proxy:unionmap:{" + mine + ", " + ourTable + "}", "proxy:" + mine + ", proxy:" + ourTable},
+		"in a pipemap":                  {"pipemap:{" + ourTable + ",pcre:/x}", "pipemap:{" + ourTable + ",pcre:/x}"},
+		"in a pipemap, misspelt":        {"pipemap:{socketmap:unix:run/tlspolicyd/socketmap.sock:x,pcre:/x}", "pipemap:{" + ourTable + ",pcre:/x}"},
+		"in a pipemap, and by itself":   {"pipemap:{" + ourTable + ",pcre:/x} " + ourTable, ourTable + ", pipemap:{" + ourTable + ",pcre:/x}"},
 		"proxy: stays":                  {"proxy:" + strings.Replace(ourTable, "-tlsrpt", "", 1), "proxy:" + ourTable},
 		"a hostile table, quoted whole": {"inline:{a='; rm -rf /; echo $(id) `id`'}", "inline:{a='; rm -rf /; echo $(id) `id`'}, " + ourTable},
 	} {
@@ -135,6 +142,13 @@ func TestLines(t *testing.T) {
 		TLSLevelStrict:    {func(f *Facts) { f.param("smtp_tls_security_level", "encrypt") }, "postconf -c /etc/postfix-out -e smtp_tls_security_level=dane"},
 		ServiceWithoutMap: {func(f *Facts) { f.Postfix.Services[2].Overrides[policyMaps] = "" }, "postconf -c /etc/postfix-out -X -P relay/unix/smtp_tls_policy_maps"},
 		ChrootResolvConf:  {func(f *Facts) { f.Resolver.Chroot.Servers = nil }, queueConf},
+		MapFileMissing: {
+			func(f *Facts) {
+				f.setMaps("hash:tls " + ourTable)
+				f.Postfix.Missing = []string{queueDir + "/tls", queueDir + "/tls.db"}
+			},
+			"touch " + queueDir + "/tls && postmap -c /etc/postfix-out hash:" + queueDir + "/tls && postfix -c /etc/postfix-out reload",
+		},
 		TrustADMissing: {
 			func(f *Facts) { f.plain37(); f.setVersion(Version{3, 4, 9}) },
 			"echo 'options trust-ad' >> /etc/resolv.conf && " + queueConf,

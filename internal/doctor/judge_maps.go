@@ -71,7 +71,7 @@ func judgeMaps(f Facts) []finding.Finding {
 	}
 	for _, s := range clients {
 		tables := parseTables(p.param(s, policyMaps))
-		at := slices.IndexFunc(tables, func(t Table) bool { return f.isOurs(s, t) })
+		at := f.at(s, tables)
 		_, override := s.Overrides[policyMaps]
 		switch {
 		case at < 0 && override:
@@ -83,8 +83,10 @@ func judgeMaps(f Facts) []finding.Finding {
 				policyMaps+" = "+shown(p.param(s, policyMaps)), strings.TrimSpace("Add the map. "+f.elsewhere(s)), f.repair(s)))
 		default:
 			add(f.judgeOrder(s, tables, at)...)
+			add(f.judgeNested(s, tables[at])...)
 			add(f.judgeEntry(s, tables[at])...)
 		}
+		add(p.judgeTableFiles(tables)...)
 	}
 	return all
 }
@@ -94,7 +96,8 @@ func (f Facts) judgeOrder(s Service, tables []Table, at int) []finding.Finding {
 	var all []finding.Finding
 	evidence := func(t Table) string { return printable(t.Text) + " and " + printable(tables[at].Text) }
 	for _, t := range tables[:at] {
-		switch {
+		switch _, holds := f.oursIn(s, t); {
+		case holds: // judgeNested speaks of one
 		case t.answersAll():
 			all = append(all, fail(MapShadowed, "", "A table before ours has an answer for every destination, so that tlspolicyd is never asked.",
 				evidence(t), "Remove it, or put it behind.", f.repair(s)))
@@ -104,7 +107,7 @@ func (f Facts) judgeOrder(s Service, tables []Table, at int) []finding.Finding {
 		}
 	}
 	for _, t := range tables[at+1:] {
-		if !t.local() {
+		if _, holds := f.oursIn(s, t); !holds && !t.local() {
 			all = append(all, warn(MapBeforeOther, "", "Where tlspolicyd has no policy another program is asked, which knows no better and can hold mail up when it is down.",
 				printable(tables[at].Text)+" and "+printable(t.Text), "Leave the other one out, unless it holds exceptions of yours.", ""))
 		}
@@ -112,9 +115,25 @@ func (f Facts) judgeOrder(s Service, tables []Table, at int) []finding.Finding {
 	return all
 }
 
-// judgeEntry looks at our own table: its name, its path, its way.
-func (f Facts) judgeEntry(s Service, t Table) []finding.Finding {
+// judgeNested looks at what our table is inside of.
+func (f Facts) judgeNested(s Service, whole Table) []finding.Finding {
+	text := printable(whole.Text)
+	switch {
+	case len(leaves([]Table{whole})) == 1:
+		return nil
+	case whole.Type == unionType:
+		return []finding.Finding{warn(MapNested, "", "tlspolicyd is one of a unionmap: where another of its tables has an answer too, Postfix gets both in one, which is no policy, and defers that mail.",
+			text, "Give each an entry of its own: the first one that has an answer decides.", f.repair(s))}
+	}
+	return []finding.Finding{warn(MapNested, "", "tlspolicyd is one of a pipemap: it is asked for what the table before it makes of a destination, and what the table behind it makes of the answer is what Postfix gets.",
+		text, "Give it an entry of its own, unless you mean just that.", "")}
+}
+
+// judgeEntry looks at our own table, or at one that holds it: its name, its path,
+// its way.
+func (f Facts) judgeEntry(s Service, whole Table) []finding.Finding {
 	p := f.Postfix
+	t, _ := f.oursIn(s, whole)
 	good := true
 	var all []finding.Finding
 	add := func(one finding.Finding) { all, good = append(all, one), false }
@@ -134,10 +153,12 @@ func (f Facts) judgeEntry(s Service, t Table) []finding.Finding {
 	if probe, found := f.probed(s, t); found && probe.leadsNowhere() {
 		add(f.unreachable(s, t, probe))
 	}
-	if t.Proxy && !p.proxyAllows(t) {
-		add(fail(MapProxyRefused, "", "proxymap(8) refuses to open the map, and all mail is deferred.",
-			text+" is not in proxy_read_maps", "Add it, or leave proxy: out.",
-			p.set("proxy_read_maps", t.Text+" "+p.RawProxy)))
+	for _, t := range proxied([]Table{whole}) {
+		if !p.proxyAllows(t) {
+			add(fail(MapProxyRefused, "", "proxymap(8) refuses to open the map, and all mail is deferred.",
+				printable(t.Text)+" is not in proxy_read_maps", "Add it, or leave proxy: out.",
+				p.set("proxy_read_maps", t.Text+" "+p.RawProxy)))
+		}
 	}
 	if good {
 		all = append(all, ok(MapPresent, "", "Postfix asks tlspolicyd, by the right map for this version.", text))
@@ -167,5 +188,5 @@ func (f Facts) unreachable(s Service, t Table, probe Probe) finding.Finding {
 // proxyAllows reports whether proxymap(8) may open a table: it looks for what
 // begins with proxy: in proxy_read_maps.
 func (p Postfix) proxyAllows(t Table) bool {
-	return slices.ContainsFunc(parseTables(p.Params["proxy_read_maps"]), func(a Table) bool { return a.Text == t.Text })
+	return slices.ContainsFunc(proxied(parseTables(p.Params["proxy_read_maps"])), func(a Table) bool { return a.Text == t.Text })
 }

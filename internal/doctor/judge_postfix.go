@@ -96,11 +96,14 @@ func (p Postfix) set(name, value string) string {
 	return p.postconf("-e " + shellQuote(name+"="+value))
 }
 
-func (p Postfix) postconf(args string) string {
-	if p.ConfigDir == "" {
-		return "postconf " + args
+func (p Postfix) postconf(args string) string { return p.command("postconf", args) }
+
+// command is one of Postfix's, for this instance.
+func (p Postfix) command(name, args string) string {
+	if p.ConfigDir != "" {
+		name += " -c " + shellQuote(p.ConfigDir)
 	}
-	return "postconf -c " + shellQuote(p.ConfigDir) + " " + args
+	return name + " " + args
 }
 
 // mend is set where main.cf is to be changed, and otherwise postconf -P for the

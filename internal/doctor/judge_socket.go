@@ -29,7 +29,7 @@ func judgeSockets(f Facts) []finding.Finding {
 // expectsUs reports whether a socket that Postfix asks is meant to be ours.
 func (f Facts) expectsUs(p Probe) bool {
 	for _, s := range f.Postfix.clients() {
-		for _, t := range parseTables(f.Postfix.param(s, policyMaps)) {
+		for _, t := range leaves(parseTables(f.Postfix.param(s, policyMaps))) {
 			if t.Network != "" && f.Postfix.target(s, t) == p.Target && f.isOurs(s, t) {
 				return true
 			}

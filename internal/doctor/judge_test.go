@@ -141,6 +141,24 @@ func situations() []situation {
 		{MapBehindOther, finding.Warn, "another program before ours", func(f *Facts) { f.setMaps("socketmap:inet:127.0.0.1:8461:postfix, " + ourTable) }},
 		{MapBeforeOther, finding.Warn, "another program behind ours", func(f *Facts) { f.setMaps(ourTable + " socketmap:inet:127.0.0.1:8461:postfix") }},
 		{MapProxyRefused, finding.Fail, "proxy: that proxymap(8) does not know", func(f *Facts) { f.setMaps("proxy:" + ourTable) }},
+		{MapNested, finding.Warn, "in a unionmap", func(f *Facts) { f.setMaps("unionmap:{texthash:/x, " + ourTable + "}") }},
+		{MapNested, finding.Warn, "in a pipemap", func(f *Facts) { f.setMaps("pipemap:{" + ourTable + ",pcre:/x}") }},
+		{MapNameUnknown, finding.Fail, "a misspelt map in a pipemap", func(f *Facts) {
+			f.setMaps("pipemap:{inline:{x=y}, socketmap:unix:run/tlspolicyd/socketmap.sock:postfx}")
+		}},
+		{MapBehindOther, finding.Warn, "another program in a unionmap before ours", func(f *Facts) {
+			f.setMaps("unionmap:{texthash:/x, ldap:/y} " + ourTable)
+		}},
+		{MapShadowed, finding.Fail, "static: in a unionmap before ours", func(f *Facts) { f.setMaps("unionmap:{texthash:/x static:may} " + ourTable) }},
+		{MapProxyRefused, finding.Fail, "proxy: in a unionmap", func(f *Facts) { f.setMaps("unionmap:{proxy:" + ourTable + "}") }},
+		{MapFileMissing, finding.Fail, "a table that was never written", func(f *Facts) {
+			f.setMaps("texthash:/etc/postfix/tls_policy, " + ourTable)
+			f.Postfix.Missing = []string{"/etc/postfix/tls_policy"}
+		}},
+		{MapFileMissing, finding.Fail, "a table that postmap(1) was not run for", func(f *Facts) {
+			f.setMaps("unionmap:{inline:{x=may}, hash:tls_policy}, " + ourTable)
+			f.Postfix.Missing = []string{queueDir + "/tls_policy.db"}
+		}},
 		{ServiceWithoutMap, finding.Warn, "relay asks nobody", func(f *Facts) { f.Postfix.Services[2].Overrides[policyMaps] = "" }},
 		{STSPatternsOff, finding.Warn, "patterns are not enforced", func(f *Facts) { f.param("smtp_tls_enforce_sts_mx_patterns", "no") }},
 		{TLSRPTOn, finding.OK, "TLSRPT with a socket", func(f *Facts) {
@@ -311,6 +329,13 @@ func TestHealthy(t *testing.T) {
 		},
 		"through proxymap(8)": func(f *Facts) {
 			f.setMaps("proxy:socketmap:unix:" + hostSocket + ":postfix-tlsrpt")
+			f.param("proxy_read_maps", "$x "+f.Postfix.RawMaps)
+		},
+		"all alone in a unionmap":      func(f *Facts) { f.setMaps("unionmap:{" + ourTable + "}") },
+		"a pipemap of exceptions":      func(f *Facts) { f.setMaps("pipemap:{texthash:/x, static:may}, " + ourTable) },
+		"lines in the place of a file": func(f *Facts) { f.setMaps("pcre:{{/x/ may}}, " + ourTable) },
+		"proxy: inside, and allowed": func(f *Facts) {
+			f.setMaps("unionmap:{proxy:" + ourTable + "}")
 			f.param("proxy_read_maps", "$x "+f.Postfix.RawMaps)
 		},
 		"another map asks no more": func(f *Facts) { f.setMaps("cidr:/x " + ourTable) },

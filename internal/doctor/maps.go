@@ -1,13 +1,14 @@
 package doctor
 
 import (
+	"slices"
 	"strings"
 )
 
 // Table is one entry of smtp_tls_policy_maps, "type:name" (DATABASE_README).
 type Table struct {
 	Text  string // as written
-	Proxy bool   // asked through proxymap(8)
+	Proxy bool   // it begins with proxy:
 	Type  string // "texthash", "socketmap"
 	Name  string // what follows
 
@@ -15,6 +16,9 @@ type Table struct {
 	Network string // "unix" or "tcp"; "" for something else
 	Address string // path or host:port
 	Map     string // the name that is sent with each request
+
+	Members []Table // of a pipemap or a unionmap
+	Proxied bool    // proxymap(8) asks it: it or a table around it begins with proxy:
 }
 
 // splitTables cuts a list at commas and blanks, but not inside of braces, as
@@ -56,9 +60,14 @@ func parseTables(list string) []Table {
 func parseTable(text string) Table {
 	t := Table{Text: text}
 	rest, proxy := strings.CutPrefix(text, "proxy:")
-	t.Proxy = proxy
+	t.Proxy, t.Proxied = proxy, proxy
 	t.Type, t.Name, _ = strings.Cut(rest, ":")
-	if t.Type != "socketmap" {
+	switch t.Type {
+	case pipeType, unionType:
+		t.Members = parseMembers(t.Name, proxy)
+		return t
+	case "socketmap":
+	default:
 		return t
 	}
 	kind, rest, _ := strings.Cut(t.Name, ":")
@@ -80,14 +89,26 @@ func parseTable(text string) Table {
 
 // answersAll reports a table that has a line for every key, so that what stands
 // behind it is never asked.
-func (t Table) answersAll() bool { return t.Type == "static" }
+func (t Table) answersAll() bool {
+	switch t.Type {
+	case "static":
+		return true
+	case unionType:
+		return slices.ContainsFunc(t.Members, Table.answersAll)
+	case pipeType:
+		return len(t.Members) > 0 && !slices.ContainsFunc(t.Members, func(m Table) bool { return !m.answersAll() })
+	}
+	return false
+}
 
 // local reports a table that an administrator fills with exceptions of his
 // own, and no program answers.
 func (t Table) local() bool {
 	switch t.Type {
+	case pipeType, unionType:
+		return !slices.ContainsFunc(t.Members, func(m Table) bool { return !m.local() })
 	case "texthash", "hash", "btree", "cdb", "lmdb", "dbm", "sdbm", "inline", "static",
-		"regexp", "pcre", "cidr", "randmap", "unionmap", "pipemap", "fail", "environ":
+		"regexp", "pcre", "cidr", "randmap", "fail", "environ":
 		return true
 	}
 	return false

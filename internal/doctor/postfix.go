@@ -28,7 +28,8 @@ type Postfix struct {
 	User      Account           // mail_owner: what smtp(8) runs as
 	UserErr   string            // why that is not known
 
-	TLSRPTSocket string // what is wrong with the socket for reports; "": nothing
+	Missing      []string // files that tables for TLS policies need and that are not there
+	TLSRPTSocket string   // what is wrong with the socket for reports; "": nothing
 }
 
 // Service is a line of master.cf.
@@ -122,6 +123,7 @@ func gatherPostfix(ctx context.Context, dir string) Postfix {
 	if p.User, err = account(p.Params["mail_owner"]); err != nil {
 		p.UserErr = err.Error()
 	}
+	p.Missing = p.missingFiles()
 	p.TLSRPTSocket = p.lookTLSRPT()
 	return p
 }

@@ -124,7 +124,7 @@ func TestTables(t *testing.T) {
 		t.Error(d)
 	}
 	for text, want := range map[string]Table{
-		"proxy:socketmap:unix:/run/a.sock:postfix": {Proxy: true, Type: "socketmap", Name: "unix:/run/a.sock:postfix", Network: "unix", Address: "/run/a.sock", Map: "postfix"},
+		"proxy:socketmap:unix:/run/a.sock:postfix": {Proxy: true, Proxied: true, Type: "socketmap", Name: "unix:/run/a.sock:postfix", Network: "unix", Address: "/run/a.sock", Map: "postfix"},
 		"socketmap:inet:[::1]:8461:QUERY":          {Type: "socketmap", Name: "inet:[::1]:8461:QUERY", Network: "tcp", Address: "[::1]:8461", Map: "QUERY"},
 		"socketmap:unix":                           {Type: "socketmap", Name: "unix"},
 		"socketmap:ipx:a:b":                        {Type: "socketmap", Name: "ipx:a:b"},
@@ -141,6 +141,45 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// Tables inside of others, as DATABASE_README writes them.
+func TestMembers(t *testing.T) {
+	tables := parseTables("a:b proxy:unionmap:{c:d, pipemap:{ e:f,inline:{ {x = y} } }} pipemap:x unionmap:{} unionmap:{proxy:g:h}")
+	var all, asked []string
+	for _, leaf := range leaves(tables) {
+		text := leaf.Text
+		if leaf.Proxied {
+			text += " by proxymap"
+		}
+		all = append(all, text)
+	}
+	want := []string{"a:b", "c:d by proxymap", "e:f by proxymap", "inline:{ {x = y} } by proxymap", "pipemap:x", "unionmap:{}", "proxy:g:h by proxymap"}
+	if d := cmp.Diff(want, all); d != "" {
+		t.Error(d)
+	}
+	for _, p := range proxied(tables) {
+		asked = append(asked, p.Text)
+	}
+	if d := cmp.Diff([]string{tables[1].Text, "proxy:g:h"}, asked); d != "" {
+		t.Error(d)
+	}
+}
+
+// Files that tables need: as they are written, or as postmap(1) makes them.
+func TestMissingFiles(t *testing.T) {
+	dir := t.TempDir()
+	p := healthy().Postfix
+	p.Params["queue_directory"] = dir + "/queue"
+	for _, name := range []string{"text", "old", "made", "made.db", "queue/in"} {
+		writeFile(t, filepath.Join(dir, name), "")
+	}
+	p.Params[policyMaps] = strings.ReplaceAll("texthash:D/text regexp:D/none hash:D/old btree:D/made cidr:in cdb:out "+
+		"unionmap:{lmdb:D/deep} pcre:{{/x/ y}} inline:{x=y} sdbm:D/s "+ourTable, "D", dir)
+	want := []string{dir + "/none", dir + "/old.db", dir + "/queue/out.cdb", dir + "/queue/out", dir + "/deep.lmdb", dir + "/deep", dir + "/s.pag", dir + "/s"}
+	if d := cmp.Diff(want, p.missingFiles()); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestTarget(t *testing.T) {
 	p := healthy().Postfix
 	in, out := Service{Name: "smtp", Chrooted: true}, Service{Name: "smtp"}
@@ -154,9 +193,10 @@ func TestTarget(t *testing.T) {
 		{out, "socketmap:unix:run/a.sock:postfix", Target{"unix", queueDir + "/run/a.sock", ""}},
 		{out, "socketmap:unix:/run/a.sock:postfix", Target{"unix", "/run/a.sock", ""}},
 		{in, "proxy:socketmap:unix:/run/a.sock:postfix", Target{"unix", "/run/a.sock", ""}},
+		{in, "proxy:unionmap:{socketmap:unix:/run/a.sock:postfix}", Target{"unix", "/run/a.sock", ""}},
 		{in, "socketmap:inet:127.0.0.1:8461:postfix", Target{"tcp", "127.0.0.1:8461", ""}},
 	} {
-		if got := p.target(c.service, parseTable(c.table)); got != c.want {
+		if got := p.target(c.service, leaves(parseTables(c.table))[0]); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.table, got, c.want)
 		}
 	}

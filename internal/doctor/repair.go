@@ -24,43 +24,44 @@ func (f Facts) repair(s Service) string {
 // Postfix makes of it. Where they differ in number, a $name stands for several
 // tables, and the list is written out.
 func (f Facts) repaired(s Service, raw, expanded string) string {
-	texts := splitTables(raw)
-	tables := parseTables(expanded)
-	if len(texts) != len(tables) {
-		texts = splitTables(expanded)
+	written := f.unfolded(s, parseTables(raw))
+	tables := f.unfolded(s, parseTables(expanded))
+	if len(written) != len(tables) {
+		written = tables
 	}
-	ours := -1
+	ours := f.at(s, tables)
 	var others []string
 	first := -1 // of others, the first that is a program or answers all
 	for i, t := range tables {
-		if f.isOurs(s, t) {
-			if ours < 0 {
-				ours = i
-			}
+		if i == ours || f.isOurs(s, t) {
 			continue
 		}
 		if first < 0 && (!t.local() || t.answersAll()) {
 			first = len(others)
 		}
-		others = append(others, texts[i])
+		others = append(others, written[i].Text)
 	}
-	var current Table
+	text, at := f.rightTable(s, Table{}).Text, len(others)
 	if ours >= 0 {
-		current = tables[ours]
-	}
-	mended := f.rightTable(s, current)
-	text := socketmapText(mended)
-	if ours >= 0 && mended == current {
-		text = texts[ours]
-	}
-	at := len(others)
-	if ours >= 0 {
-		at = ours
+		text, at = f.mended(s, written[ours].Text, tables[ours]), ours
 	}
 	if first >= 0 {
 		at = min(at, first)
 	}
 	return strings.Join(slices.Insert(others, at, text), ", ")
+}
+
+// mended is a table that is ours or holds ours, as it should be.
+func (f Facts) mended(s Service, written string, t Table) string {
+	current, _ := f.oursIn(s, t)
+	right := f.rightTable(s, current)
+	switch {
+	case right.Text == current.Text:
+		return written
+	case len(t.Members) > 0:
+		return strings.Replace(t.Text, current.Text, right.Text, 1)
+	}
+	return right.Text
 }
 
 // rightTable is our table as it should be: what is right stays.

@@ -23,7 +23,7 @@ func (p Postfix) target(s Service, t Table) Target {
 		return Target{Network: t.Network, Address: t.Address}
 	}
 	chrooted := s.Chrooted
-	if t.Proxy {
+	if t.Proxied {
 		chrooted = p.proxymapChrooted()
 	}
 	path := t.Address
@@ -57,7 +57,7 @@ type asker struct {
 func (p Postfix) askers() []asker {
 	var list []asker
 	for _, s := range p.clients() {
-		for _, t := range parseTables(p.param(s, policyMaps)) {
+		for _, t := range leaves(parseTables(p.param(s, policyMaps))) {
 			if t.Network == "" {
 				continue
 			}
