@@ -38,6 +38,26 @@ func mapAilments(p *patient) []ailment {
 		settings("behind a table for everything", "fail map-shadowed", maps+"static:may "+ours),
 		behind, before,
 		settings("proxymap that may not", "fail map-proxy-refused", maps+"proxy:"+ours, "proxy_read_maps=$mynetworks"),
+		settings("in one with a table", "warn map-nested", maps+"unionmap:{inline:{x.invalid=may}, "+ours+"}"),
+		settings("misspelt inside of another", "fail map-name-unknown", maps+"unionmap:{socketmap:unix:run/tlspolicyd/socketmap.sock:pstfix}"),
+		{
+			name: "its answers are changed", want: []string{"warn map-nested"},
+			spoil: func(t *testing.T, p *patient) { p.change(t, maps+"pipemap:{"+ours+", regexp:{{/^dane/ may}}}") },
+			mend:  func(t *testing.T, p *patient, _ []string) { p.change(t, maps+ours) },
+		},
+		{
+			name: "a table that was not written", want: []string{"fail map-file-missing"}, mend: byItsLines,
+			spoil: func(t *testing.T, p *patient) { p.change(t, maps+"texthash:"+p.dir+"/gone, "+ours) },
+		},
+		{
+			name: "a table that was not made", want: []string{"fail map-file-missing"}, mend: byItsLines,
+			spoil: func(t *testing.T, p *patient) {
+				if err := write(p.dir+"/exceptions", "partner.invalid encrypt\n"); err != nil {
+					t.Fatal(err)
+				}
+				p.change(t, maps+"hash:"+p.dir+"/exceptions, "+ours)
+			},
+		},
 		{
 			name: "only a table", want: []string{"fail map-absent"}, mend: byItsLines,
 			spoil: func(t *testing.T, p *patient) { p.change(t, maps+p.table(t)) },

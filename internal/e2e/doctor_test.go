@@ -159,6 +159,7 @@ func testDoctor(t *testing.T, w *world) {
 				t.Fatalf("a healthy host has %+v", bad)
 			}
 			p.treat(t, postfixAilments(p))
+			t.Run("tables", func(t *testing.T) { testDoctorTables(t, p) })
 			t.Run("one script mends it all", func(t *testing.T) { testDoctorScript(t, p) })
 		})
 	}
@@ -195,6 +196,7 @@ func testDoctorPlaces(t *testing.T, seen *tally) {
 // doctor --fix to mend all of them and to leave a table of the operator's alone.
 func testDoctorScript(t *testing.T, p *patient) {
 	table := p.table(t)
+	t.Cleanup(func() { p.reload(t) }) // after the files are back
 	p.change(
 		t,
 		"smtp_tls_policy_maps="+table+", socketmap:unix:run/tlspolicyd/socketmap.sock:x",
@@ -219,11 +221,6 @@ func testDoctorScript(t *testing.T, p *patient) {
 	if want := table + ", " + p.ours() + "\n"; err != nil || got != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
-	t.Cleanup(func() {
-		if _, _, err := p.run("postfix", "reload"); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // table is a table of the operator's own exceptions.
