@@ -19,7 +19,7 @@ func testDoctorTables(t *testing.T, p *patient) {
 		},
 		{"one of a unionmap answers", "unionmap:{inline:{x.invalid=may}, " + p.ours() + "}", "map-nested", delivered},
 		{
-			"a table without a file", "texthash:" + p.dir + "/gone, " + p.ours(), "map-file-missing",
+			"a table without a file", "texthash:" + p.dir + "/never-written, " + p.ours(), "map-file-missing",
 			func(t *testing.T, o outcome) { wantDeferred(t, o, "4.7.5", "client TLS configuration problem") },
 		},
 		{"proxymap inside of a unionmap", "unionmap:{proxy:" + p.ours() + "}", "map-present", delivered},
