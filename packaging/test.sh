@@ -290,14 +290,48 @@ run() {
 # quickstart N: the command in that line of packaging/quickstart, as it is
 # written, in the directory where the .deb lies.
 quickstart() {
-	local line page
+	local line
+	step "$1"
+	# apt asks whether to go on.
+	run sh -c "cd /root && export DEBIAN_FRONTEND=noninteractive && yes | { $line; }"
+}
+
+# step N: line becomes that line, which README.md and packaging/README.md have.
+step() {
+	local page
 	line=$(sed -n "$1p" packaging/quickstart)
 	[ -n "$line" ] || die "packaging/quickstart has no line $1"
 	for page in README.md packaging/README.md; do
 		grep -qxF "$line" "$page" || die "$page lacks the line: $line"
 	done
-	# apt asks whether to go on.
-	run sh -c "cd /root && export DEBIAN_FRONTEND=noninteractive && yes | { $line; }"
+}
+
+# findings [PROGRAM]: what doctor finds, "code grade" a line. It does not end with
+# 0 here: there is no network, of which it must say so.
+findings() {
+	inside "${1:-tlspolicyd}" doctor --json 2>/dev/null |
+		sed -n 's/^        *"\(code\|grade\)": "\(.*\)",$/\2/p' | paste -d' ' - - || true
+}
+
+found() { # found "CODE GRADE"...: doctor finds all of these
+	local list one
+	list=$(findings)
+	for one in "$@"; do
+		grep -qxF "$one" <<<"$list" || die "doctor does not find $one, but $(xargs <<<"$list")"
+	done
+}
+
+# heal CODE: doctor finds it, and no more after the lines that it prints
+heal() {
+	local lines line
+	lines=$(inside tlspolicyd doctor --json 2>/dev/null | awk -v code="\"code\": \"$1\"," '
+		index($0, code) { on = 1 }
+		on && sub(/^ *"fix": "/, "") { sub(/"$/, ""); print; on = 0 }' || true)
+	[ -n "$lines" ] || die "doctor has no line for $1"
+	while read -r line; do
+		run sh -c "$line"
+	done <<<"$lines"
+	! findings | grep "^$1 " || die "$1 is still there after $lines"
 }
 
 # check_installed is what an admin sees of a new installation.
@@ -402,10 +436,13 @@ check_postfix() {
 	inside systemd-run -q --unit=sink smtp-sink -u postfix 127.0.0.1:10025 10
 
 	[ "$(wc -l <packaging/quickstart)" -le 5 ] || die "the quick start has more than five commands"
-	local n
-	for n in $(seq 2 "$(wc -l <packaging/quickstart)"); do
+	local n line
+	for n in $(seq 2 "$(($(wc -l <packaging/quickstart) - 1))"); do
 		quickstart "$n"
 	done
+	step "$(wc -l <packaging/quickstart)"
+	[ "$line" = "tlspolicyd doctor" ] || die "the quick start does not end with doctor"
+	check_doctor
 	inside sh -c 'echo "Subject: with" | sendmail -f a@mail.test first@sink.test'
 	until_true inside sh -c 'journalctl -q -t postfix/smtp | grep "to=<first@sink.test>" | grep -q status=sent'
 	inside systemctl stop tlspolicyd.socket tlspolicyd.service
@@ -414,6 +451,23 @@ check_postfix() {
 	inside systemctl start tlspolicyd.service
 	inside postqueue -f
 	until_true inside sh -c 'journalctl -q -t postfix/smtp | grep "to=<second@sink.test>" | grep -q status=sent'
+}
+
+# After the quick start nothing is wrong, as far as that shows without a network.
+# And what only systemd can have wrong with a unit, which the end-to-end tests
+# have not.
+check_doctor() {
+	say "doctor"
+	found "map-present ok" "socket-answers ok" "dnssec-on ok" "postfix-ca ok" "trust-store ok" "database-good ok" \
+		"daemon-runs ok" "unit-active ok" "network-down unknown"
+	! findings | grep -e ' fail$' -e '^chroot-resolv-conf ' || die "doctor, after the quick start"
+	inside systemctl stop tlspolicyd.socket tlspolicyd.service
+	found "unit-inactive fail" "socket-missing fail"
+	heal unit-inactive
+	inside systemctl disable -q tlspolicyd.socket tlspolicyd.service 2>/dev/null
+	found "unit-disabled warn"
+	heal unit-disabled
+	found "unit-active ok"
 }
 
 check_upgrade() {
@@ -445,7 +499,9 @@ check_upgrade() {
 
 check_remove() {
 	say "remove, purge"
+	inside cp /usr/bin/tlspolicyd /root/doctor
 	run dpkg --remove tlspolicyd
+	grep -qxF "unit-absent warn" <<<"$(findings /root/doctor)" || die "doctor does not miss the units"
 	want "" inside sh -c 'cat /proc/[0-9]*/comm | grep -x tlspolicyd'
 	inside test ! -e /run/tlspolicyd/socketmap.sock || die "a socket without a listener is left"
 	inside test -f /etc/tlspolicyd/tlspolicyd.toml || die "removing took the configuration"

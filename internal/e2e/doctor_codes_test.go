@@ -4,7 +4,7 @@ package e2e
 // end-to-end tests provoke it on a real host and make it go away again. "" is
 // yes; anything else is why they cannot.
 func doctorPlaces() map[string]string {
-	const systemd = "needs systemd as the first process: packaging/test.sh boots one"
+	const systemd = "needs systemd as the first process: packaging/test.sh boots one, and has them there"
 	places := map[string]string{
 		"clock-wrong":   "the clock is that of the whole machine, and no namespace has another",
 		"unit-absent":   systemd,
