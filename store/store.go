@@ -159,3 +159,7 @@ type Store interface {
 	// ErrClosed; closing again returns what the first Close did.
 	Close() error
 }
+
+// Failing is a Store that can tell whether its last write failed. What is learned
+// then is in memory only, and is written when there is room again.
+type Failing interface{ Failing() bool }

@@ -270,7 +270,7 @@ func (c *Client) Build(ctx context.Context) (Build, error) {
 }
 
 // Store returns what the daemon says of its database in /readyz: "" when it can
-// use it.
+// use it, for reading and for writing.
 func (c *Client) Store(ctx context.Context) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://control/readyz", nil)
 	if err != nil {
@@ -287,8 +287,8 @@ func (c *Client) Store(ctx context.Context) (string, error) {
 	}
 	for line := range strings.Lines(string(text)) {
 		if state, ok := strings.CutPrefix(strings.TrimSpace(line), "store: "); ok {
-			if state == "ok" {
-				state = ""
+			if note, ok := strings.CutPrefix(state, "ok"); ok {
+				state = strings.TrimPrefix(note, ", ")
 			}
 			return state, nil
 		}

@@ -17,6 +17,7 @@ import (
 	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/store"
 )
 
 // documented are the lines of the table in docs/metrics.md.
@@ -277,6 +278,23 @@ func TestHealth(t *testing.T) {
 	}
 	if status, text := d.get(t, "GET", "/readyz"); status != 503 || !strings.Contains(text, "store: store is closed") {
 		t.Errorf("%d %s", status, text)
+	}
+}
+
+// full is a store that cannot write.
+type full struct{ store.Store }
+
+func (full) Failing() bool { return true }
+
+// A daemon that cannot write answers on, so it is ready, and says so.
+func TestHealthOfFullDisk(t *testing.T) {
+	d := start(t)
+	d.server.opt.Store = full{d.store}
+	if status, text := d.get(t, "GET", "/readyz"); status != 200 || !strings.Contains(text, "store: ok, the last write failed: what is learned is in memory only\n") {
+		t.Errorf("%d %s", status, text)
+	}
+	if got, err := d.client.Store(t.Context()); err != nil || got != "the last write failed: what is learned is in memory only" {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
 

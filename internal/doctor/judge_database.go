@@ -47,7 +47,7 @@ func judgeFile(d Database, u Units) finding.Finding {
 	path := printable(d.Path)
 	switch {
 	case d.Daemon != nil && *d.Daemon != "":
-		return fail(DatabaseFails, path, "The running daemon cannot use its database.", *d.Daemon, "See its log.", "")
+		return fail(DatabaseFails, path, "The running daemon cannot use its database, and what it learns is lost with a restart.", *d.Daemon, "See its log.", "")
 	case d.Absent && d.Daemon == nil:
 		return warn(DatabaseAbsent, path, "There is no database yet: the daemon has not run with this path.", "no such file", "Start it once; see cache.path otherwise.", u.systemctl("start tlspolicyd"))
 	case d.Damaged != "":

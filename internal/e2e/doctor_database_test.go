@@ -108,6 +108,7 @@ func testDoctorDatabase(t *testing.T, p *patient) {
 	start := func(t *testing.T, p *patient, _ []string) { s.start(t, binary, s.config) }
 	elsewhere := s.other(t, "elsewhere", s.database, s.dir+"/other.db")
 	disk := s.other(t, "disk", s.database, s.dir+"/disk/policies.db")
+	full := s.other(t, "full", s.database, s.dir+"/full/policies.db")
 	p.treat(t, []ailment{
 		{
 			name: "never started", want: []string{"warn database-absent", "fail daemon-down"},
@@ -143,6 +144,21 @@ func testDoctorDatabase(t *testing.T, p *patient) {
 			name: "no room", want: []string{"fail disk-full"}, ill: as(disk), well: as(disk),
 			spoil: func(t *testing.T, p *patient) { p.smallDisk(t, s.dir+"/disk", "size=1m") },
 			mend:  func(t *testing.T, p *patient, _ []string) { p.remount(t, s.dir+"/disk", "size=128m") },
+		},
+		{
+			name: "no room for the daemon", want: []string{"fail database-fails", "fail disk-full"}, ill: as(full), well: as(full),
+			spoil: func(t *testing.T, p *patient) {
+				s.stop(t)
+				p.smallDisk(t, s.dir+"/full", "size=4m")
+				s.start(t, binary, full)
+				s.fill(t, p)
+			},
+			mend: func(t *testing.T, p *patient, _ []string) {
+				p.remount(t, s.dir+"/full", "size=128m")
+				s.learn(t, p, func(state string) bool { return state == "" })
+				s.stop(t)
+				s.start(t, binary, s.config)
+			},
 		},
 		{
 			name: "damaged again and again while in use", want: []string{"fail database-fails"}, ill: as(s.config), well: as(s.config),
@@ -211,6 +227,39 @@ func (s *second) overwrite(t *testing.T) {
 	}
 }
 
+// fill leaves no room on the daemon's disk, and waits until it has noticed.
+func (s *second) fill(t *testing.T, p *patient) {
+	t.Helper()
+	f, err := os.Create(s.dir + "/full/filler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	s.learn(t, p, func(state string) bool { return state != "" })
+}
+
+// learn has the daemon learn of domains until it says something of its database.
+func (s *second) learn(t *testing.T, p *patient, enough func(state string) bool) {
+	t.Helper()
+	n := 0
+	mustWait(t, func() error {
+		n++
+		_, _, _ = command("", p.w.daemon.binary, "lookup", "--socket", "unix:"+s.dir+"/socketmap.sock", fmt.Sprintf("d%d.open.test", n))
+		_, _, _ = command("", p.w.daemon.binary, "cache", "refresh", "--config", s.config, "sts.open.test")
+		state, err := s.store()
+		if err == nil && !enough(state) {
+			err = fmt.Errorf("the daemon says %q of its database", state)
+		}
+		return err
+	})
+}
+
 // setSchema makes the file one of another version.
 func (s *second) setSchema(t *testing.T, version string) {
 	t.Helper()
@@ -224,17 +273,21 @@ func (s *second) setSchema(t *testing.T, version string) {
 	}
 }
 
-// smallDisk mounts one, as doctor sees it.
+// smallDisk mounts one, both for a daemon and for doctor in its folder.
 func (p *patient) smallDisk(t *testing.T, dir, options string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", p.root+dir, "tmpfs", 0, options); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	err := errors.Join(os.Chown(dir, nobody, nobody), unix.Mount(dir, p.root+dir, "", unix.MS_BIND, ""))
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(p.root+dir, 0); err != nil {
+		if err := errors.Join(unix.Unmount(p.root+dir, 0), unix.Unmount(dir, 0)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -242,7 +295,7 @@ func (p *patient) smallDisk(t *testing.T, dir, options string) {
 
 func (p *patient) remount(t *testing.T, dir, options string) {
 	t.Helper()
-	if err := unix.Mount("", p.root+dir, "", unix.MS_REMOUNT, options); err != nil {
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, options); err != nil {
 		t.Fatal(err)
 	}
 }

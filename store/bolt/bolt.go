@@ -164,6 +164,9 @@ func (s *Store) Stats() Stats {
 	}
 }
 
+// Failing reports that the last transaction failed; see store.Failing.
+func (s *Store) Failing() bool { return s.stats.failing.Load() }
+
 type counters struct {
 	records                                         atomic.Int64
 	commits, writeErrors, evicted, dropped, damaged atomic.Uint64
