@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -54,7 +53,7 @@ func resolverAilments(t *testing.T, p *patient) []ailment {
 		{
 			name: "a resolver on another host", want: []string{"warn resolver-untrusted"},
 			spoil: func(t *testing.T, p *patient) {
-				addAddress(t, remote)
+				borrowAddress(t, remote)
 				p.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8")
 			},
 			ill:  with("remote", `["`+remote+`"]`),
@@ -133,36 +132,25 @@ func (p *patient) anotherUnbound(t *testing.T, address string, replace ...string
 	})
 }
 
-// addAddress gives the loopback interface an address that is not one of its own.
-func addAddress(t *testing.T, address string) {
+// borrowAddress gives loopback one more address until the end of the test.
+func borrowAddress(t *testing.T, address string) {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	alias, err := unix.NewIfreq("lo:1")
-	if err == nil {
-		err = alias.SetInet4Addr(net.ParseIP(address).To4())
-	}
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCSIFADDR, alias)
-	}
-	if err != nil {
+	const label = "lo:doctor"
+	if err := addAddress(label, address); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		down, err := unix.NewIfreq("lo:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		down.SetUint16(0)
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Close(fd)
-		if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, down); err != nil {
+		down, err := unix.NewIfreq(label)
+		if err == nil {
+			down.SetUint16(0)
+			err = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, down)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	})
