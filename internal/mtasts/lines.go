@@ -31,6 +31,7 @@ func PolicyLines(b []byte) (lines []PolicyLine, missing string) {
 			l.Fault = "begins with a byte order mark"
 			lines = append(lines, l)
 			p.line(number, line[3:]) // so that its field does not count as missing
+			p.blank = 0              // its fault is told
 			continue
 		}
 		seen := p // what the lines before this one were

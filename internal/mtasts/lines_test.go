@@ -38,6 +38,11 @@ func TestPolicyLines(t *testing.T) {
 			"",
 		},
 		{
+			"byte order mark alone in its line", "\xef\xbb\xbf\nversion: STSv1\nmode: none\nmax_age: 1\n",
+			[]string{"1 fault: begins with a byte order mark", "2", "3", "4"},
+			"",
+		},
+		{
 			"what is ignored", "version: STSv1\nmode: enforce\nmode: none\nmx: a.test\nmx: A.test\nmax-age: 5\nmax_age: 99999999\nx-own: 1\n",
 			[]string{
 				"1", "2", "3 note: mode again: the first one counts, this one is ignored", "4", "5 note: the same pattern again",
