@@ -56,7 +56,7 @@ func (m *Map) followClock() {
 	case step > clockStep:
 		// Moved first and followed then: in between, stored times lie in the
 		// future and count as now. What is learned meanwhile is moved after.
-		from := m.clock.now()
+		from := m.clock.now().Add(-time.Millisecond) // stored times are exact to that
 		m.shiftTimes(step, func(t time.Time) bool { return !t.After(from) })
 		until := m.clock.now()
 		m.clock.offset.Add(int64(step))

@@ -393,6 +393,24 @@ func TestClockSteps(t *testing.T) {
 	}
 }
 
+// When a domain was last asked for follows a clock that jumps ahead: else it
+// would look as though nobody had asked for it since.
+func TestLastUseFollowsTheClock(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		var ahead atomic.Int64
+		h.wall = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		h.restart()
+		h.want("full.test", "OK dane-only")
+		h.restart()
+		ahead.Store(int64(365 * day))
+		h.after(2 * time.Minute)
+		rec, err := h.store.Get("full.test")
+		if ago := h.wall().Sub(rec.LastUsed); err != nil || ago > time.Hour {
+			t.Errorf("last used %v ago, %v", ago, err)
+		}
+	})
+}
+
 // §7: a small step leaves every lifetime as long as it was, too.
 func TestSmallClockSteps(t *testing.T) {
 	for _, step := range []time.Duration{2 * day, -2 * day} {
