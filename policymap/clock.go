@@ -111,13 +111,16 @@ func (m *Map) rewriteTimes(move func(time.Time) time.Time) {
 	var g errgroup.Group
 	g.SetLimit(64) // they share disk writes
 	err := m.ledger.each(func(rec store.Record) bool {
+		domain, moves := rec.Domain, false
 		moved := cloneRecord(rec)
-		if !moveTimes(&moved, move) {
+		_ = m.contain(domain, func() { moves = moveTimes(&moved, move) })
+		if !moves {
 			return m.ctx.Err() == nil
 		}
-		domain := rec.Domain
 		g.Go(func() error {
-			_ = m.learn(domain, time.Time{}, asNeeded, func(rec *store.Record) { moveTimes(rec, move) })
+			_ = m.contain(domain, func() {
+				_ = m.learn(domain, time.Time{}, asNeeded, func(rec *store.Record) { moveTimes(rec, move) })
+			})
 			return nil
 		})
 		return m.ctx.Err() == nil

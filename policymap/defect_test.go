@@ -2,18 +2,24 @@ package policymap
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
+	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/store"
 )
 
 // stumbling is a resolver that has a defect: it cannot take one answer.
@@ -90,4 +96,198 @@ func TestDefectEndsOneLook(t *testing.T) {
 			})
 		})
 	}
+}
+
+// stumblingStore has a defect while it is on: it cannot take the record of one
+// domain.
+type stumblingStore struct {
+	store.Store
+	at string
+	on atomic.Bool
+}
+
+func (s *stumblingStore) Get(domain string) (store.Record, error) {
+	if domain == s.at && s.on.Load() {
+		panic("cannot take " + domain)
+	}
+	return s.Store.Get(domain)
+}
+
+// stumblingEye is an observer with a defect: it cannot be told of one domain's
+// refresh.
+type stumblingEye struct {
+	alarmed
+	at        string
+	refreshes map[string]int // mu
+}
+
+func (e *stumblingEye) Refreshed(domain string, out Outcome) {
+	if domain == e.at && out == Refreshed {
+		panic("cannot be told of " + domain)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.refreshes[fmt.Sprint(domain, " ", out)]++
+}
+
+// stumbleAtBad has two domains known, and everything about bad.test stumble in the
+// way that is asked for.
+func stumbleAtBad(h *host, at string) (*stumblingStore, *stumblingEye) {
+	h.Zone("good.test. MX 10 mx.full.test.\nbad.test. MX 10 mx.full.test.")
+	h.PolicyHost("good.test", enforce)
+	h.PolicyHost("bad.test", enforce)
+	db := &stumblingStore{Store: h.store, at: "bad.test"}
+	eye := &stumblingEye{refreshes: map[string]int{}}
+	if at == "observer" {
+		eye.at = "bad.test"
+	}
+	h.Map.Close()
+	h.Map = New(Options{Store: db, Config: h.config, Observer: Observers{eye}})
+	h.want("good.test", "OK dane-only")
+	h.want("bad.test", "OK dane-only")
+	h.after(time.Minute) // MTA-STS is not waited for
+	db.on.Store(at == "store")
+	return db, eye
+}
+
+// A defect that one record brings about does not keep the refresher from all
+// others, nor the record from being tried again.
+func TestDefectCostsOneRefresh(t *testing.T) {
+	for _, at := range []string{"observer", "store"} {
+		t.Run(at, func(t *testing.T) {
+			inBubble(t, zones, func(t *testing.T, h *host) {
+				db, eye := stumbleAtBad(h, at)
+				h.after(2 * day)
+				eye.mu.Lock()
+				defer eye.mu.Unlock()
+				if eye.refreshes["good.test ok"] == 0 || eye.refreshes["bad.test failed"] == 0 {
+					t.Errorf("refreshes: %v", eye.refreshes)
+				}
+				if n := len(eye.keys); n == 0 || n > 100 {
+					t.Errorf("told of %d defects in two days", n)
+				}
+				for _, key := range eye.keys {
+					if key != "bad.test" {
+						t.Errorf("told of a defect at %q", key)
+					}
+				}
+				db.on.Store(false)
+				h.want("bad.test", "OK dane-only") // no lock is held
+			})
+		})
+	}
+}
+
+// The last uses of all other domains are written at the end, and the clock is
+// followed for them.
+func TestDefectCostsOneRecordOfAll(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		var ahead atomic.Int64
+		h.wall = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		db, eye := stumbleAtBad(h, "store")
+		h.want("good.test", "OK dane-only")
+		h.want("bad.test", "OK dane-only")
+		used := time.Now()
+		h.Map.Close()
+		if rec, err := db.Get("good.test"); err != nil || used.Sub(rec.LastUsed) > usedGrain*time.Second {
+			t.Errorf("last used %v, want %v: %v", rec.LastUsed, used, err)
+		}
+		told := len(eye.keys)
+		if told == 0 {
+			t.Error("no defect was met")
+		}
+
+		h.Map = New(Options{Store: db, Config: h.config, Observer: Observers{eye}, Wall: h.wall})
+		h.after(time.Second)
+		ahead.Store(int64(2 * time.Hour))
+		h.after(2 * time.Minute)
+		if rec, err := db.Get("good.test"); err != nil || rec.LastUsed.Before(used.Add(2*time.Hour-time.Minute)) {
+			t.Errorf("last used %v, want two hours after %v: %v", rec.LastUsed, used, err)
+		}
+		eye.mu.Lock()
+		defer eye.mu.Unlock()
+		if len(eye.keys) == told {
+			t.Error("no defect was met when the clock was set")
+		}
+	})
+}
+
+// An import takes all other records over, and says which one it could not.
+func TestDefectCostsOneImportedRecord(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		db, eye := stumbleAtBad(h, "store")
+		var recs []store.Record
+		for _, domain := range []string{"one.test", "bad.test", "two.test"} {
+			recs = append(recs, store.Record{Domain: domain, DANE: []store.DANE{{
+				Port: 25, State: uint8(dane.None), KnownAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+			}}})
+		}
+		err := h.Import(context.Background(), recs)
+		if err == nil || err.Error() != "bad.test was not taken over: internal error: cannot take bad.test" {
+			t.Errorf("got %v", err)
+		}
+		for _, domain := range []string{"one.test", "two.test"} {
+			if _, err := db.Get(domain); err != nil {
+				t.Errorf("%s: %v", domain, err)
+			}
+		}
+		if len(eye.keys) != 1 || eye.keys[0] != "bad.test" {
+			t.Errorf("told of %q", eye.keys)
+		}
+		db.on.Store(false)
+		if err := h.Import(context.Background(), recs); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// trustless is a resolver whose AD bits do not count, with a defect once it is on.
+type trustless struct {
+	dnsclient.Resolver
+	on *atomic.Bool
+}
+
+func (r trustless) Trusted() bool {
+	if r.on.Load() {
+		panic("cannot tell")
+	}
+	return false
+}
+
+// A record over which the program stumbles is listed without its meaning and can
+// be purged; all others are listed as ever.
+func TestDefectCostsOneLineOfTheList(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		var on atomic.Bool
+		h.config.Resolver = trustless{h.config.Resolver, &on}
+		eye := &alarmed{}
+		h.Map.Close()
+		h.Map = New(Options{Store: h.store, Config: h.config, Observer: Observers{eye}})
+		if err := h.Import(context.Background(), []store.Record{{Domain: "good.test", DANE: []store.DANE{{
+			Port: 25, State: uint8(dane.Full), KnownAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+		}}}}); err != nil {
+			t.Fatal(err)
+		}
+		h.want("plain.test", "NOTFOUND ")
+		h.after(2 * time.Second)
+		on.Store(true)
+		seen := map[string]string{}
+		if err := h.Each(func(i Info) bool {
+			seen[i.Record.Domain] = fmt.Sprint(len(i.Answers), " ", i.STSReason)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{"good.test": "1 not looked up", "plain.test": "0 internal error: cannot tell"}
+		if d := cmp.Diff(want, seen); d != "" {
+			t.Errorf("listed (-want +got):\n%s", d)
+		}
+		if err := h.Purge(context.Background(), "plain.test"); err != nil {
+			t.Error(err)
+		}
+		on.Store(false)
+		if _, ok := h.Info("plain.test"); ok {
+			t.Error("still known")
+		}
+	})
 }

@@ -94,6 +94,19 @@ func (m *Map) postpone(domain string, pause time.Duration) {
 	_ = m.ledger.put(rec, false) // what is written later cannot fail now
 }
 
+// putOff makes a record due later without a look at what stands in it.
+func (m *Map) putOff(domain string, pause time.Duration) {
+	mu := m.ledger.lock(domain)
+	mu.Lock()
+	defer mu.Unlock()
+	rec := m.ledger.get(domain)
+	if rec.Due.IsZero() {
+		return // it has gone
+	}
+	rec.Due = m.clock.now().Add(pause)
+	_ = m.ledger.put(rec, false)
+}
+
 // learnDANE keeps the outcome of an evaluation that knew something. Unknown
 // teaches nothing, the last known state stays; but where nothing is known yet,
 // that one host has TLSA records is worth keeping. blind tells that the AD bits

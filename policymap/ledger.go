@@ -128,20 +128,22 @@ func (l *ledger) flush() {
 		l.hung.Store(false)
 	}
 	for _, domain := range waiting {
-		mu := l.lock(domain)
-		mu.Lock()
-		l.mu.Lock()
-		rec, ok := l.unsaved[domain]
-		l.mu.Unlock()
-		var err error
-		if ok {
-			err = l.keep(rec, l.write(rec))
-		}
-		mu.Unlock()
-		if err != nil {
+		if l.writeWaiting(domain) != nil {
 			return // still no room
 		}
 	}
+}
+
+// writeWaiting tries again to write one record.
+func (l *ledger) writeWaiting(domain string) error {
+	mu := l.lock(domain)
+	mu.Lock()
+	defer mu.Unlock()
+	rec, ok, _ := l.waiting(domain)
+	if !ok {
+		return nil
+	}
+	return l.keep(rec, l.write(rec))
 }
 
 // each calls fn for every record in order of domain, those that the store could

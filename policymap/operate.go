@@ -3,6 +3,7 @@ package policymap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +57,16 @@ func (m *Map) Each(fn func(Info) bool) error {
 	return m.ledger.each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
 }
 
-func (m *Map) inspect(rec store.Record) Info {
+// inspect says what a record means. One over which this program stumbles can
+// still be listed, exported and purged.
+func (m *Map) inspect(rec store.Record) (info Info) {
+	if err := m.contain(rec.Domain, func() { info = m.meaning(rec) }); err != nil {
+		return Info{Record: rec, STSReason: err.Error()}
+	}
+	return info
+}
+
+func (m *Map) meaning(rec store.Record) Info {
 	now := m.clock.now()
 	rec.LastUsed = latest(rec.LastUsed, m.usedInMemory(&rec))
 	sts := readSTS(rec.STS, now)
@@ -165,8 +175,7 @@ func (m *Map) purge(ctx context.Context, domain string) error {
 	mu := m.ledger.lock(domain)
 	mu.Lock()
 	defer mu.Unlock()
-	rec := m.ledger.get(domain)
-	return m.forget(ctx, &rec)
+	return m.forget(ctx, domain) // without a look at the record, whatever it is like
 }
 
 // Warm looks a next hop up as a message to it would, and returns the decision.
@@ -193,20 +202,31 @@ const importers = 64
 
 // Import takes over records of another store, durably. Where a domain is known
 // already, what was learned later wins, for MTA-STS and each DANE state apart.
-// Times that lie in the future become the present.
+// Times that lie in the future become the present. A record over which this
+// program stumbles is left out, and the error names the first; all others are taken.
 func (m *Map) Import(ctx context.Context, recs []store.Record) error {
 	g, working := errgroup.WithContext(ctx)
 	g.SetLimit(importers)
-	for _, in := range recs {
+	stumbled := make([]error, len(recs)) // nil: it was taken
+	for i, in := range recs {
 		if working.Err() != nil {
 			break
 		}
 		g.Go(func() error {
-			return m.learn(in.Domain, time.Time{}, atOnce, func(rec *store.Record) { m.merge(rec, in) })
+			var err error
+			stumbled[i] = m.contain(in.Domain, func() {
+				err = m.learn(in.Domain, time.Time{}, atOnce, func(rec *store.Record) { m.merge(rec, in) })
+			})
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	for i, err := range stumbled {
+		if err != nil {
+			return fmt.Errorf("%s was not taken over: %w", recs[i].Domain, err)
+		}
 	}
 	return ctx.Err()
 }

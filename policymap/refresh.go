@@ -17,6 +17,7 @@ const (
 	retryUnsaved = 10 * time.Second // between attempts to write what the store could not take
 	restMin      = 100 * time.Millisecond
 	refreshRetry = 30 * time.Second // pause after a refresh that taught nothing
+	defectRetry  = time.Hour        // and after one that ended in a defect of this program
 	clockTrusted = time.Hour        // after a start, when the time service has had its say
 	noteUseEvery = 10 * time.Minute
 	noteUseGrain = time.Hour // a last use on disk is exact to this
@@ -51,21 +52,12 @@ func (m *Map) refresher() {
 	defer workers.Wait()
 	defer close(r.jobs)
 
-	m.clampFuture()
-	r.backlog = newBacklog(m.clock.now(), m.ledger.store)
-	noted := m.clock.now()
+	_ = m.contain("", m.clampFuture)
+	_ = m.contain("", func() { r.backlog = newBacklog(m.clock.now(), m.ledger.store) })
+	r.noted = m.clock.now()
 	for m.ctx.Err() == nil {
-		m.followClock()
-		m.ledger.flush()
-		if now := m.clock.now(); now.Sub(noted) >= noteUseEvery {
-			m.noteUse(noteUseGrain)
-			noted = now
-		}
-		m.alarm.until.Store(math.MaxInt64) // what is learned from here on rings
-		next := r.handOut()
-		if m.ledger.behind() {
-			next = earliest(next, m.clock.now().Add(retryUnsaved))
-		}
+		next := m.clock.now().Add(maxSleep)
+		_ = m.contain("", func() { next = r.look() })
 		m.alarm.until.Store(next.UnixNano())
 		timer := time.NewTimer(next.Sub(m.clock.now()))
 		select {
@@ -87,9 +79,27 @@ type refresher struct {
 	jobs    chan store.Record
 	batch   int
 	backlog backlog
+	noted   time.Time // when last uses were last written down
 
 	mu   sync.Mutex
 	busy map[string]bool // domains that are being refreshed; still due in the store
+}
+
+// look does what is called for now and returns when to look again.
+func (r *refresher) look() (next time.Time) {
+	m := r.m
+	m.followClock()
+	m.ledger.flush()
+	if now := m.clock.now(); now.Sub(r.noted) >= noteUseEvery {
+		m.noteUse(noteUseGrain)
+		r.noted = now
+	}
+	m.alarm.until.Store(math.MaxInt64) // what is learned from here on rings
+	next = r.handOut()
+	if m.ledger.behind() {
+		next = earliest(next, m.clock.now().Add(retryUnsaved))
+	}
+	return next
 }
 
 // handOut gives what is due to the workers and returns when to look again.
@@ -101,7 +111,7 @@ func (r *refresher) handOut() (next time.Time) {
 		r.m.observer.StoreFailed("", err)
 		return next
 	}
-	failing, waiting := false, false
+	failing, waiting, handed := false, false, false
 	for _, rec := range soon {
 		if !r.idle(rec.Domain) {
 			continue
@@ -121,11 +131,12 @@ func (r *refresher) handOut() (next time.Time) {
 		r.setBusy(rec.Domain, true)
 		select {
 		case r.jobs <- rec:
+			handed = true
 		case <-r.m.ctx.Done():
 			return next
 		}
 	}
-	if len(soon) == r.batch && !failing && !waiting {
+	if len(soon) == r.batch && handed && !failing && !waiting {
 		return now
 	}
 	return next // while the store takes nothing, what was done looks due: one batch a minute
@@ -133,13 +144,27 @@ func (r *refresher) handOut() (next time.Time) {
 
 func (r *refresher) worker() {
 	for rec := range r.jobs {
-		r.m.refresh(rec.Domain)
-		r.setBusy(rec.Domain, false)
-		// What became due while it was busy was passed over.
-		if due := r.m.ledger.get(rec.Domain).Due; !due.IsZero() {
-			r.m.alarm.due(due)
+		r.work(rec.Domain)
+	}
+}
+
+// work refreshes one domain. Where that meets a defect the domain is left alone
+// for a while; one that cannot even be put off stays busy until the next start.
+func (r *refresher) work(domain string) {
+	m := r.m
+	if m.contain(domain, func() { m.refresh(domain) }) != nil {
+		m.observer.Refreshed(domain, RefreshFailed)
+		if m.contain(domain, func() { m.putOff(domain, defectRetry) }) != nil {
+			return
 		}
 	}
+	r.setBusy(domain, false)
+	_ = m.contain(domain, func() {
+		// What became due while it was busy was passed over.
+		if due := m.ledger.get(domain).Due; !due.IsZero() {
+			m.alarm.due(due)
+		}
+	})
 }
 
 func (r *refresher) idle(domain string) bool {
@@ -273,19 +298,19 @@ func (m *Map) expire(domain string) bool {
 	if now.Before(keepUntil(&rec, now)) || rec.Class == store.Positive && now.Sub(m.clock.began()) < clockTrusted {
 		return false
 	}
-	if err := m.forget(context.Background(), &rec); err != nil {
+	if err := m.forget(context.Background(), domain); err != nil {
 		m.observer.StoreFailed(domain, err)
 	}
 	return true
 }
 
-// forget removes a record and the answers that rest on it. The lock of its
-// domain is held.
-func (m *Map) forget(ctx context.Context, rec *store.Record) error {
+// forget removes the record of a domain and the answers that rest on it. The
+// lock of the domain is held.
+func (m *Map) forget(ctx context.Context, domain string) error {
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
-	err := m.ledger.remove(ctx, rec.Domain)
-	for _, e := range m.cache.ofDomain(rec.Domain) {
+	err := m.ledger.remove(ctx, domain)
+	for _, e := range m.cache.ofDomain(domain) {
 		m.cache.remove(e.hop.String())
 	}
 	return err
@@ -298,6 +323,6 @@ func (m *Map) noteUse(grain time.Duration) {
 		if e.decision.Row == RowOverride || e.used().Sub(e.noted) <= grain {
 			return
 		}
-		_ = m.learn(e.hop.Domain, e.used(), soon, nil)
+		_ = m.contain(e.hop.Domain, func() { _ = m.learn(e.hop.Domain, e.used(), soon, nil) })
 	})
 }

@@ -27,10 +27,12 @@ func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	var t Tally
 	now := m.clock.now()
 	err := m.ledger.each(func(rec store.Record) bool {
-		t.add(&rec, now)
-		if m.inDanger(&rec, now, soon) {
-			t.Expiring++
-		}
+		_ = m.contain(rec.Domain, func() {
+			t.add(&rec, now)
+			if m.inDanger(&rec, now, soon) {
+				t.Expiring++
+			}
+		})
 		return ctx.Err() == nil && m.ctx.Err() == nil
 	})
 	if err == nil {

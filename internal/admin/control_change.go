@@ -2,16 +2,18 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/policymap"
 	"tlspolicyd/store"
 )
@@ -73,7 +75,10 @@ names:
 		}
 		g.Go(func() error {
 			defer func() { <-s.lookups }()
-			p := work(ctx, name)
+			var p Progress
+			if met := s.contain(name, func() { p = work(ctx, name) }); met != nil {
+				p = Progress{Name: name, Error: met.Error()}
+			}
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -138,32 +143,50 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	var mu sync.Mutex
-	purged := 0
+	var purged atomic.Int64
+	stumbled := make([]error, len(domains))
 	g, ctx := errgroup.WithContext(r.Context())
 	g.SetLimit(purgers)
-	for _, domain := range domains {
+	for i, domain := range domains {
 		if ctx.Err() != nil {
 			break
 		}
-		g.Go(func() error {
-			_, known := s.opt.Map.Info(domain)
-			err := s.opt.Map.Purge(ctx, domain)
-			if err == nil && known {
-				mu.Lock()
-				purged++
-				mu.Unlock()
+		g.Go(func() (err error) {
+			known := true
+			_ = s.contain(domain, func() { _, known = s.opt.Map.Info(domain) })
+			met := s.contain(domain, func() { err = s.opt.Map.Purge(ctx, domain) })
+			switch {
+			case met != nil:
+				stumbled[i] = fmt.Errorf("%s: %w", domain, met)
+			case err == nil && known:
+				purged.Add(1)
 			}
 			return err
 		})
 	}
-	err := g.Wait()
-	s.log.Info("cache purged by the operator", "domains", purged)
+	err := cmp.Or(g.Wait(), cmp.Or(stumbled...))
+	n := int(purged.Load())
+	s.log.Info("cache purged by the operator", "domains", n)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, fmt.Errorf("%d domains were purged, then: %w", purged, err))
+		fail(w, http.StatusInternalServerError, fmt.Errorf("%d domains were purged, then: %w", n, err))
 		return
 	}
-	reply(w, Count{purged})
+	reply(w, Count{n})
+}
+
+// contain runs work for one name of a request. A defect that it meets is told of
+// and returned, and costs that name only.
+func (s *Server) contain(name string, work func()) (met error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err := defect.From(r)
+			s.opt.Metrics.Panicked(name, err)
+			s.log.Error("request of the operator panicked", "name", name, "panic", err.Text, "stack", err.Stack)
+			met = err
+		}
+	}()
+	work()
+	return nil
 }
 
 func (s *Server) warm(w http.ResponseWriter, r *http.Request) {

@@ -337,3 +337,41 @@ func TestEveryAnswerAndStateHasAName(t *testing.T) {
 		}
 	}
 }
+
+// A defect that one record brings about costs an operator that one, and is
+// counted; the rest of what was asked for is done.
+func TestDefectCostsOneName(t *testing.T) {
+	d := start(t)
+	for _, domain := range []string{"full.test", "plain.test", "xn--bcher-kva.test"} {
+		d.Lookup(t.Context(), []byte("postfix"), []byte(domain))
+	}
+	d.store.at.Store("plain.test")
+	for verb, ask := range map[string]func(func(Progress) error) error{
+		"refresh": func(fn func(Progress) error) error { return d.client.Refresh(t.Context(), Names{All: true}, fn) },
+		"warm": func(fn func(Progress) error) error {
+			return d.client.Warm(t.Context(), []string{"full.test", "plain.test:26", "xn--bcher-kva.test"}, fn)
+		},
+	} {
+		got := map[string]string{}
+		if err := ask(func(p Progress) error { got[p.Name] = p.Error; return nil }); err != nil {
+			t.Errorf("%s: %v", verb, err)
+		}
+		delete(got, "") // how many there are
+		for name, reason := range got {
+			if stumbled := strings.HasPrefix(name, "plain.test"); stumbled != (reason == "internal error: cannot take plain.test") {
+				t.Errorf("%s: %s: %q", verb, name, reason)
+			}
+		}
+		if len(got) != 3 {
+			t.Errorf("%s: %v", verb, got)
+		}
+	}
+	if n := d.metrics.panics.Load(); n < 2 {
+		t.Errorf("%d defects counted", n)
+	}
+	d.client.Purge(t.Context(), Names{All: true})
+	d.store.at.Store("")
+	if left := d.list(t, Filter{}); len(left) != 0 {
+		t.Errorf("left after the purge: %s", left)
+	}
+}

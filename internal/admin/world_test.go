@@ -51,7 +51,7 @@ const (
 type daemon struct {
 	*lab.World
 	*policymap.Map
-	store   store.Store
+	store   *stumblingStore
 	metrics *Metrics
 	server  *Server
 	client  *Client
@@ -60,6 +60,20 @@ type daemon struct {
 
 	listening atomic.Bool
 	hangs     atomic.Bool // lookups are not answered
+}
+
+// stumblingStore has a defect, once it is given one: it cannot take the record
+// of one domain.
+type stumblingStore struct {
+	store.Store
+	at atomic.Value // string
+}
+
+func (s *stumblingStore) Get(domain string) (store.Record, error) {
+	if at, _ := s.at.Load().(string); at == domain {
+		panic("cannot take " + domain)
+	}
+	return s.Store.Get(domain)
 }
 
 // start runs a daemon until the end of the test.
@@ -73,20 +87,20 @@ func start(t testing.TB) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.store = db
+	d.store = &stumblingStore{Store: db}
 	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.DNSAddr()}, Dial: d.Dial, Timeout: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Map = policymap.New(policymap.Options{
-		Store: db, Observer: d.metrics,
+		Store: d.store, Observer: d.metrics,
 		Config: policymap.Config{Resolver: resolver, Fetcher: &mtasts.Fetcher{
 			Resolver: resolver, RootCAs: d.Roots(), Dial: d.Dial,
 			AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
 		}},
 	})
 	d.server = New(Options{
-		Map: d.Map, Store: db, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
+		Map: d.Map, Store: d.store, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
 		Sockets:     []string{"unix:/run/test.sock"},
 		Resolver:    func() Resolver { return resolver },
 		Connections: func() Connections { return Connections{Open: 5, Idle: 3, Accepted: 7} },
