@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"tlspolicyd/internal/foreign"
 	"tlspolicyd/store"
 )
 
@@ -41,25 +42,7 @@ type Trailer struct {
 	Records *int `json:"records"`
 }
 
-func quoted(s string) string {
-	if len(s) > 80 {
-		return fmt.Sprintf("%+q...", s[:80])
-	}
-	return fmt.Sprintf("%+q", s)
-}
-
-// printable is a message that may have foreign text in it as one line of ASCII.
-func printable(s string) string {
-	if len(s) > 200 {
-		s = s[:200] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
+func quoted(s string) string { return foreign.Quote(s, 80) }
 
 // unmarshal reads one JSON value that fills the whole line and has no field that
 // v has not.
@@ -73,7 +56,7 @@ func unmarshal(line []byte, v any) error {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return errors.New("cut short")
 		}
-		return fmt.Errorf("not the JSON wanted here: %s", printable(strings.TrimPrefix(err.Error(), "json: ")))
+		return fmt.Errorf("not the JSON wanted here: %s", foreign.Line(strings.TrimPrefix(err.Error(), "json: "), 200))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON object")

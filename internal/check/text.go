@@ -6,31 +6,18 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"tlspolicyd/internal/foreign"
 )
 
-// What strangers wrote passes through printable before it becomes part of a
-// finding.
 const (
 	maxQuote = 150 // bytes of a foreign text in a finding
 	maxList  = 6   // items of a list in a finding
 )
 
-// printable returns a text as one line of printable ASCII of bounded length.
-func printable[T ~string | ~[]byte](s T) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if b.Len() >= maxQuote {
-			b.WriteString("...")
-			break
-		}
-		if c < ' ' || c > '~' {
-			fmt.Fprintf(&b, `\x%02x`, c)
-			continue
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
+// printable is what a stranger's text passes through before it becomes part of a
+// finding.
+func printable[T ~string | ~[]byte](s T) string { return foreign.Line(s, maxQuote) }
 
 // sentence makes one of the reason of an error.
 func sentence(s string) string {

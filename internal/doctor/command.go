@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"tlspolicyd/internal/foreign"
 )
 
 const (
@@ -91,22 +93,8 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("no %s in PATH nor in /usr/sbin", name)
 }
 
-// printable escapes what is not printable ASCII, and cuts what is long.
-func printable(s string) string {
-	const most = 300
-	var b strings.Builder
-	for i := range len(s) {
-		if b.Len() >= most {
-			return b.String() + "..."
-		}
-		if c := s[i]; c >= ' ' && c <= '~' {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, `\x%02x`, c)
-		}
-	}
-	return b.String()
-}
+// printable is what a text of another program or file passes through.
+func printable(s string) string { return foreign.Line(s, 300) }
 
 // shellQuote makes one word of a POSIX shell of a text.
 func shellQuote(s string) string {

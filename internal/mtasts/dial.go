@@ -12,6 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"tlspolicyd/internal/defect"
+	"tlspolicyd/internal/foreign"
 )
 
 // Happy Eyeballs version 2 (8305 §8 for the figures).
@@ -219,7 +220,7 @@ func dialReason(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
-	return printable(err.Error(), maxReason)
+	return foreign.Line(err.Error(), maxReason)
 }
 
 // noConnection says why no address could be connected to. failed is the error
@@ -242,7 +243,7 @@ func noConnection(x *Exchange, failed error) *FetchError {
 	missing := 0
 	for _, l := range x.Lookups {
 		if l.Err != nil {
-			return &FetchError{Stage: StageDNS, Reason: printable(l.Err.Error(), maxReason), Err: l.Err}
+			return &FetchError{Stage: StageDNS, Reason: foreign.Line(l.Err.Error(), maxReason), Err: l.Err}
 		}
 		if l.Answer.Rcode == dns.RcodeNameError {
 			missing++

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/foreign"
 )
 
 // Stage is the step of a fetch that failed: a short, stable name, fit for a
@@ -41,7 +42,7 @@ type FetchError struct {
 }
 
 func (e *FetchError) Error() string {
-	return fmt.Sprintf("policy host %s: %s", printable(e.Host, maxHostLength), e.Reason)
+	return fmt.Sprintf("policy host %s: %s", foreign.Line(e.Host, maxHostLength), e.Reason)
 }
 
 func (e *FetchError) Unwrap() error { return e.Err }

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"tlspolicyd/internal/foreign"
 )
 
 const maxProxyHeader = 16 << 10 // bytes of the answer to CONNECT
@@ -42,7 +44,7 @@ func (f *Fetcher) dialProxy(ctx context.Context, addr string) (net.Conn, error) 
 	}
 	if err != nil {
 		conn.Close()
-		return nil, &proxyError{printable(err.Error(), maxReason)}
+		return nil, &proxyError{foreign.Line(err.Error(), maxReason)}
 	}
 	return conn, nil
 }

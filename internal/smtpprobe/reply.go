@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"tlspolicyd/internal/foreign"
 )
 
 const (
-	maxLine  = 2048     // bytes of a line; 5321 §4.5.3.1.5 has 512
-	maxReply = 16 << 10 // bytes of a reply, all its lines
-	maxText  = 200      // bytes of a text in a Result
+	maxLine   = 2048     // bytes of a line; 5321 §4.5.3.1.5 has 512
+	maxReply  = 16 << 10 // bytes of a reply, all its lines
+	maxText   = 200      // bytes of a text in a Result
+	maxQuoted = 60       // bytes of what is no reply, e.g. of another protocol
 )
 
 // errNoReply: what was read is no SMTP reply, or is too long for one.
@@ -47,7 +50,7 @@ func readReply(r *bufio.Reader) (reply, error) {
 		line = bytes.TrimRight(line, "\r\n")
 		code, last, text, ok := parseLine(line)
 		if !ok {
-			return out, fmt.Errorf("%w: %s", errNoReply, quote(line))
+			return out, fmt.Errorf("%w: %s", errNoReply, foreign.Quote(line, maxQuoted))
 		}
 		if out.code != 0 && code != out.code {
 			return out, fmt.Errorf("%w: code %d after %d in one reply", errNoReply, code, out.code)
@@ -88,28 +91,4 @@ func parseLine(line []byte) (code int, last bool, text string, ok bool) {
 	return code, last, string(line[4:]), true
 }
 
-// printable returns a text as one line of printable ASCII of bounded length.
-func printable(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if b.Len() >= maxText {
-			b.WriteString("...")
-			break
-		}
-		if c < ' ' || c > '~' {
-			fmt.Fprintf(&b, `\x%02x`, c)
-			continue
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
-
-// quote is for bytes that may be anything, e.g. those of another protocol.
-func quote(b []byte) string {
-	const limit = 60
-	if len(b) > limit {
-		return fmt.Sprintf("%+q...", b[:limit])
-	}
-	return fmt.Sprintf("%+q", b)
-}
+func printable(s string) string { return foreign.Line(s, maxText) }
