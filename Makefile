@@ -6,6 +6,7 @@
 # make bench   the figures of docs/figures.md
 # make soak    killed 200 times, floods, faults of the machine, an hour and more; root for all of it
 # make fuzz    every parser of outside bytes, FUZZTIME each
+# make other   vet for FreeBSD and for 32 bits; some minutes where nothing is cached
 # make faults  writes what the network's faults lead to into docs/faults.md
 
 GO       ?= go
@@ -15,7 +16,7 @@ LDFLAGS   = -X main.version=$(VERSION)
 # The program is static, whether or not there is a C compiler. Race tests need one.
 CGO_ENABLED ?= 0
 
-.PHONY: all build run test unit demo check formatted lint vuln race e2e bench bench-short soak fuzz faults clean
+.PHONY: all build run test unit demo check formatted lint other vuln race e2e bench bench-short soak fuzz faults clean
 
 all: build
 
@@ -46,6 +47,10 @@ lint: formatted
 	$(GO) vet -tags e2e ./internal/e2e/
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
+
+other:
+	GOOS=freebsd CGO_ENABLED=0 $(GO) vet ./...
+	GOOS=linux GOARCH=386 CGO_ENABLED=0 $(GO) vet ./...
 
 # The database of known vulnerabilities is on the network. Where that cannot be
 # reached the check says so and does not count as failed.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
 	"tlspolicyd/socketmap"
 )
@@ -193,11 +192,30 @@ func unreadPipe(ts *testscript.TestScript, stalled bool) *os.File {
 		return w
 	}
 	ts.Defer(func() { r.Close() })
-	size, err := unix.FcntlInt(w.Fd(), unix.F_GETPIPE_SZ, 0)
-	ts.Check(err)
-	_, err = w.Write(make([]byte, size))
-	ts.Check(err)
+	ts.Check(fill(w))
 	return w
+}
+
+// fill writes to a pipe until not one more byte fits.
+func fill(pipe *os.File) error {
+	conn, err := pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for _, size := range []int{4096, 1} {
+		if err := conn.Write(func(fd uintptr) bool {
+			for err = nil; err == nil; {
+				_, err = syscall.Write(int(fd), make([]byte, size))
+			}
+			return true
+		}); err != nil {
+			return err
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return err
+		}
+	}
+	return nil
 }
 
 // lookPath finds a program in the PATH of the script.

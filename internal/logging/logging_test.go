@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/slogtest"
 	"testing/synctest"
@@ -23,7 +24,6 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -123,11 +123,7 @@ func TestCloseAndFlushGiveUpWithTheirContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	size, err := unix.FcntlInt(w.Fd(), unix.F_GETPIPE_SZ, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, size)); err != nil {
+	if err := fill(w); err != nil {
 		t.Fatal(err)
 	}
 	l := New(w, Options{Format: Text, Queue: 1})
@@ -144,6 +140,28 @@ func TestCloseAndFlushGiveUpWithTheirContext(t *testing.T) {
 	r.Close()               // the writer sees a broken pipe
 	closeLog(t, l)
 	w.Close()
+}
+
+// fill writes to a pipe until not one more byte fits.
+func fill(pipe *os.File) error {
+	conn, err := pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for _, size := range []int{4096, 1} {
+		if err := conn.Write(func(fd uintptr) bool {
+			for err = nil; err == nil; {
+				_, err = syscall.Write(int(fd), make([]byte, size))
+			}
+			return true
+		}); err != nil {
+			return err
+		}
+		if !errors.Is(err, syscall.EAGAIN) {
+			return err
+		}
+	}
+	return nil
 }
 
 func TestFlushWaitsForWhatWasLogged(t *testing.T) {

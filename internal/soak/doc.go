@@ -9,5 +9,5 @@
 // Faults below the program come from the kernel and not from fakes: resource
 // limits, a small tmpfs in a mount namespace, and system calls that a seccomp
 // filter hands over to the test, which delays them or lets them fail
-// (intercept_test.go). What is measured goes into docs/faults.md (faults_test.go).
+// (intercept_test.go); all of that is Linux. What is measured goes into docs/faults.md (faults_test.go).
 package soak

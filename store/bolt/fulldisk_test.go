@@ -51,11 +51,16 @@ func limitFileSize(t *testing.T, n uint64) (lift func()) {
 			t.Error(err)
 		}
 	}
-	set(syscall.Rlimit{Cur: n, Max: before.Max})
+	limited := before
+	assign(&limited.Cur, n)
+	set(limited)
 	lift = func() { set(before) }
 	t.Cleanup(lift)
 	return lift
 }
+
+// assign is for a field that has a sign on some systems.
+func assign[T int64 | uint64](to *T, n uint64) { *to = T(n) }
 
 // BEHAVIOUR §6: with a full disk answers go on, from memory, and a metric and
 // a log line tell. When there is room again it works as before, without a
