@@ -16,15 +16,21 @@ import (
 	"tlspolicyd/policymap"
 )
 
+// maxHeld bounds how many audits that have ended wait for one before them that is
+// undecided.
+const maxHeld = 256
+
 // round audits all domains side by side and hands the reports on in the order
-// of the domains.
+// of the domains. One of whose mail hosts none took a connection waits until
+// that of another does, or all have ended: only then it is known whose fault
+// that is.
 func (c *checking) round(ctx context.Context, write func(check.Report) error) ([]check.Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	auditor := check.New(c.options)
-	done := make([]chan check.Report, len(c.domains))
+	done := make([]chan *check.Facts, len(c.domains))
 	for i := range done {
-		done[i] = make(chan check.Report, 1)
+		done[i] = make(chan *check.Facts, 1)
 	}
 	ended := make(chan struct{}, len(c.domains))
 	go func() {
@@ -32,7 +38,7 @@ func (c *checking) round(ctx context.Context, write func(check.Report) error) ([
 		audits.SetLimit(domainsAtOnce)
 		for i, domain := range c.domains {
 			audits.Go(func() error {
-				done[i] <- auditor.Audit(ctx, domain)
+				done[i] <- auditor.Gather(ctx, domain)
 				ended <- struct{}{}
 				return nil
 			})
@@ -43,6 +49,7 @@ func (c *checking) round(ctx context.Context, write func(check.Report) error) ([
 	bar.total(len(c.domains))
 	var failed error
 	reports := make([]check.Report, 0, len(c.domains))
+	var next *check.Facts                      // to be reported; nil: not there yet
 	alive := time.NewTicker(2 * progressEvery) // one slow domain is long work too
 	defer alive.Stop()
 	for bar.done < len(c.domains) {
@@ -53,18 +60,25 @@ func (c *checking) round(ctx context.Context, write func(check.Report) error) ([
 			bar.set(bar.done)
 			continue
 		}
-		for ready := true; ready && len(reports) < len(c.domains); {
-			select {
-			case r := <-done[len(reports)]:
-				reports = append(reports, r)
-				if failed == nil {
-					bar.hide()
-					if failed = write(r); failed != nil {
-						cancel() // and wait for what still runs
-					}
+		for len(reports) < len(c.domains) {
+			if next == nil {
+				select {
+				case next = <-done[len(reports)]:
+				default:
 				}
-			default:
-				ready = false
+			}
+			waits := bar.done < len(c.domains) && bar.done-len(reports) < maxHeld
+			if next == nil || waits && auditor.Undecided(next) {
+				break
+			}
+			r := auditor.Judge(next)
+			next = nil
+			reports = append(reports, r)
+			if failed == nil {
+				bar.hide()
+				if failed = write(r); failed != nil {
+					cancel() // and wait for what still runs
+				}
 			}
 		}
 	}

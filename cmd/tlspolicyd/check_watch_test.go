@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 
 	"tlspolicyd/internal/check"
 	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/finding"
 	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/internal/smtpprobe"
@@ -193,5 +195,39 @@ func TestCheckWatchInterrupted(t *testing.T) {
 	err = cmd.Wait()
 	if cmd.ProcessState.ExitCode() != exitNo || errs.Len() > 0 {
 		t.Errorf("%v, stderr %q", err, errs.String())
+	}
+}
+
+// A mail host that is down is told from a blocked port by those that come after
+// it in the list, and the order of the list is kept.
+func TestRoundWaitsForWhoseFaultItIs(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		after string // in the list
+		want  finding.Grade
+	}{
+		{"another answers", "good.test", finding.Fail},
+		{"none does", "dead2.test", finding.Unknown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, _, o := watchWorld(t)
+				defer w.Close()
+				for _, name := range []string{"dead", "dead2"} {
+					w.Zone(name + ".test. MX 10 mx." + name + ".test.\nmx." + name + ".test. A 10.20.99.1")
+					w.TLSA("mx."+name+".test", 25)
+				}
+				w.Silent(netip.MustParseAddr("10.20.99.1"))
+				c := &checking{options: o, domains: []string{"dead.test", test.after}, out: &bytes.Buffer{}, hints: &bytes.Buffer{}}
+				var order []string
+				reports, err := c.round(t.Context(), func(r check.Report) error {
+					order = append(order, r.Domain)
+					return nil
+				})
+				if err != nil || reports[0].Grade != test.want || !slices.Equal(order, c.domains) {
+					t.Errorf("%v, %v, %v, want %v", order, reports[0].Grade, err, test.want)
+				}
+			})
+		})
 	}
 }

@@ -102,7 +102,25 @@ type Certificate struct {
 // Audit looks at a domain, given in A-labels, and judges it. It ends within
 // Timeout, whatever is silent.
 func (a *Auditor) Audit(ctx context.Context, domain string) Report {
-	return Judge(a.Gather(ctx, domain))
+	return a.Judge(a.Gather(ctx, domain))
+}
+
+// Judge is the function Judge, with what the audits of other domains have told
+// by now of the way to port 25.
+func (a *Auditor) Judge(f *Facts) Report {
+	f.Elsewhere = a.probes.elsewhere(f)
+	return Judge(f)
+}
+
+// Undecided reports whether a mail host of another domain may yet tell whose
+// fault it is that none of this one's took a connection, or was silent over IPv4
+// or IPv6. Who waits for that judges when it is false, or when all other audits
+// have ended.
+func (a *Auditor) Undecided(f *Facts) bool {
+	e, four, six := a.probes.elsewhere(f), f.reach(false), f.reach(true)
+	return !e.IPv4 && !e.IPv6 && four.reached+six.reached+four.silent+six.silent > 0 && !f.connected25() ||
+		!e.IPv4 && four.reached == 0 && four.silent > 0 ||
+		!e.IPv6 && six.reached == 0 && six.silent > 0
 }
 
 // Judge turns facts into a report. It is pure.

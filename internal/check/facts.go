@@ -43,6 +43,8 @@ type Facts struct {
 	Hosts   []Host
 	Omitted int // addresses of mail hosts that were not tried
 
+	Elsewhere Elsewhere // what audits of other domains told
+
 	TLSRPT TLSRPT
 }
 
@@ -80,7 +82,7 @@ func (f *Facts) mode() mtasts.Mode {
 }
 
 // reach is what became of the connections to port 25 over one family.
-type reach struct{ tried, reached int }
+type reach struct{ tried, reached, silent int }
 
 func (f *Facts) reach(v6 bool) (r reach) {
 	for _, h := range f.Hosts {
@@ -89,26 +91,47 @@ func (f *Facts) reach(v6 bool) (r reach) {
 				continue
 			}
 			r.tried++
-			if a.Probe.Reached() {
+			switch {
+			case a.Probe.Reached():
 				r.reached++
+			case a.Probe.Cause == smtpprobe.Silence:
+				r.silent++
 			}
 		}
 	}
 	return r
 }
 
-// familyDark reports whether nothing at all answered over a family. Then no
-// address of it can be blamed: it may be this host.
+// familyDark reports whether nothing at all answered over a family, of this
+// domain or another. Then no address of it can be blamed: it may be this host.
+// Where this host could not even try (smtpprobe.Local), others tell nothing.
 func (f *Facts) familyDark(v6 bool) bool {
 	r := f.reach(v6)
-	return r.tried > 0 && r.reached == 0
+	elsewhere := f.Elsewhere.IPv4
+	if v6 {
+		elsewhere = f.Elsewhere.IPv6
+	}
+	return r.tried > 0 && r.reached == 0 && (r.silent == 0 || !elsewhere)
 }
 
-// port25Dark reports whether no connection to port 25 came about. Refusals count
-// as well: a firewall of this host's own may look just like that.
+// port25Dark reports whether it looks as though port 25 were blocked on the way
+// out of this host: no mail host, of this domain or another, took a connection.
+// A refusal is the host's own word, unless those of other domains say the same:
+// then it may be a firewall on this side.
 func (f *Facts) port25Dark() bool {
-	return f.reach(false).tried+f.reach(true).tried > 0 && !f.connected25()
+	four, six := f.reach(false), f.reach(true)
+	switch {
+	case !f.tried25() || f.connected25():
+		return false
+	case four.reached+six.reached+four.silent+six.silent == 0:
+		return true // this host could not even try
+	case f.Elsewhere.IPv4 || f.Elsewhere.IPv6:
+		return false
+	}
+	return four.reached+six.reached == 0 || f.Elsewhere.Refused
 }
+
+func (f *Facts) tried25() bool { return f.reach(false).tried+f.reach(true).tried > 0 }
 
 func (f *Facts) connected25() bool {
 	for _, h := range f.Hosts {

@@ -15,7 +15,7 @@ import (
 const (
 	// CodeSMTPOK: TLS, with a certificate that whoever looks at it takes.
 	CodeSMTPOK = "smtp-ok"
-	// CodeSMTPUnreachable: no connection, while this host reached others.
+	// CodeSMTPUnreachable: a refusal, or no answer while this host reached others.
 	CodeSMTPUnreachable = "smtp-unreachable"
 	// CodeSMTPSlow: connected, but not done in time.
 	CodeSMTPSlow = "smtp-slow"

@@ -13,6 +13,50 @@ import (
 type probes struct {
 	mu   sync.Mutex
 	made map[probeKey]*madeProbe
+
+	connected map[bool]bool   // by whether it was over IPv6
+	refused   map[string]bool // hosts that refused a connection
+}
+
+// Elsewhere is what became of the connections to port 25 of all domains that an
+// Auditor has looked at. It tells a mail host that is down from a port that is
+// blocked on the way out of this host.
+type Elsewhere struct {
+	IPv4, IPv6 bool // some mail host took a connection
+	Refused    bool // hosts that are not the domain's refuse, too
+}
+
+// elsewhere is what is known so far.
+func (p *probes) elsewhere(f *Facts) Elsewhere {
+	own := map[string]bool{}
+	for _, h := range f.Hosts {
+		own[h.Name] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := Elsewhere{IPv4: p.connected[false], IPv6: p.connected[true]}
+	for host := range p.refused {
+		e.Refused = e.Refused || !own[host]
+	}
+	return e
+}
+
+// note keeps what a probe tells of the network.
+func (p *probes) note(host string, r smtpprobe.Result) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case r.Stage != smtpprobe.Connect:
+		if p.connected == nil {
+			p.connected = map[bool]bool{}
+		}
+		p.connected[r.Addr.Addr().Is6()] = true
+	case r.Cause == smtpprobe.Refused && len(p.refused) < maxProbes:
+		if p.refused == nil {
+			p.refused = map[string]bool{}
+		}
+		p.refused[host] = true
+	}
 }
 
 type probeKey struct {
@@ -59,6 +103,7 @@ func (p *probes) probe(ctx context.Context, prober *smtpprobe.Prober, host strin
 	p.mu.Unlock()
 	if !ok {
 		made.result = prober.Probe(ctx, host, addr)
+		p.note(host, made.result)
 		close(made.done)
 		return made.result
 	}

@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -30,6 +31,65 @@ func TestProbesAreShared(t *testing.T) {
 			t.Errorf("%d connections to a host with 2 addresses", n)
 		}
 	})
+}
+
+// What other domains' mail hosts do tells whose fault it is that a domain's own
+// take no connection.
+func TestOthersTellWhoseFaultItIs(t *testing.T) {
+	silent := func(s *scene) { s.Silent(netip.MustParseAddr("10.20.99.1")) }
+	for _, test := range []struct {
+		name    string
+		arrange func(*scene)
+		others  bool // are looked at, too
+		want    string
+	}{
+		{"silent, alone", silent, false, "unknown port25-blocked"},
+		{"silent, while another answers", silent, true, "fail smtp-unreachable"},
+		{"silent, as all others are", func(s *scene) {
+			silent(s)
+			s.Silent(s.mailAddresses()...)
+		}, true, "unknown port25-blocked"},
+		{"not to be reached from here, while another answers", func(s *scene) { s.NoRoute(netip.MustParseAddr("10.20.99.1")) }, true, "unknown port25-blocked"},
+		{"refuses, alone", func(*scene) {}, false, "fail smtp-unreachable"},
+		{"refuses, while another answers", func(*scene) {}, true, "fail smtp-unreachable"},
+		{"refuses, as all others do", func(s *scene) {
+			for _, name := range []string{"mx1.good.test", "mx2.good.test"} {
+				s.Replace(name, "A", "10.20.99.2")
+				s.Replace(name, "AAAA")
+			}
+		}, true, "unknown port25-blocked"},
+		{"silent over IPv6, where nobody answers", func(s *scene) {
+			s.Replace("mx.dead.test", "A", s.mx1.Addr().String())
+			s.Replace("mx.dead.test", "AAAA", "fd00:20::99")
+			s.Silent(netip.MustParseAddr("fd00:20::99"), v6(1), v6(2))
+		}, true, "unknown family-dark"},
+		{"silent over IPv6, where another answers", func(s *scene) {
+			s.Replace("mx.dead.test", "A", s.mx1.Addr().String())
+			s.Replace("mx.dead.test", "AAAA", "fd00:20::99")
+			s.Silent(netip.MustParseAddr("fd00:20::99"))
+		}, true, "warn smtp-unreachable"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScene()
+				defer s.Close()
+				s.Zone("dead.test. MX 10 mx.dead.test.\nmx.dead.test. A 10.20.99.1")
+				test.arrange(s)
+				a := check.New(s.Options)
+				dead := a.Gather(t.Context(), "dead.test")
+				if a.Undecided(dead) == strings.HasPrefix(test.name, "not to be") {
+					t.Error("what is decided was waited for, or what is not was not")
+				}
+				if test.others {
+					a.Audit(t.Context(), domain)
+				}
+				grade, code, _ := strings.Cut(test.want, " ")
+				if got := codes(a.Judge(dead)); got[code].String() != grade || (code != "smtp-unreachable") == (got["smtp-unreachable"] != 0) {
+					t.Errorf("%v, want %s", got, test.want)
+				}
+			})
+		})
+	}
 }
 
 // Once it is known that this host has no DNS, further domains cost no time and
@@ -64,7 +124,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 			s.Fault(name, "A", lab.Huge)
 		}
 	})
-	if got := codes(r); got["mx-many"] != finding.Warn || got["port25-blocked"] != finding.Unknown {
+	if got := codes(r); got["mx-many"] != finding.Warn || got["smtp-unreachable"] != finding.Fail {
 		t.Errorf("%v", got)
 	}
 }

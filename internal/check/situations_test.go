@@ -211,7 +211,7 @@ func situations() []situation {
 				s.Replace(name, "A", "10.20.99.1")
 				s.Replace(name, "AAAA")
 			}
-		}, want: []string{"unknown dane-not-seen", "unknown delivery-unknown", "unknown port25-blocked"}},
+		}, want: []string{"fail delivery-fails", "fail smtp-unreachable", "unknown dane-not-seen"}},
 		{name: "one refuses, the other has no STARTTLS", arrange: func(s *scene) {
 			s.Replace("mx1.good.test", "A", "10.20.99.1")
 			s.Replace("mx1.good.test", "AAAA")

@@ -17,7 +17,8 @@ const (
 	CodeDNSIsolated = "dns-isolated"
 	// CodeNetworkDown: DNS answers, but no connection of any kind was possible.
 	CodeNetworkDown = "network-down"
-	// CodePort25Blocked: no mail host answered at port 25, at no address.
+	// CodePort25Blocked: no mail host of any domain took a connection to port 25,
+	// for silence or because those of several domains refused it.
 	CodePort25Blocked = "port25-blocked"
 	// CodeFamilyDark: one of IPv4 and IPv6 led nowhere, while the other worked.
 	CodeFamilyDark = "family-dark"
@@ -53,8 +54,8 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 			f.FetchErr.Error()+"; port 25: "+f.darkReason(), "Look at the network and the firewall of this host, then check again.", "")
 	case f.port25Dark():
 		unknown(CodePort25Blocked, "", "No mail host takes a connection to port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
-			f.darkReason(), "Try a mail host that is known to be up. If that fails too, check from a host that may send mail; if not, the domain's own are down:",
-			"nc -vzw 5 gmail-smtp-in.l.google.com 25")
+			f.darkReason(), "Check it together with a domain that is known to take mail. If that one's hosts are dark as well, check from a host that may send mail; if not, the domain's own are down:",
+			"tlspolicyd check "+f.Domain+" gmail.com")
 	default:
 		for _, v6 := range []bool{false, true} {
 			if f.familyDark(v6) {

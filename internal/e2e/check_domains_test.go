@@ -76,7 +76,6 @@ func checkDomains() []checkDomain {
 		{name: "unroutable", dns: "good A 1.2.3.4\nmta-sts A 1.2.3.5", want: []string{
 			"unknown dane-not-seen", "unknown delivery-unknown", "unknown network-down",
 		}},
-		{name: "closed", hosts: "closed", want: []string{"unknown delivery-unknown", "unknown port25-blocked"}, status: deferred},
 		{name: "ipv6", dns: "good A GOOD\ngood AAAA 2a00:1::1", want: []string{"unknown family-dark"}, status: sent},
 
 		// The domain.
@@ -118,6 +117,8 @@ func checkDomains() []checkDomain {
 		{name: "policy-noted", policy: file("enforce", "2592000", "max-age: 1\n"), want: []string{"warn policy-line-noted"}, status: sent},
 
 		// Mail hosts.
+		{name: "closed", hosts: "closed", want: []string{"fail delivery-fails", "fail smtp-unreachable"}, status: deferred},
+		{name: "shut", hosts: "closed", want: []string{"fail delivery-fails", "fail smtp-unreachable"}, status: deferred},
 		{name: "unreachable", hosts: "closed good", open: true, want: []string{"warn delivery-fails", "warn smtp-unreachable"}, status: sent},
 		{name: "blocking", hosts: "blocking", want: []string{"unknown dane-not-seen", "unknown delivery-unknown", "unknown smtp-sent-away"}, status: deferred},
 		{name: "imap", hosts: "imap", open: true, want: []string{"fail delivery-fails", "fail smtp-broken"}, status: deferred},

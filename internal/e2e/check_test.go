@@ -223,6 +223,13 @@ func testCheckHost(t *testing.T, w *world, seen *codesSeen) {
 			wantEqual(t, "findings", got.wrong(), test.want)
 		})
 	}
+	// Two domains that refuse, and nobody who takes a connection: it may be a
+	// firewall on the way out.
+	refusing := []string{"closed." + checkSigned, "shut." + checkSigned}
+	for domain, got := range w.daemon.audits(t, daemonDir+"/tlspolicyd.toml", refusing) {
+		seen.add(t, got)
+		wantEqual(t, "findings of "+domain, got.wrong(), []string{"unknown delivery-unknown", "unknown port25-blocked"})
+	}
 }
 
 // sendAll hands a message over for each recipient, and waits for the first try
