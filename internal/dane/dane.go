@@ -55,7 +55,7 @@ type Host struct {
 	Secure     bool     // address answers (and aliases) are all authentic
 	Base       string   // TLSA base domain that decided (7672 §2.2.3), empty when none was asked
 	Verdict    Verdict
-	TLSA       []TLSA
+	TLSA       []TLSA        // the first 100
 	TTL        time.Duration // smallest TTL of the answers about this host
 	Err        error         // for Failed
 }

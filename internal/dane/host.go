@@ -3,6 +3,7 @@ package dane
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,12 @@ import (
 // other fails: a resolver may try for long to reach a broken server.
 const laggard = 2 * time.Second
 
-const maxAddresses = 32 // kept for display
+// Bounds of what is kept of one host's answers, which may be of 64 KiB each. What
+// follows from them follows from all records.
+const (
+	maxAddresses = 32
+	maxTLSA      = 100
+)
 
 // evaluate finds out about one host: its addresses, then its TLSA records.
 func evaluate(ctx context.Context, r dnsclient.Resolver, h *Host, port uint16) {
@@ -75,6 +81,9 @@ func (e *evaluation) addresses() (dnsclient.Answer, bool) {
 		wg.Go(func() {
 			defer defect.Catch(&errs[i])
 			answers[i], errs[i] = e.r.Lookup(ctx, e.h.Name, qtype)
+			// The other family may take its time, and four thousand records are
+			// not to be held meanwhile.
+			answers[i].Records = slices.Clone(answers[i].Records[:min(len(answers[i].Records), maxAddresses)])
 			if errs[i] == nil && !answers[i].Negative() {
 				time.AfterFunc(laggard, cancel)
 			}
@@ -145,7 +154,9 @@ func (e *evaluation) tlsa(bases []string) {
 				continue
 			}
 			t := read(record)
-			h.TLSA = append(h.TLSA, t)
+			if len(h.TLSA) < maxTLSA {
+				h.TLSA = append(h.TLSA, t)
+			}
 			if t.Unusable == "" {
 				h.Verdict = Usable
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -176,6 +177,56 @@ func TestHugeAddressAndTLSASets(t *testing.T) {
 		got := Lookup(t.Context(), r, Target{Domain: "example.test", Port: 25})
 		if got.State != Full || len(got.Hosts[0].Addresses) != maxAddresses {
 			t.Errorf("%s, %d addresses", got.State, len(got.Hosts[0].Addresses))
+		}
+	})
+}
+
+// laggingAAAA is a resolver that never gets an answer about AAAA.
+type laggingAAAA struct{ dnsclient.Resolver }
+
+func (r laggingAAAA) Lookup(ctx context.Context, name string, qtype uint16) (dnsclient.Answer, error) {
+	if qtype == dns.TypeAAAA {
+		<-ctx.Done()
+		return dnsclient.Answer{}, ctx.Err()
+	}
+	return r.Resolver.Lookup(ctx, name, qtype)
+}
+
+// Answers of 64 KiB about every host are not held: neither while the other
+// address family is waited for, nor in the outcome.
+func TestHugeAnswersAreNotHeld(t *testing.T) {
+	const most = 1 << 20
+	held := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	world(t, manyHosts(maxHosts), func(t *testing.T, w *lab.World, r dnsclient.Resolver) {
+		for i := range maxHosts {
+			w.Fault(fmt.Sprintf("mx%d.test", i), "A", lab.Huge)
+			w.Fault(fmt.Sprintf("_25._tcp.mx%d.test", i), "TLSA", lab.Huge)
+		}
+		before := held()
+		done := make(chan Result, 1)
+		go func() {
+			done <- Lookup(t.Context(), laggingAAAA{r}, Target{Domain: "example.test", Port: 25})
+		}()
+		time.Sleep(laggard / 2) // the bubble's clock: every A is there
+		if more := held() - before; more > most {
+			t.Errorf("%d KiB held for AAAA", more>>10)
+		}
+		res := <-done
+		if res.State != Full {
+			t.Error(outcomeOf(res))
+		}
+		if more := held() - before; more > most {
+			t.Errorf("%d KiB held in the outcome", more>>10)
+		}
+		for _, h := range res.Hosts {
+			if len(h.TLSA) != maxTLSA || len(h.Addresses) != maxAddresses {
+				t.Errorf("%s: %d TLSA records, %d addresses", h.Name, len(h.TLSA), len(h.Addresses))
+			}
 		}
 	})
 }
