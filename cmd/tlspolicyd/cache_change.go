@@ -121,7 +121,11 @@ Exit status: 0 done, 1 nothing was known of any of them.`,
 			if err != nil {
 				return daemonError(err)
 			}
-			if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%d of %s forgotten\n", n, countDomains(len(domains), all)); err != nil {
+			text := counted(n, "domain") + " forgotten"
+			if !all {
+				text = fmt.Sprintf("%d of %s forgotten", n, countDomains(len(domains), all))
+			}
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), text); err != nil {
 				return outputError(err)
 			}
 			if n == 0 && !all {
@@ -136,13 +140,18 @@ Exit status: 0 done, 1 nothing was known of any of them.`,
 }
 
 func countDomains(n int, all bool) string {
-	switch {
-	case all:
+	if all {
 		return "all domains"
-	case n == 1:
-		return "1 domain"
 	}
-	return fmt.Sprintf("%d domains", n)
+	return counted(n, "domain")
+}
+
+// counted is "1 domain" or "2 domains".
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // confirmPurge asks on a terminal. Where nobody can be asked it is wrong usage

@@ -80,7 +80,13 @@ func listDomains(ctx context.Context, client *admin.Client, f admin.Filter, asJS
 		err = outputError(flushErr)
 	}
 	if err == nil && n == 0 {
-		return &exitError{status: exitNo}
+		switch {
+		case asJSON:
+			return &exitError{status: exitNo}
+		case f == (admin.Filter{}):
+			return &exitError{exitNo, errors.New("the cache is empty: nobody has asked for a domain yet")}
+		}
+		return &exitError{exitNo, errors.New("no domain in the cache is like that")}
 	}
 	return daemonError(err)
 }
@@ -150,7 +156,7 @@ Exit status: 0 something is known, 1 nothing.`,
 func showDomain(stdout io.Writer, d admin.Details, now time.Time) error {
 	out := bufio.NewWriter(stdout)
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(out, "  %-14s %s\n", name, cleaned(fmt.Sprintf(format, args...)))
+		fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("  %-14s %s", name, cleaned(fmt.Sprintf(format, args...))), " "))
 	}
 	at := func(t time.Time) string {
 		if t.IsZero() {
@@ -166,7 +172,7 @@ func showDomain(stdout io.Writer, d admin.Details, now time.Time) error {
 	}
 	showSTS(line, at, d)
 	for i, a := range d.Answers {
-		fmt.Fprintf(out, "\n%s\n", visible(a.NextHop))
+		fmt.Fprintf(out, "\nnext hop %s\n", visible(a.NextHop))
 		line("policy", "%s", a.Policy)
 		line("why", "%s", a.Why)
 		line("DANE", "%s", a.DANE)

@@ -141,9 +141,9 @@ func importDump(cmd *cobra.Command, client *admin.Client, file *os.File, name st
 	if imported != good {
 		return unknownError(fmt.Errorf("%s: %d records imported, %d were checked: did the file change?", name, imported, good))
 	}
-	text := fmt.Sprintf("%d records imported", imported)
+	text := counted(imported, "record") + " imported"
 	if len(broken) > 0 {
-		text += fmt.Sprintf(", %d lines skipped", len(broken))
+		text += ", " + counted(len(broken), "line") + " skipped"
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 	return outputError(err)

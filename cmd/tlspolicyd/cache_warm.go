@@ -93,8 +93,11 @@ func warmCache(ctx context.Context, client *admin.Client, list domainList, stdou
 		}
 	}
 	fmt.Fprintf(out, "%8d in all\n", len(list.keys))
-	if list.notNames > 0 {
-		fmt.Fprintf(out, "%8d lines left out that are no domain, the first is line %d\n", list.notNames, list.first)
+	switch {
+	case list.notNames == 1:
+		fmt.Fprintf(out, "%8d left out: line %d is no domain\n", 1, list.first)
+	case list.notNames > 1:
+		fmt.Fprintf(out, "%8d left out that are no domain, the first is line %d\n", list.notNames, list.first)
 	}
 	if err := out.Flush(); err != nil {
 		return outputError(err)
