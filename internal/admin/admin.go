@@ -26,7 +26,7 @@ import (
 
 // Bounds of a request. What a handler streams has a deadline for each write.
 const (
-	headerTimeout = 5 * time.Second
+	headerTimeout = 5 * time.Second // on the address that strangers may reach
 	readTimeout   = time.Minute
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
@@ -102,6 +102,9 @@ func New(o Options) *Server {
 	o.Metrics.registry.MustRegister(s.gauges)
 	s.control = s.newHTTP(s.controlRoutes())
 	s.public = s.newHTTP(s.readOnlyRoutes(http.NewServeMux()))
+	// An operator's command may get no processor for a while on a busy host.
+	s.control.ReadHeaderTimeout = readTimeout
+	s.public.ReadHeaderTimeout = headerTimeout
 	s.public.ReadTimeout, s.public.WriteTimeout = readTimeout, writeTimeout
 	s.public.IdleTimeout = publicIdle
 	s.work.Go(func() { s.health.watch(s.ctx) })
@@ -110,12 +113,11 @@ func New(o Options) *Server {
 
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
-		BaseContext:       func(net.Listener) context.Context { return s.ctx },
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler:        h,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		BaseContext:    func(net.Listener) context.Context { return s.ctx },
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 
