@@ -29,6 +29,15 @@ say() {
 	printf '\ncontrib-check: %s\n' "$*"
 }
 
+# again COMMAND...: up to three times. A mirror may fail to answer for a moment.
+again() {
+	for pause in 10 30; do
+		"$@" && return
+		sleep $pause
+	done
+	"$@"
+}
+
 check_machine() {
 	[ "$(id -u)" = 0 ] || die "must run as root (it makes namespaces and chroot folders): sudo make contrib-check"
 	command -v apt-get >/dev/null || die "needs Debian with apt-get: run it on Debian 12 or 13, or in a container of it"
@@ -46,11 +55,15 @@ install_tools() {
 	[ -n "$missing" ] || return 0
 	say "installing$missing"
 	# shellcheck disable=SC2086 # a list
-	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq -y --no-install-recommends install $missing; } >"$cache/apt.log" 2>&1 </dev/null || {
+	again install_packages $missing >"$cache/apt.log" 2>&1 </dev/null || {
 		cat "$cache/apt.log" >&2
 		die "apt-get could not install$missing"
 	}
+}
+
+install_packages() {
+	apt-get -qq update &&
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
 }
 
 # make_root SUITE PACKAGES: a folder with that release, kept for the next run.
@@ -64,16 +77,22 @@ make_root() {
 	[ -n "$mirror" ] || die "apt on this machine has no mirror of its Debian release"
 	proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
 	[ -z "$proxy" ] || [ "$proxy" = DIRECT ] || export http_proxy="$proxy"
-	rm -rf --one-file-system "$root" "$root.partial"
-	unshare --mount debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
-		--include="$2" "$1" "$root.partial" "$mirror" >"$cache/$1.log" 2>&1 </dev/null || {
+	rm -rf --one-file-system "$root"
+	again bootstrap "$1" "$2" >"$cache/$1.log" 2>&1 </dev/null || {
 		tail -n 20 "$cache/$1.log" >&2
 		die "debootstrap of $1 failed, see $cache/$1.log"
 	}
-	[ "$1" != trixie ] || add_checkbashisms "$root.partial"
+	[ "$1" != trixie ] || again add_checkbashisms "$root.partial" >>"$cache/trixie.log" 2>&1 ||
+		die "cannot get checkbashisms, see $cache/trixie.log"
 	rm -rf "$root.partial"/var/cache/apt/archives/*.deb "$root.partial"/var/lib/apt/lists/*
 	echo "$2" >"$root.partial/.packages"
 	mv "$root.partial" "$root"
+}
+
+bootstrap() {
+	rm -rf --one-file-system "$root.partial"
+	unshare --mount debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
+		--include="$2" "$1" "$root.partial" "$mirror"
 }
 
 # One perl script out of devscripts, without the hundred packages it depends on.
@@ -84,7 +103,7 @@ add_checkbashisms() {
 		apt-get -qq -o APT::Sandbox::User=root download devscripts
 		dpkg-deb --fsys-tarfile devscripts_*.deb | tar -x -C / ./usr/bin/checkbashisms
 		rm devscripts_*.deb
-	' >>"$cache/trixie.log" 2>&1 || die "cannot get checkbashisms, see $cache/trixie.log"
+	'
 }
 
 # inside ROOT COMMAND...: on a copy-on-write copy of ROOT that is gone afterwards,
@@ -169,7 +188,7 @@ mkdir "$work/scratch"
 cd "$repo"
 GOROOT=$(go env GOROOT) GOMODCACHE=$(go env GOMODCACHE) GOCACHE=$(go env GOCACHE)
 export GOROOT GOMODCACHE GOCACHE
-go mod download
+again go mod download
 # The repository may belong to another user than root, which git refuses to read.
 CGO_ENABLED=0 go build -buildvcs=false -trimpath -o "$work/tlspolicyd" ./cmd/tlspolicyd
 [ $# -gt 0 ] || set -- postfix metrics container rc guide

@@ -46,7 +46,7 @@ END
 chmod +x "$work/tlspolicyd"
 "${GO:-go}" run ./internal/lab/demo -daemon "$work/tlspolicyd" >"$work/demo" 2>&1 ||
 	{ cat "$work/demo" && die "the demo failed"; }
-for _ in $(seq 100); do # strace may be writing its last lines
+for _ in $(seq 600); do # strace may be writing its last lines
 	! grep -q 'exit_group(0' "$work/trace" || break
 	sleep 0.1
 done

@@ -33,7 +33,7 @@ cleanup() {
 		# The Debian's first process takes all others with it.
 		[ -z "${init:-}" ] || kill -9 "$init" 2>/dev/null || true
 		[ -z "$container" ] || { wait "$container"; } 2>/dev/null || true
-		for _ in $(seq 100); do
+		for _ in $(seq 600); do
 			find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
 			[ -d "$group" ] || break
 			sleep 0.1
@@ -43,6 +43,16 @@ cleanup() {
 	rm -rf --one-file-system "$work"
 }
 trap cleanup EXIT
+
+# again COMMAND...: up to three times. A mirror may fail to answer for a moment.
+again() {
+	local pause
+	for pause in 10 30; do
+		"$@" && return
+		sleep $pause
+	done
+	"$@"
+}
 
 check_machine() {
 	[ "$(id -u)" = 0 ] || die "must run as root (it boots a Debian in namespaces): sudo make packaging-check"
@@ -59,9 +69,13 @@ install_tools() {
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	say "installing ${missing[*]}"
-	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq -y --no-install-recommends install "${missing[@]}"; } >"$work/apt.log" 2>&1 </dev/null ||
+	again install_packages "${missing[@]}" >"$work/apt.log" 2>&1 </dev/null ||
 		{ cat "$work/apt.log" >&2 && die "apt-get could not install ${missing[*]}"; }
+}
+
+install_packages() {
+	apt-get -qq update &&
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
 }
 
 # The folder with Debian 12, kept for the next run.
@@ -80,16 +94,21 @@ make_root() {
 		[ -n "$mirror" ] || die "apt on this machine has no mirror of its Debian release"
 		proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
 		[ -z "$proxy" ] || [ "$proxy" = DIRECT ] || export http_proxy="$proxy"
-		rm -rf --one-file-system "$root" "$root.partial"
-		unshare --mount debootstrap --variant=minbase --force-check-gpg \
-			--keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-			--include="$packages" bookworm "$root.partial" "$mirror" >"$cache/packaging.log" 2>&1 </dev/null ||
+		rm -rf --one-file-system "$root"
+		again bootstrap "$mirror" >"$cache/packaging.log" 2>&1 </dev/null ||
 			{ tail -n 20 "$cache/packaging.log" >&2 && die "debootstrap failed, see $cache/packaging.log"; }
 		rm -rf "$root.partial"/var/cache/apt/archives/*.deb "$root.partial"/var/lib/apt/lists/*
 		echo "$packages" >"$root.partial/.packaging"
 		mv "$root.partial" "$root"
 	fi
 	exec 9>&-
+}
+
+bootstrap() {
+	rm -rf --one-file-system "$root.partial"
+	unshare --mount debootstrap --variant=minbase --force-check-gpg \
+		--keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
+		--include="$packages" bookworm "$root.partial" "$1"
 }
 
 # check_apparmor has the parser read the profile and holds what comes out
@@ -101,9 +120,9 @@ check_apparmor() {
 	RUNTIME_DIRECTORY=$work/run STATE_DIRECTORY=$work/state strace -f -y -e trace=flock -o "$work/locks" \
 		"$work/deb/usr/bin/tlspolicyd" serve --config /dev/null 2>"$work/serve.log" &
 	tracer=$!
-	for n in $(seq 300); do
+	for n in $(seq 1200); do
 		[ -S "$work/run/admin.sock" ] && [ -s "$work/state/policies.db" ] && break
-		if [ "$n" = 300 ] || ! kill -0 $tracer; then
+		if [ "$n" = 1200 ] || ! kill -0 $tracer; then
 			cat "$work/serve.log" && die "the daemon does not start under strace"
 		fi
 		sleep 0.1
@@ -242,11 +261,11 @@ BOOT
 	) >"$work/boot.log" 2>&1 </dev/null &
 	container=$!
 	local n
-	for n in $(seq 300); do
+	for n in $(seq 1200); do
 		init=$(pgrep -P $container || true)
 		[ -n "$init" ] && [ "$(cat "/proc/$init/comm" 2>/dev/null)" = systemd ] &&
 			inside test -S /run/systemd/private && break
-		if [ "$n" = 300 ] || ! kill -0 $container 2>/dev/null; then
+		if [ "$n" = 1200 ] || ! kill -0 $container 2>/dev/null; then
 			cat "$work/boot.log"
 			die "the Debian does not boot"
 		fi
@@ -270,9 +289,9 @@ want() { # want TEXT COMMAND...: the command prints exactly that
 	[ "$got" = "$text" ] || { journal -n 30 && die "$*: got \"$got\", want \"$text\""; }
 }
 
-until_true() { # until_true COMMAND...
+until_true() { # until_true COMMAND...: within two minutes, so that only a hang fails
 	local n
-	for n in $(seq 200); do
+	for n in $(seq 1200); do
 		"$@" >/dev/null 2>&1 && return
 		sleep 0.1
 	done

@@ -89,7 +89,7 @@ check_daemon() {
 	tries=0
 	until scrape; do
 		tries=$((tries + 1))
-		[ $tries -lt 200 ] || die "the daemon does not tell: $(comm -23 /tmp/used /tmp/told) $(cat /tmp/daemon.log)"
+		[ $tries -lt 1200 ] || die "the daemon does not tell: $(comm -23 /tmp/used /tmp/told) $(cat /tmp/daemon.log)"
 		sleep 0.1
 	done
 	promtool check metrics </tmp/scrape >/tmp/out 2>&1 || die "$(cat /tmp/out)"

@@ -10,14 +10,14 @@ die() {
 	exit 1
 }
 
-# wait_for WHAT COMMAND...: until it succeeds, for 20 s.
+# wait_for WHAT COMMAND...: until it succeeds, for two minutes: only a hang fails.
 wait_for() {
 	what=$1
 	shift
 	tries=0
 	until "$@" >/dev/null 2>&1; do
 		tries=$((tries + 1))
-		[ $tries -lt 200 ] || die "waited in vain for $what"
+		[ $tries -lt 1200 ] || die "waited in vain for $what"
 		sleep 0.1
 	done
 }

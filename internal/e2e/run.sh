@@ -25,6 +25,15 @@ say() {
 	printf 'e2e: %s\n' "$*"
 }
 
+# again COMMAND...: up to three times. A mirror may fail to answer for a moment.
+again() {
+	for pause in 10 30; do
+		"$@" && return
+		sleep $pause
+	done
+	"$@"
+}
+
 check_machine() {
 	[ "$(id -u)" = 0 ] ||
 		die "must run as root (it makes namespaces and chroot folders): sudo make e2e"
@@ -49,11 +58,15 @@ install_tools() {
 	[ -n "$missing" ] || return 0
 	say "installing$missing"
 	# shellcheck disable=SC2086
-	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq -y --no-install-recommends install $missing; } >"$cache/apt.log" 2>&1 </dev/null || {
+	again install_packages $missing >"$cache/apt.log" 2>&1 </dev/null || {
 		cat "$cache/apt.log" >&2
 		die "apt-get could not install$missing"
 	}
+}
+
+install_packages() {
+	apt-get -qq update &&
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
 }
 
 # The mirror of this machine's own Debian release, as apt itself reads its
@@ -76,10 +89,8 @@ make_root() {
 		return 0
 	fi
 	say "making a $suite folder in $root"
-	rm -rf --one-file-system "$root" "$root.partial"
-	# In a mount namespace: what debootstrap mounts is gone with it, even killed.
-	unshare --mount debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
-		--include="$packages" "$suite" "$root.partial" "$mirror" >"$cache/$suite.log" 2>&1 </dev/null || {
+	rm -rf --one-file-system "$root"
+	again bootstrap >"$cache/$suite.log" 2>&1 </dev/null || {
 		tail -n 20 "$cache/$suite.log" >&2
 		die "debootstrap of $suite failed, see $cache/$suite.log; if it cannot verify the signature, upgrade debian-archive-keyring"
 	}
@@ -88,6 +99,13 @@ make_root() {
 	: >>"$root.partial/etc/resolv.conf"
 	echo "$stamp" >"$root.partial/.e2e"
 	mv "$root.partial" "$root"
+}
+
+# In a mount namespace: what debootstrap mounts is gone with it, even killed.
+bootstrap() {
+	rm -rf --one-file-system "$root.partial"
+	unshare --mount debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
+		--include="$packages" "$suite" "$root.partial" "$mirror"
 }
 
 check_machine
@@ -124,7 +142,7 @@ go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./internal/e2e/
 {
 	status=0
 	TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
-		"$work/e2e.test" -test.v -test.timeout 10m "$@" </dev/null || status=$?
+		"$work/e2e.test" -test.v -test.timeout 30m "$@" </dev/null || status=$?
 	echo $status >"$work/status"
 } 2>&1 | tee "$work/log"
 # Once more, where it is seen: what took part.
