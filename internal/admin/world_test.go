@@ -88,7 +88,7 @@ func start(t testing.TB) *daemon {
 		t.Fatal(err)
 	}
 	d.store = &stumblingStore{Store: db}
-	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.DNSAddr()}, Dial: d.Dial, Timeout: 100 * time.Millisecond})
+	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.DNSAddr()}, Dial: d.Dial, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func start(t testing.TB) *daemon {
 	t.Cleanup(func() {
 		d.client.Close()
 		http.DefaultClient.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // a hang fails
 		defer cancel()
 		if err := d.server.Shutdown(ctx); err != nil {
 			t.Error(err)

@@ -81,7 +81,7 @@ func (p *patient) doctor(t *testing.T, v visit) (all []doctorFinding) {
 	t.Helper()
 	began := time.Now()
 	stdout, stderr, status, err := p.visited(v, "--json")
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > patience { // its limit is 18 s on a machine that is not overloaded
 		t.Errorf("doctor took %v", took)
 	}
 	var report struct {

@@ -20,8 +20,8 @@ const (
 	logDir  = workDir + "/log"
 
 	// patience bounds every wait for something that takes milliseconds on a
-	// machine that is not overloaded.
-	patience = 30 * time.Second
+	// machine that is not overloaded. It only turns a hang into a failure.
+	patience = 2 * time.Minute
 )
 
 // process is a server that runs in the foreground.
@@ -89,7 +89,7 @@ func waitFor(missing func() error) error { return waitUpTo(patience, missing) }
 
 func waitUpTo(limit time.Duration, missing func() error) error {
 	deadline := time.After(limit)
-	tick := time.NewTicker(limit / 1000)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := missing()
