@@ -118,12 +118,14 @@ func TestForeignDatagramsDoNotEndALookup(t *testing.T) {
 }
 
 func TestOnlyForeignDatagramsAreATimeout(t *testing.T) {
-	s := serve(t, func(_ string, q *dns.Msg) []*dns.Msg { return []*dns.Msg{strays(t, q)["wrong id"]} })
-	c := newClient(t, Config{Servers: []netip.AddrPort{s.addr}, Timeout: 300 * time.Millisecond})
-	e := lookupError(t, c, t.Context(), "a.test", dns.TypeA)
-	if e.Kind != Timeout || !strings.Contains(e.Error(), "1 datagrams ignored") {
-		t.Error(e)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dial := datagrams(func(q *dns.Msg) *dns.Msg { return strays(t, q)["wrong id"] })
+		c := newClient(t, Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}, Dial: dial})
+		e := lookupError(t, c, t.Context(), "a.test", dns.TypeA)
+		if e.Kind != Timeout || !strings.Contains(e.Error(), "1 datagrams ignored") {
+			t.Error(e)
+		}
+	})
 }
 
 func TestMismatchOnAStreamIsMalformed(t *testing.T) {

@@ -166,6 +166,32 @@ func pipes(reply func(address string, q *dns.Msg) *dns.Msg) func(context.Context
 	}
 }
 
+// datagramConn is one end of a pipe that passes for a datagram socket: what one
+// Write takes, one Read gives.
+type datagramConn struct{ net.Conn }
+
+func (datagramConn) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, net.ErrClosed }
+func (datagramConn) WriteTo([]byte, net.Addr) (int, error)  { return 0, net.ErrClosed }
+
+// datagrams is a network in memory whose only server sends one datagram for
+// each query.
+func datagrams(reply func(q *dns.Msg) *dns.Msg) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) {
+		here, there := net.Pipe()
+		go func() {
+			defer there.Close()
+			conn := &dns.Conn{Conn: datagramConn{there}}
+			q, err := conn.ReadMsg()
+			if err != nil {
+				return
+			}
+			_ = conn.WriteMsg(reply(q))
+			_, _ = there.Read(make([]byte, 1)) // until the client hangs up
+		}()
+		return datagramConn{here}, nil
+	}
+}
+
 func lookupError(t *testing.T, c *Client, ctx context.Context, name string, qtype uint16) *Error {
 	t.Helper()
 	a, err := c.Lookup(ctx, name, qtype)

@@ -92,13 +92,13 @@ var machineFaults = []machineFault{
 	},
 	{
 		name: "/etc/resolv.conf vanishes", how: "removed, in a mount namespace, and back with another resolver", root: true,
-		world: func(t *testing.T) *world { return newWorldAt(t, "127.53.0.1:53") },
+		world: func(t *testing.T) *world { return newWorldAt(t, ownAddress(0)+":53") },
 		where: func(t *testing.T, s *site) {
 			etc := filepath.Join(s.dir, "etc")
 			if err := os.Mkdir(etc, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			writeResolvConf(t, s, "127.53.0.1")
+			writeResolvConf(t, s, ownAddress(0))
 			s.flags = syscall.CLONE_NEWNS
 			s.before = "mount --make-rprivate / && mount --bind " + etc + ` /etc && exec "$@"`
 		},
@@ -109,10 +109,10 @@ var machineFaults = []machineFault{
 			pause(1100 * time.Millisecond) // it is read once a second
 		},
 		end: func(r *faultRun) {
-			if _, err := r.w.ListenDNS("127.53.0.2:53"); err != nil {
+			if _, err := r.w.ListenDNS(ownAddress(1) + ":53"); err != nil {
 				r.t.Fatal(err)
 			}
-			writeResolvConf(r.t, r.d.site, "127.53.0.2")
+			writeResolvConf(r.t, r.d.site, ownAddress(1))
 			c := r.d.client()
 			defer c.Close()
 			r.d.await("the other resolver to be asked", func() bool {
@@ -181,7 +181,6 @@ func (r *faultRun) run(table *faultTable) {
 	row := faultRow{name: r.name, how: r.how}
 
 	r.begin(r)
-	cpu, began := r.d.cpu(), time.Now()
 	row.cached = r.timed(r.told.all[0], r.told.all[0].want)
 	for n := range scale(3, 10) {
 		l := r.w.insist()
@@ -203,9 +202,7 @@ func (r *faultRun) run(table *faultTable) {
 	if r.disk {
 		r.d.await("the log to tell", func() bool { return r.d.logged("database cannot be written") })
 	}
-	if took := time.Since(began); r.d.cpu()-cpu > took/2+200*time.Millisecond {
-		r.t.Errorf("used %v of processor time in %v", r.d.cpu()-cpu, took)
-	}
+	r.d.wantIdle()
 	row.grown = r.d.memory() - before
 
 	r.end(r)
@@ -299,6 +296,13 @@ func (r *faultRun) limitFiles(n uint64) {
 	if err := unix.Prlimit(r.d.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: 20_000}, nil); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// ownAddress is an address of loopback, the first or the second, that no other
+// process with this test uses: resolv.conf(5) knows port 53 only.
+func ownAddress(n int) string {
+	pid := os.Getpid() // 22 bits at most
+	return fmt.Sprintf("127.%d.%d.%d", 64*(1+n)|pid>>16&63, pid>>8&255, pid&255)
 }
 
 func writeResolvConf(t *testing.T, s *site, server string) {

@@ -25,9 +25,10 @@ import (
 // docs/behaviour.md §1: one client that takes all connections there are, and
 // goes on asking for more, does not shut out another one, over Unix sockets
 // (another user) and TCP (another address). What the flood holds is never given
-// up by itself while the other client asks: requests in flight about names whose
-// servers are silent end after 15 s, half-sent ones after 10 s. So that client
-// must be answered before any of that ends.
+// up by itself soon: requests in flight about names whose servers are silent end
+// after 15 s, half-sent ones after 10 s. That client must be answered although
+// none of that ends. On a slow machine some of it may end meanwhile: such a lookup
+// proves nothing, and is one of those that there may not be too many of.
 func TestAFloodDoesNotShutOutOthers(t *testing.T) {
 	limit := scale(64, 2048)
 	for _, network := range []string{"unix", "tcp"} {
@@ -50,22 +51,23 @@ func TestAFloodDoesNotShutOutOthers(t *testing.T) {
 				f := d.flood(w, network, kind, kind.many(limit))
 				d.await("the flood to be in", f.isIn)
 				began, longest, asks := time.Now(), time.Duration(0), scale(20, 50)
-				for n := range asks {
+				for n, unclear := 0, 0; n < asks && !t.Failed(); {
 					l := known
 					if n%4 == 0 {
 						l = w.insist()
 					}
+					timedOut := f.timedOut()
 					asked := time.Now()
 					if got := d.askAnew(network, l.key); got != l.want {
 						t.Errorf("lookup %d, %s: got %q, want %q", n, l.key, got, l.want)
 					}
 					longest = max(longest, time.Since(asked))
-					timedOut := f.answered.Load() + d.metric("tlspolicyd_connections_malformed_total")
-					if kind.holds && timedOut > 0 {
-						t.Errorf("lookup %d: the other client waited until %d requests in flight, or half-sent, had timed out", n, timedOut)
+					if f.timedOut() == timedOut {
+						n++
+						continue
 					}
-					if t.Failed() {
-						break
+					if unclear++; unclear > asks {
+						t.Errorf("lookup %d: the other client waits until requests in flight, or half-sent ones, have timed out", n)
 					}
 				}
 				t.Logf("%d connections at a time of one client, limit %d: another one waits %v at most, %d lookups in %v; memory %d MB, %d files",
@@ -149,6 +151,14 @@ func (f *flood) hold(ctx context.Context, c net.Conn, text string) {
 	if n, _ := c.Read(make([]byte, 100)); n > 0 {
 		f.answered.Add(1)
 	}
+}
+
+// timedOut is how much of what the flood holds has ended by a time-out.
+func (f *flood) timedOut() int64 {
+	if !f.kind.holds {
+		return 0
+	}
+	return f.answered.Load() + f.d.metric("tlspolicyd_connections_malformed_total")
 }
 
 // isIn reports whether the flood has taken what it can get.
