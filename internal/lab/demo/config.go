@@ -35,7 +35,6 @@ admin     = "unix:%[1]s/admin.sock"
 servers = ["%[3]s"]
 
 [fetch]
-wait           = "1s"
 ca_file        = "%[2]s"
 allow_networks = ["%[5]s"]
 proxy          = "http://%[4]s"
