@@ -2,6 +2,7 @@ package policymap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -203,6 +204,68 @@ func TestHangingDisk(t *testing.T) {
 		h.crash()
 		h.Down(true)
 		h.want("h7.test", "OK dane-only")
+	})
+}
+
+// untilTried waits until a record is being tried on a disk that hangs.
+func (h *host) untilTried(domain string) {
+	h.t.Helper()
+	for range 60 {
+		if h.ledger.probed(domain) {
+			return
+		}
+		h.after(time.Second)
+	}
+	h.t.Fatalf("%s is not tried again", domain)
+}
+
+// §6: while a disk that hangs is tried again, nobody waits whose domain happens
+// to share the lock of the one that is tried, nor that one itself; and what is
+// learned of it meanwhile is what is written in the end.
+func TestHangingDiskIsTriedOnNobodysTime(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.store.setHanging(true)
+		h.want("full.test", "OK dane-only")
+		h.untilTried("full.test")
+		shares := "x.test"
+		for i := 0; h.ledger.lock(shares) != h.ledger.lock("full.test"); i++ {
+			shares = fmt.Sprintf("x%d.test", i)
+		}
+		h.Zone(shares + ". 3600 IN MX 10 mx.full.test.")
+		for _, key := range []string{shares, "full.test:587"} {
+			if reply, took := h.askTimed(key); took > time.Second {
+				t.Errorf("%s: %q after %v", key, reply, took)
+			}
+		}
+		h.store.setHanging(false)
+		h.after(putTimeout + 2*retryUnsaved)
+		if n := len(h.ledger.unsaved); n > 0 {
+			t.Errorf("%d records wait", n)
+		}
+		rec, err := h.store.Get("full.test")
+		if err != nil || len(rec.DANE) != 2 {
+			t.Errorf("%d outcomes of DANE on disk, want those of both ports: %v", len(rec.DANE), err)
+		}
+		if _, err := h.store.Get(shares); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is forgotten while a disk that hangs is tried with it does not come back.
+func TestPurgedWhileTheDiskIsTried(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.store.setHanging(true)
+		h.want("full.test", "OK dane-only")
+		h.untilTried("full.test")
+		if err := h.Purge(context.Background(), "full.test"); err != nil {
+			t.Error(err)
+		}
+		h.store.setHanging(false)
+		h.after(putTimeout + 2*retryUnsaved)
+		if _, err := h.store.Get("full.test"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("it is on disk: %v", err)
+		}
 	})
 }
 

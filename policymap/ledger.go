@@ -23,22 +23,44 @@ const (
 type ledger struct {
 	store store.Store
 	seed  maphash.Seed
-	locks [256]sync.Mutex // by domain: one writer for a record
+	locks [256]domainLock // by domain: one writer for a record
 
-	mu      sync.Mutex
-	unsaved map[string]store.Record
+	mu        sync.Mutex
+	unsaved   map[string]store.Record
+	probe     string // the domain whose record is tried on a disk that hangs; "": none
+	overtaken bool   // that record was changed or removed meanwhile
 
 	hung atomic.Bool // the last write did not end in time: nobody waits for another until one does
 }
 
 var errHung = errors.New("the database does not finish writing")
 
-func newLedger(s store.Store) *ledger {
-	return &ledger{store: s, seed: maphash.MakeSeed(), unsaved: make(map[string]store.Record)}
+// domainLock is a mutex made of a channel: who holds it may wait for the disk,
+// and in a synctest bubble time goes on while others wait for a channel only.
+type domainLock chan struct{}
+
+func (d domainLock) Lock()   { d <- struct{}{} }
+func (d domainLock) Unlock() { <-d }
+
+func (d domainLock) TryLock() bool {
+	select {
+	case d <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
-func (l *ledger) lock(domain string) *sync.Mutex {
-	return &l.locks[maphash.String(l.seed, domain)%uint64(len(l.locks))]
+func newLedger(s store.Store) *ledger {
+	l := &ledger{store: s, seed: maphash.MakeSeed(), unsaved: make(map[string]store.Record)}
+	for i := range l.locks {
+		l.locks[i] = make(domainLock, 1)
+	}
+	return l
+}
+
+func (l *ledger) lock(domain string) domainLock {
+	return l.locks[maphash.String(l.seed, domain)%uint64(len(l.locks))]
 }
 
 // get returns the record of a domain, or an empty one. A record that cannot be
@@ -81,6 +103,7 @@ func (l *ledger) put(rec store.Record, durable bool) error {
 		_, waiting := l.unsaved[rec.Domain]
 		if waiting {
 			l.unsaved[rec.Domain] = rec
+			l.overtake(rec.Domain)
 		}
 		l.mu.Unlock()
 		if !waiting {
@@ -88,10 +111,24 @@ func (l *ledger) put(rec store.Record, durable bool) error {
 		}
 		return nil
 	}
-	if l.hung.Load() {
+	if l.hung.Load() || l.probed(rec.Domain) {
 		return l.keep(rec, errHung)
 	}
 	return l.keep(rec, l.write(rec))
+}
+
+// overtake notes that the record of a domain is another one than is tried just
+// now. mu is held.
+func (l *ledger) overtake(domain string) {
+	if domain == l.probe {
+		l.overtaken = true
+	}
+}
+
+func (l *ledger) probed(domain string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return domain == l.probe
 }
 
 // keep has a record wait if it could not be written. It returns err.
@@ -102,6 +139,7 @@ func (l *ledger) keep(rec store.Record, err error) error {
 		delete(l.unsaved, rec.Domain)
 	} else if _, waiting := l.unsaved[rec.Domain]; waiting || len(l.unsaved) < maxUnsaved {
 		l.unsaved[rec.Domain] = rec
+		l.overtake(rec.Domain)
 	}
 	return err
 }
@@ -128,7 +166,7 @@ func (l *ledger) flush() {
 		l.hung.Store(false)
 	}
 	for _, domain := range waiting {
-		if l.writeWaiting(domain) != nil {
+		if l.hung.Load() && !l.tryDisk(domain) || l.writeWaiting(domain) != nil {
 			return // still no room
 		}
 	}
@@ -144,6 +182,44 @@ func (l *ledger) writeWaiting(domain string) error {
 		return nil
 	}
 	return l.keep(rec, l.write(rec))
+}
+
+// tryDisk writes the record of a domain to see whether the disk that hung takes
+// it. The lock is not held meanwhile: whoever changes a record that has the same
+// one leaves the change in memory and does not wait.
+func (l *ledger) tryDisk(domain string) bool {
+	mu := l.lock(domain)
+	if !mu.TryLock() {
+		return false // by one who waits for the disk
+	}
+	l.mu.Lock()
+	rec, ok := l.unsaved[domain]
+	if ok {
+		l.probe, l.overtaken = domain, false
+	}
+	l.mu.Unlock()
+	mu.Unlock()
+	if !ok {
+		return true
+	}
+	defer func() { // until here nobody else writes the record
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.probe = ""
+	}()
+	err := l.write(rec)
+	l.mu.Lock()
+	_, waits := l.unsaved[domain]
+	if err == nil && !l.overtaken {
+		delete(l.unsaved, domain)
+	}
+	l.mu.Unlock()
+	if err == nil && !waits { // removed, perhaps before it was written
+		ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+		defer cancel()
+		err = l.store.Delete(ctx, domain)
+	}
+	return err == nil
 }
 
 // each calls fn for every record in order of domain, those that the store could
@@ -189,6 +265,7 @@ func (l *ledger) remove(ctx context.Context, domains ...string) error {
 	l.mu.Lock()
 	for _, d := range domains {
 		delete(l.unsaved, d)
+		l.overtake(d)
 	}
 	l.mu.Unlock()
 	return l.store.Delete(ctx, domains...)
