@@ -147,7 +147,7 @@ func steady(text string) string {
 		{`(?m) +\d+\.\d ms$`, " TIME"},
 		{`3 1 1 [0-9a-f]{64}`, "3 1 1 DIGEST"},
 		{`3 1 1 [0-9a-f]{32}\.\.\.`, "3 1 1 DIGEST..."},
-		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
+		{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)`, "TIME"},
 		{`from \d{4}-\d\d-\d\d to TIME \(\d+ days left\)`, "from DATE to TIME (N days left)"},
 	} {
 		text = regexp.MustCompile(change[0]).ReplaceAllString(text, change[1])
