@@ -128,6 +128,11 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time, blind bool
 	}
 	_ = m.learn(hop.Domain, used, asNeeded, func(rec *store.Record) {
 		old := endpoint(rec, hop)
+		if old != nil && old.KnownAt.UnixMilli() == fact.KnownAt.UnixMilli() {
+			// A record keeps milliseconds: that it was looked up again must show.
+			fact.KnownAt = fact.KnownAt.Add(time.Millisecond)
+			fact.ExpiresAt = fact.ExpiresAt.Add(time.Millisecond)
+		}
 		if change, ok := changeOfDANE(hop, old, fact); ok {
 			m.observer.Changed(change)
 		}
