@@ -12,7 +12,8 @@ import (
 
 // docs/behaviour.md §6: after SIGKILL at any moment every policy that Postfix
 // has been told about is still there, and is answered the same with no network
-// at all. The database opens every time.
+// at all. The database opens every time. The random numbers have no seed to tell:
+// when a kill arrives is the kernel's choice.
 func TestKilledUnderLoad(t *testing.T) {
 	w := newWorld(t)
 	s := newSite(t, w, "")
