@@ -53,7 +53,7 @@ func TestTwiceWhatItCanServe(t *testing.T) {
 		})
 	}
 	const every = 5 * time.Millisecond
-	began, length := time.Now(), scale(2*time.Second, 30*time.Second)
+	began, length := time.Now(), scale(2*time.Second, 2*time.Minute)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	sent := 0
