@@ -7,6 +7,7 @@
 # make soak    killed 200 times, floods, faults of the machine, an hour and more; root for all of it
 # make fuzz    every parser of outside bytes, FUZZTIME each
 # make other   vet for FreeBSD and for 32 bits; some minutes where nothing is cached
+# make pgo     measures anew what the compiler is told of the hot path (default.pgo)
 # make faults  writes what the network's faults lead to into docs/faults.md
 
 GO       ?= go
@@ -19,7 +20,7 @@ LDFLAGS   = -X main.version=$(VERSION)
 # The program is static, whether or not there is a C compiler. Race tests need one.
 CGO_ENABLED ?= 0
 
-.PHONY: all build run test unit demo check formatted lint other vuln race e2e bench bench-short soak fuzz faults clean
+.PHONY: all build run test unit demo check formatted lint other vuln race e2e bench bench-short soak fuzz faults pgo clean
 
 all: build
 
@@ -31,8 +32,9 @@ run: build
 
 test: unit e2e
 
+# Without default.pgo, for which all packages would be compiled once more.
 unit:
-	$(GO) test -timeout $(TESTTIME) ./...
+	$(GO) test -pgo=off -timeout $(TESTTIME) ./...
 
 demo: build
 	$(GO) run ./internal/lab/demo -daemon bin/tlspolicyd
@@ -48,6 +50,7 @@ formatted:
 lint: formatted
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./internal/e2e/
+	$(GO) vet -tags profile ./cmd/tlspolicyd
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
 
@@ -63,7 +66,7 @@ vuln:
 	echo "govulncheck: NOT CHECKED, its database cannot be reached from here"; exit 0; fi; exit $$status
 
 race:
-	$(GO) test -race -timeout $(TESTTIME) ./...
+	$(GO) test -race -pgo=off -timeout $(TESTTIME) ./...
 
 e2e: build
 	internal/e2e/run.sh
@@ -92,6 +95,16 @@ fuzz:
 
 faults:
 	FAULTS_TABLE=write $(GO) test -count=1 -run TestNetworkFaults ./policymap
+
+# cmd/tlspolicyd/default.pgo tells the compiler which calls are hot (Go's
+# profile-guided optimization). It need not be in step with every change; make
+# it anew when the hot path has taken another shape. The profiled program lies
+# in /tmp because its path stands in the profile.
+pgo:
+	CGO_ENABLED=0 $(GO) build -pgo=off -trimpath -tags profile -o /tmp/tlspolicyd-profiled ./cmd/tlspolicyd
+	TLSPOLICYD_PROFILE=$(CURDIR)/cmd/tlspolicyd/default.pgo \
+	$(GO) run ./internal/load/bench -daemon /tmp/tlspolicyd-profiled hits
+	rm /tmp/tlspolicyd-profiled
 
 clean:
 	rm -rf bin
