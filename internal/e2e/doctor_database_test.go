@@ -101,30 +101,30 @@ func (s *second) store() (string, error) {
 
 // testDoctorDatabase goes through what may become of a database. The daemon that
 // Postfix asks keeps its own.
-func testDoctorDatabase(t *testing.T, p *patient) {
+func testDoctorDatabase(t *testing.T, h *doctorHost) {
 	s := newSecond(t)
-	binary := p.w.daemon.binary
-	as := func(config string) visit { return visit{flags: []string{"--config", config}} }
-	start := func(t *testing.T, p *patient, _ []string) { s.start(t, binary, s.config) }
+	binary := h.w.daemon.binary
+	as := func(config string) doctorRun { return doctorRun{flags: []string{"--config", config}} }
+	start := func(t *testing.T, h *doctorHost, _ []string) { s.start(t, binary, s.config) }
 	elsewhere := s.other(t, "elsewhere", s.database, s.dir+"/other.db")
 	disk := s.other(t, "disk", s.database, s.dir+"/disk/policies.db")
 	full := s.other(t, "full", s.database, s.dir+"/full/policies.db")
-	p.treat(t, []ailment{
+	h.tryFaults(t, []hostFault{
 		{
 			name: "never started", want: []string{"warn database-absent", "fail daemon-down"},
-			ill: as(s.config), mend: start, well: as(s.config),
+			broken: as(s.config), mend: start, mended: as(s.config),
 		},
 		{
-			name: "others may read it", want: []string{"warn database-mode"}, ill: as(s.config), well: as(s.config),
-			spoil: func(t *testing.T, _ *patient) { chmod(t, s.database, 0o644, 0o600) }, mend: byItsLines,
+			name: "others may read it", want: []string{"warn database-mode"}, broken: as(s.config), mended: as(s.config),
+			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, s.database, 0o644, 0o600) }, mend: byItsLines,
 		},
 		{
-			name: "others may write to it", want: []string{"fail database-mode"}, ill: as(s.config), well: as(s.config),
-			spoil: func(t *testing.T, _ *patient) { chmod(t, s.database, 0o666, 0o600) }, mend: byItsLines,
+			name: "others may write to it", want: []string{"fail database-mode"}, broken: as(s.config), mended: as(s.config),
+			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, s.database, 0o666, 0o600) }, mend: byItsLines,
 		},
 		{
-			name: "it belongs to root", want: []string{"fail database-owner"}, ill: as(s.config), well: as(s.config),
-			spoil: func(t *testing.T, _ *patient) {
+			name: "it belongs to root", want: []string{"fail database-owner"}, broken: as(s.config), mended: as(s.config),
+			spoil: func(t *testing.T, _ *doctorHost) {
 				if err := os.Chown(s.database, 0, 0); err != nil {
 					t.Fatal(err)
 				}
@@ -133,44 +133,44 @@ func testDoctorDatabase(t *testing.T, p *patient) {
 		},
 		{
 			name: "open in a daemon of another configuration", want: []string{"unknown database-untold"},
-			ill: as(s.other(t, "strange", s.admin, s.dir+"/strange.sock")), well: as(s.config),
+			broken: as(s.other(t, "strange", s.admin, s.dir+"/strange.sock")), mended: as(s.config),
 		},
 		{
-			name: "little room", want: []string{"warn disk-low"}, ill: as(disk), well: as(disk),
-			spoil: func(t *testing.T, p *patient) { p.smallDisk(t, s.dir+"/disk", "size=32m") },
-			mend:  func(t *testing.T, p *patient, _ []string) { p.remount(t, s.dir+"/disk", "size=128m") },
+			name: "little room", want: []string{"warn disk-low"}, broken: as(disk), mended: as(disk),
+			spoil: func(t *testing.T, h *doctorHost) { h.smallDisk(t, s.dir+"/disk", "size=32m") },
+			mend:  func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
 		},
 		{
-			name: "no room", want: []string{"fail disk-full"}, ill: as(disk), well: as(disk),
-			spoil: func(t *testing.T, p *patient) { p.smallDisk(t, s.dir+"/disk", "size=1m") },
-			mend:  func(t *testing.T, p *patient, _ []string) { p.remount(t, s.dir+"/disk", "size=128m") },
+			name: "no room", want: []string{"fail disk-full"}, broken: as(disk), mended: as(disk),
+			spoil: func(t *testing.T, h *doctorHost) { h.smallDisk(t, s.dir+"/disk", "size=1m") },
+			mend:  func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
 		},
 		{
-			name: "no room for the daemon", want: []string{"fail database-fails", "fail disk-full"}, ill: as(full), well: as(full),
-			spoil: func(t *testing.T, p *patient) {
+			name: "no room for the daemon", want: []string{"fail database-fails", "fail disk-full"}, broken: as(full), mended: as(full),
+			spoil: func(t *testing.T, h *doctorHost) {
 				s.stop(t)
-				p.smallDisk(t, s.dir+"/full", "size=4m")
+				h.smallDisk(t, s.dir+"/full", "size=4m")
 				s.start(t, binary, full)
-				s.fill(t, p)
+				s.fill(t, h)
 			},
-			mend: func(t *testing.T, p *patient, _ []string) {
-				p.remount(t, s.dir+"/full", "size=128m")
-				s.learn(t, p, func(state string) bool { return state == "" })
+			mend: func(t *testing.T, h *doctorHost, _ []string) {
+				h.remount(t, s.dir+"/full", "size=128m")
+				s.learn(t, h, func(state string) bool { return state == "" })
 				s.stop(t)
 				s.start(t, binary, s.config)
 			},
 		},
 		{
-			name: "damaged again and again while in use", want: []string{"fail database-fails"}, ill: as(s.config), well: as(s.config),
-			spoil: func(t *testing.T, _ *patient) { s.ruin(t) },
-			mend: func(t *testing.T, p *patient, _ []string) {
+			name: "damaged again and again while in use", want: []string{"fail database-fails"}, broken: as(s.config), mended: as(s.config),
+			spoil: func(t *testing.T, _ *doctorHost) { s.ruin(t) },
+			mend: func(t *testing.T, h *doctorHost, _ []string) {
 				s.stop(t)
-				start(t, p, nil)
+				start(t, h, nil)
 			},
 		},
 		{
-			name: "damaged at rest", want: []string{"warn database-damaged"}, ill: as(s.config), well: as(s.config),
-			spoil: func(t *testing.T, _ *patient) {
+			name: "damaged at rest", want: []string{"warn database-damaged"}, broken: as(s.config), mended: as(s.config),
+			spoil: func(t *testing.T, _ *doctorHost) {
 				s.stop(t)
 				if err := os.Truncate(s.database, 5000); err != nil {
 					t.Fatal(err)
@@ -179,18 +179,18 @@ func testDoctorDatabase(t *testing.T, p *patient) {
 			mend: start,
 		},
 		{
-			name: "written by a newer version", want: []string{"fail database-newer"}, ill: as(s.config), well: as(elsewhere),
-			spoil: func(t *testing.T, _ *patient) {
+			name: "written by a newer version", want: []string{"fail database-newer"}, broken: as(s.config), mended: as(elsewhere),
+			spoil: func(t *testing.T, _ *doctorHost) {
 				s.stop(t)
 				s.setSchema(t, "99")
 			},
-			mend: func(t *testing.T, _ *patient, _ []string) { s.start(t, binary, elsewhere) },
+			mend: func(t *testing.T, _ *doctorHost, _ []string) { s.start(t, binary, elsewhere) },
 		},
 	})
 }
 
 // ruin overwrites the file while the daemon has it open, and what it puts in the
-// place of that as well: it sets one file aside, and no more within an hour.
+// place of that as mended: it sets one file aside, and no more within an hour.
 func (s *second) ruin(t *testing.T) {
 	t.Helper()
 	s.overwrite(t)
@@ -228,7 +228,7 @@ func (s *second) overwrite(t *testing.T) {
 }
 
 // fill leaves no room on the daemon's disk, and waits until it has noticed.
-func (s *second) fill(t *testing.T, p *patient) {
+func (s *second) fill(t *testing.T, h *doctorHost) {
 	t.Helper()
 	f, err := os.Create(s.dir + "/full/filler")
 	if err != nil {
@@ -241,17 +241,17 @@ func (s *second) fill(t *testing.T, p *patient) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
-	s.learn(t, p, func(state string) bool { return state != "" })
+	s.learn(t, h, func(state string) bool { return state != "" })
 }
 
 // learn has the daemon learn of domains until it says something of its database.
-func (s *second) learn(t *testing.T, p *patient, enough func(state string) bool) {
+func (s *second) learn(t *testing.T, h *doctorHost, enough func(state string) bool) {
 	t.Helper()
 	n := 0
 	mustWait(t, func() error {
 		n++
-		_, _, _ = command("", p.w.daemon.binary, "lookup", "--socket", "unix:"+s.dir+"/socketmap.sock", fmt.Sprintf("d%d.open.test", n))
-		_, _, _ = command("", p.w.daemon.binary, "cache", "refresh", "--config", s.config, "sts.open.test")
+		_, _, _ = command("", h.w.daemon.binary, "lookup", "--socket", "unix:"+s.dir+"/socketmap.sock", fmt.Sprintf("d%d.open.test", n))
+		_, _, _ = command("", h.w.daemon.binary, "cache", "refresh", "--config", s.config, "sts.open.test")
 		state, err := s.store()
 		if err == nil && !enough(state) {
 			err = fmt.Errorf("the daemon says %q of its database", state)
@@ -274,7 +274,7 @@ func (s *second) setSchema(t *testing.T, version string) {
 }
 
 // smallDisk mounts one, both for a daemon and for doctor in its folder.
-func (p *patient) smallDisk(t *testing.T, dir, options string) {
+func (h *doctorHost) smallDisk(t *testing.T, dir, options string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -282,18 +282,18 @@ func (p *patient) smallDisk(t *testing.T, dir, options string) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		t.Fatal(err)
 	}
-	err := errors.Join(os.Chown(dir, nobody, nobody), unix.Mount(dir, p.root+dir, "", unix.MS_BIND, ""))
+	err := errors.Join(os.Chown(dir, nobody, nobody), unix.Mount(dir, h.root+dir, "", unix.MS_BIND, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(unix.Unmount(p.root+dir, 0), unix.Unmount(dir, 0)); err != nil {
+		if err := errors.Join(unix.Unmount(h.root+dir, 0), unix.Unmount(dir, 0)); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-func (p *patient) remount(t *testing.T, dir, options string) {
+func (h *doctorHost) remount(t *testing.T, dir, options string) {
 	t.Helper()
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, options); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 )
 
 // resolverAilments are about the name servers of the daemon and of Postfix.
-func resolverAilments(t *testing.T, p *patient) []ailment {
+func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 	const (
 		plain    = "127.0.0.54" // does not validate
 		credible = "127.0.0.55" // believes what is broken
@@ -21,48 +21,48 @@ func resolverAilments(t *testing.T, p *patient) []ailment {
 		silent   = "127.0.0.57"
 		remote   = "10.53.0.1" // not a loopback address
 	)
-	chrootConf := p.queue() + "/etc/resolv.conf"
-	unbound := func(address string, replace ...string) func(*testing.T, *patient) {
-		return func(t *testing.T, p *patient) { p.anotherUnbound(t, address, replace...) }
+	chrootConf := h.queue() + "/etc/resolv.conf"
+	unbound := func(address string, replace ...string) func(*testing.T, *doctorHost) {
+		return func(t *testing.T, h *doctorHost) { h.anotherUnbound(t, address, replace...) }
 	}
 	// with runs doctor for a daemon that is to ask other servers.
-	with := func(name, servers string) visit {
-		return visit{flags: []string{"--config", variant(t, name, `servers = ["`+resolverAddr+`"]`, "servers = "+servers)}}
+	with := func(name, servers string) doctorRun {
+		return doctorRun{flags: []string{"--config", variant(t, name, `servers = ["`+resolverAddr+`"]`, "servers = "+servers)}}
 	}
-	return []ailment{
+	return []hostFault{
 		{
 			name: "a resolver that does not validate", want: []string{"fail resolver-not-validating", "warn resolver-differs"},
-			spoil: unbound(plain, "validator iterator", "iterator"), ill: with("plain", `["`+plain+`"]`),
+			spoil: unbound(plain, "validator iterator", "iterator"), broken: with("plain", `["`+plain+`"]`),
 		},
 		{
 			name: "a resolver that believes what is broken", want: []string{"fail resolver-believes-broken"},
-			spoil: unbound(credible, "val-log-level: 2", "val-permissive-mode: yes"), ill: with("credible", `["`+credible+`"]`),
+			spoil: unbound(credible, "val-log-level: 2", "val-permissive-mode: yes"), broken: with("credible", `["`+credible+`"]`),
 		},
 		{
 			name: "a resolver with an old trust anchor", want: []string{"fail resolver-fails"},
-			spoil: unbound(lost, dnsDir+"/anchor", dnsDir+"/old-anchor"), ill: with("lost", `["`+lost+`", "`+resolverAddr+`"]`),
+			spoil: unbound(lost, dnsDir+"/anchor", dnsDir+"/old-anchor"), broken: with("lost", `["`+lost+`", "`+resolverAddr+`"]`),
 		},
 		{
 			name: "one of two resolvers is silent", want: []string{"warn resolver-silent"},
-			ill: with("silent", `["`+resolverAddr+`", "`+silent+`"]`),
+			broken: with("silent", `["`+resolverAddr+`", "`+silent+`"]`),
 		},
 		{
 			name: "no name whose signature is broken", want: []string{"unknown resolver-untold"},
-			ill: visit{flags: []string{"--broken-name", "nosuch.open.test"}},
+			broken: doctorRun{flags: []string{"--broken-name", "nosuch.open.test"}},
 		},
 		{
 			name: "a resolver on another host", want: []string{"warn resolver-untrusted"},
-			spoil: func(t *testing.T, p *patient) {
+			spoil: func(t *testing.T, h *doctorHost) {
 				borrowAddress(t, remote)
-				p.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8")
+				h.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8")
 			},
-			ill:  with("remote", `["`+remote+`"]`),
-			well: with("trusted", `["`+remote+"\"]\ntrust_ad = true"),
-			left: []string{"resolver-differs"},
+			broken: with("remote", `["`+remote+`"]`),
+			mended: with("trusted", `["`+remote+"\"]\ntrust_ad = true"),
+			left:   []string{"resolver-differs"},
 		},
 		{
 			name: "the copy of resolv.conf is old", want: []string{"warn chroot-resolv-conf"}, mend: byItsLines,
-			spoil: func(t *testing.T, _ *patient) {
+			spoil: func(t *testing.T, _ *doctorHost) {
 				keep(t, chrootConf)
 				if err := write(chrootConf, "nameserver 127.0.0.99\n"); err != nil {
 					t.Fatal(err)
@@ -71,18 +71,18 @@ func resolverAilments(t *testing.T, p *patient) []ailment {
 		},
 		{
 			name: "ordinary user and a closed copy", want: []string{"unknown resolv-conf-unread"},
-			ill:   visit{user: lp},
-			spoil: func(t *testing.T, _ *patient) { chmod(t, chrootConf, 0o600, 0o644) },
+			broken: doctorRun{user: lp},
+			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, chrootConf, 0o600, 0o644) },
 		},
 		{
 			name: "no network", want: []string{"unknown network-down"},
-			spoil: func(t *testing.T, p *patient) {
-				if err := p.w.names.unbound.stop(syscall.SIGTERM); err != nil {
+			spoil: func(t *testing.T, h *doctorHost) {
+				if err := h.w.names.unbound.stop(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
 			},
-			mend: func(t *testing.T, p *patient, _ []string) {
-				if err := p.w.names.startUnbound(); err != nil {
+			mend: func(t *testing.T, h *doctorHost, _ []string) {
+				if err := h.w.names.startUnbound(); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -105,7 +105,7 @@ func variant(t *testing.T, name string, replace ...string) string {
 }
 
 // anotherUnbound runs a resolver with other settings until the end of the test.
-func (p *patient) anotherUnbound(t *testing.T, address string, replace ...string) {
+func (h *doctorHost) anotherUnbound(t *testing.T, address string, replace ...string) {
 	t.Helper()
 	anchor, err := os.ReadFile(dnsDir + "/anchor")
 	if err != nil {
@@ -121,7 +121,7 @@ func (p *patient) anotherUnbound(t *testing.T, address string, replace ...string
 			t.Fatal(err)
 		}
 	}
-	proc, err := start(p.w.bookworm, 0, "/usr/sbin/unbound", "-d", "-p", "-c", path)
+	proc, err := start(h.w.bookworm, 0, "/usr/sbin/unbound", "-d", "-p", "-c", path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,76 +16,76 @@ import (
 const lp = 7
 
 // socketAilments are about the way from Postfix to the daemon.
-func socketAilments(p *patient) []ailment {
-	dir := p.queue() + "/run/tlspolicyd"
+func socketAilments(h *doctorHost) []hostFault {
+	dir := h.queue() + "/run/tlspolicyd"
 	socket := dir + "/socketmap.sock"
-	restart := func(t *testing.T, p *patient, _ []string) { p.restart(t) }
-	return []ailment{
+	restart := func(t *testing.T, h *doctorHost, _ []string) { h.restart(t) }
+	return []hostFault{
 		{
 			name: "socket with mode 0600", want: []string{"fail socket-denied"}, mend: byItsLines,
-			spoil: func(t *testing.T, _ *patient) { chmod(t, socket, 0o600, 0o666) },
+			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, socket, 0o600, 0o666) },
 		},
 		{
 			name: "directory with mode 0700", want: []string{"fail socket-denied"}, mend: byItsLines,
-			spoil: func(t *testing.T, _ *patient) { chmod(t, dir, 0o700, 0o755) },
+			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
 		},
 		{
 			name: "a file in its place", want: []string{"fail socket-no-socket"},
-			spoil: func(t *testing.T, _ *patient) {
+			spoil: func(t *testing.T, _ *doctorHost) {
 				move(t, socket, socket+".kept")
 				if err := write(socket, ""); err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { os.Remove(socket + ".old") })
 			},
-			mend: func(t *testing.T, p *patient, lines []string) {
-				byItsLines(t, p, lines)
-				p.restart(t)
+			mend: func(t *testing.T, h *doctorHost, lines []string) {
+				byItsLines(t, h, lines)
+				h.restart(t)
 			},
 		},
 		{
 			name: "daemon stopped", want: []string{"fail socket-missing", "fail daemon-down"},
-			spoil: func(t *testing.T, p *patient) { p.stop(t, syscall.SIGTERM) },
+			spoil: func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGTERM) },
 			mend:  restart,
 		},
 		{
 			name: "daemon killed", want: []string{"fail socket-silent", "fail daemon-down"},
-			spoil: func(t *testing.T, p *patient) { p.stop(t, syscall.SIGKILL) },
+			spoil: func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGKILL) },
 			mend:  restart,
 		},
 		{
 			name: "another program at our socket", want: []string{"fail socket-foreign"},
-			spoil: func(t *testing.T, p *patient) {
-				p.stop(t, syscall.SIGTERM)
+			spoil: func(t *testing.T, h *doctorHost) {
+				h.stop(t, syscall.SIGTERM)
 				t.Cleanup(serveNothing(t, socket))
 			},
-			mend: func(t *testing.T, p *patient, _ []string) {
+			mend: func(t *testing.T, h *doctorHost, _ []string) {
 				if err := os.Remove(socket); err != nil {
 					t.Fatal(err)
 				}
-				p.restart(t)
+				h.restart(t)
 			},
 		},
 		{
 			name: "answers late", want: []string{"warn socket-slow"},
-			spoil: func(t *testing.T, _ *patient) {
+			spoil: func(t *testing.T, _ *doctorHost) {
 				move(t, socket, socket+".kept")
 				t.Cleanup(relaySlowly(t, socket, daemonDir+"/socketmap.sock"))
 			},
-			mend: func(t *testing.T, _ *patient, _ []string) { move(t, socket+".kept", socket) },
+			mend: func(t *testing.T, _ *doctorHost, _ []string) { move(t, socket+".kept", socket) },
 		},
 		{
 			name: "ordinary user and a closed directory", want: []string{"unknown socket-untold"},
-			ill:   visit{user: lp},
-			spoil: func(t *testing.T, _ *patient) { chmod(t, dir, 0o700, 0o755) },
-			mend:  byRoot(dir, 0o755),
+			broken: doctorRun{user: lp},
+			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
+			mend:   byRoot(dir, 0o755),
 		},
 	}
 }
 
 // byRoot opens what was closed; doctor is run as root then.
-func byRoot(path string, mode os.FileMode) func(*testing.T, *patient, []string) {
-	return func(t *testing.T, _ *patient, _ []string) {
+func byRoot(path string, mode os.FileMode) func(*testing.T, *doctorHost, []string) {
+	return func(t *testing.T, _ *doctorHost, _ []string) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
@@ -93,9 +93,9 @@ func byRoot(path string, mode os.FileMode) func(*testing.T, *patient, []string) 
 }
 
 // stop ends the daemon until the end of the test.
-func (p *patient) stop(t *testing.T, sig syscall.Signal) {
+func (h *doctorHost) stop(t *testing.T, sig syscall.Signal) {
 	t.Helper()
-	d := p.w.daemon
+	d := h.w.daemon
 	if err := d.proc.stop(sig); err != nil {
 		t.Fatal(err)
 	}
@@ -111,12 +111,12 @@ func (p *patient) stop(t *testing.T, sig syscall.Signal) {
 }
 
 // restart starts the daemon afresh.
-func (p *patient) restart(t *testing.T) {
+func (h *doctorHost) restart(t *testing.T) {
 	t.Helper()
-	if err := p.w.daemon.proc.stop(syscall.SIGTERM); err != nil {
+	if err := h.w.daemon.proc.stop(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.w.daemon.start(); err != nil {
+	if err := h.w.daemon.start(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,7 +6,7 @@ import "testing"
 
 // testDoctorTables holds what doctor says of tables beside and around ours
 // against what Postfix does with them.
-func testDoctorTables(t *testing.T, p *patient) {
+func testDoctorTables(t *testing.T, h *doctorHost) {
 	const maps, host = "smtp_tls_policy_maps=", "mx.sts.open.test"
 	delivered := func(t *testing.T, o outcome) { wantDelivered(t, o, host, "good", "Verified") }
 	for _, c := range []struct {
@@ -14,30 +14,30 @@ func testDoctorTables(t *testing.T, p *patient) {
 		then             func(*testing.T, outcome)
 	}{
 		{
-			"both of a unionmap answer", "unionmap:{inline:{sts.open.test=may}, " + p.ours() + "}", "map-nested",
+			"both of a unionmap answer", "unionmap:{inline:{sts.open.test=may}, " + h.ours() + "}", "map-nested",
 			func(t *testing.T, o outcome) { wantDeferred(t, o, "4.7.5", "client TLS configuration problem") },
 		},
-		{"one of a unionmap answers", "unionmap:{inline:{x.invalid=may}, " + p.ours() + "}", "map-nested", delivered},
+		{"one of a unionmap answers", "unionmap:{inline:{x.invalid=may}, " + h.ours() + "}", "map-nested", delivered},
 		{
-			"a table without a file", "texthash:" + p.dir + "/never-written, " + p.ours(), "map-file-missing",
+			"a table without a file", "texthash:" + h.dir + "/never-written, " + h.ours(), "map-file-missing",
 			func(t *testing.T, o outcome) { wantDeferred(t, o, "4.7.5", "client TLS configuration problem") },
 		},
-		{"proxymap inside of a unionmap", "unionmap:{proxy:" + p.ours() + "}", "map-present", delivered},
+		{"proxymap inside of a unionmap", "unionmap:{proxy:" + h.ours() + "}", "map-present", delivered},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p.change(t, maps+c.maps)
-			want(t, p.doctor(t, visit{}), c.code)
-			p.reload(t)
-			c.then(t, p.send(t, "a@sts.open.test"))
+			h.change(t, maps+c.maps)
+			want(t, h.doctor(t, doctorRun{}), c.code)
+			h.reload(t)
+			c.then(t, h.send(t, "a@sts.open.test"))
 		})
 	}
-	p.reload(t)
+	h.reload(t)
 }
 
 // reload has Postfix read what was changed.
-func (p *patient) reload(t *testing.T) {
+func (h *doctorHost) reload(t *testing.T) {
 	t.Helper()
-	if _, _, err := p.run("postfix", "reload"); err != nil {
+	if _, _, err := h.run("postfix", "reload"); err != nil {
 		t.Fatal(err)
 	}
 }

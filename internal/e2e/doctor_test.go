@@ -22,8 +22,8 @@ type doctorFinding struct {
 	Code, Grade, Subject, Text, Evidence, Advice, Fix string
 }
 
-// patient is a sending host that doctor looks over.
-type patient struct {
+// doctorHost is a sending host that doctor looks over.
+type doctorHost struct {
 	*sender
 	w    *world
 	seen *tally
@@ -35,28 +35,28 @@ type tally struct {
 	found map[string]int
 }
 
-// visit is one way to run doctor; zero is that of an admin of a host with the
+// doctorRun is one way to run doctor; zero is that of an admin of a host with the
 // names of this world.
-type visit struct {
+type doctorRun struct {
 	flags  []string     // more of them; of two that are the same the last counts
 	user   uint32       // who runs it
 	kernel *kernelClock // what the kernel says of the clock; nil: what it says
 }
 
-func (p *patient) doctorArgs(more ...string) []string {
+func (h *doctorHost) doctorArgs(more ...string) []string {
 	return append([]string{
-		"doctor", "--config", daemonDir + "/tlspolicyd.toml", "--postfix-config", p.config(),
+		"doctor", "--config", daemonDir + "/tlspolicyd.toml", "--postfix-config", h.config(),
 		"--signed-name", "dane.signed.test", "--broken-name", "expired.test",
 	}, more...)
 }
 
 // visited runs doctor in the folder of the sender's Debian.
-func (p *patient) visited(v visit, more ...string) (stdout, stderr string, status int, err error) {
+func (h *doctorHost) visited(v doctorRun, more ...string) (stdout, stderr string, status int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.w.daemon.binary, p.doctorArgs(append(v.flags, more...)...)...)
+	cmd := exec.CommandContext(ctx, h.w.daemon.binary, h.doctorArgs(append(v.flags, more...)...)...)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: p.root}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: h.root}
 	if v.user != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: v.user, Gid: v.user}
 	}
@@ -77,10 +77,10 @@ func (p *patient) visited(v visit, more ...string) (stdout, stderr string, statu
 }
 
 // doctor looks the sender's host over.
-func (p *patient) doctor(t *testing.T, v visit) (all []doctorFinding) {
+func (h *doctorHost) doctor(t *testing.T, v doctorRun) (all []doctorFinding) {
 	t.Helper()
 	began := time.Now()
-	stdout, stderr, status, err := p.visited(v, "--json")
+	stdout, stderr, status, err := h.visited(v, "--json")
 	if took := time.Since(began); took > patience { // its limit is 18 s on a machine that is not overloaded
 		t.Errorf("doctor took %v", took)
 	}
@@ -93,7 +93,7 @@ func (p *patient) doctor(t *testing.T, v visit) (all []doctorFinding) {
 	for _, topic := range report.Topics {
 		all = append(all, topic.Findings...)
 	}
-	p.seen.count(all)
+	h.seen.count(all)
 	if want := statusOf(all); status != want {
 		t.Errorf("doctor ends with %d, want %d: %+v", status, want, troubles(all))
 	}
@@ -153,23 +153,23 @@ func want(t *testing.T, all []doctorFinding, code string) doctorFinding {
 func testDoctor(t *testing.T, w *world) {
 	seen := &tally{found: map[string]int{}}
 	for _, s := range []*sender{w.postfix37, w.postfix310} {
-		p := &patient{sender: s, w: w, seen: seen}
+		h := &doctorHost{sender: s, w: w, seen: seen}
 		t.Run(filepath.Base(s.dir), func(t *testing.T) {
-			if bad := troubles(p.doctor(t, visit{})); len(bad) > 0 {
+			if bad := troubles(h.doctor(t, doctorRun{})); len(bad) > 0 {
 				t.Fatalf("a healthy host has %+v", bad)
 			}
-			p.treat(t, postfixAilments(p))
-			t.Run("tables", func(t *testing.T) { testDoctorTables(t, p) })
-			t.Run("one script mends it all", func(t *testing.T) { testDoctorScript(t, p) })
+			h.tryFaults(t, postfixAilments(h))
+			t.Run("tables", func(t *testing.T) { testDoctorTables(t, h) })
+			t.Run("one script mends it all", func(t *testing.T) { testDoctorScript(t, h) })
 		})
 	}
-	p := &patient{sender: w.postfix37, w: w, seen: seen}
-	t.Run("socket", func(t *testing.T) { p.treat(t, socketAilments(p)) })
-	t.Run("resolver", func(t *testing.T) { p.treat(t, resolverAilments(t, p)) })
-	t.Run("instances", func(t *testing.T) { p.treat(t, instanceAilments(p)) })
-	t.Run("database", func(t *testing.T) { testDoctorDatabase(t, p) })
-	t.Run("daemon", func(t *testing.T) { testDoctorDaemon(t, p) })
-	t.Run("host", func(t *testing.T) { p.treat(t, hostAilments(t)) })
+	h := &doctorHost{sender: w.postfix37, w: w, seen: seen}
+	t.Run("socket", func(t *testing.T) { h.tryFaults(t, socketAilments(h)) })
+	t.Run("resolver", func(t *testing.T) { h.tryFaults(t, resolverAilments(t, h)) })
+	t.Run("instances", func(t *testing.T) { h.tryFaults(t, instanceAilments(h)) })
+	t.Run("database", func(t *testing.T) { testDoctorDatabase(t, h) })
+	t.Run("daemon", func(t *testing.T) { testDoctorDaemon(t, h) })
+	t.Run("host", func(t *testing.T) { h.tryFaults(t, hostAilments(t)) })
 	t.Run("every code", func(t *testing.T) { testDoctorPlaces(t, seen) })
 }
 
@@ -194,39 +194,39 @@ func testDoctorPlaces(t *testing.T, seen *tally) {
 
 // testDoctorScript breaks many settings at once, and wants the script of
 // doctor --fix to mend all of them and to leave a table of the operator's alone.
-func testDoctorScript(t *testing.T, p *patient) {
-	table := p.table(t)
-	t.Cleanup(func() { p.reload(t) }) // after the files are back
-	p.change(
+func testDoctorScript(t *testing.T, h *doctorHost) {
+	table := h.table(t)
+	t.Cleanup(func() { h.reload(t) }) // after the files are back
+	h.change(
 		t,
 		"smtp_tls_policy_maps="+table+", socketmap:unix:run/tlspolicyd/socketmap.sock:x",
 		"smtp_dns_support_level=", "smtp_tls_CAfile=", "smtp_tls_security_level=none", "smtp_tls_dane_insecure_mx_policy=may",
 	)
-	script, stderr, status, err := p.visited(visit{}, "--fix")
+	script, stderr, status, err := h.visited(doctorRun{}, "--fix")
 	if err != nil || status != 1 || strings.Count(script, "\npostconf -c ") != 5 {
 		t.Fatalf("%v, %d, the script is\n%s%s", err, status, script, stderr)
 	}
-	path := p.dir + "/mend.sh"
+	path := h.dir + "/mend.sh"
 	if err := write(path, script); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := command(p.root, "/bin/sh", path); err != nil {
+	if _, _, err := command(h.root, "/bin/sh", path); err != nil {
 		t.Fatalf("%v\n%s", err, script)
 	}
-	p.cool(t)
-	if left := troubles(p.doctor(t, visit{})); len(left) > 0 {
+	h.cool(t)
+	if left := troubles(h.doctor(t, doctorRun{})); len(left) > 0 {
 		t.Errorf("after the script:\n%s\nthere is still %+v", script, left)
 	}
-	got, _, err := p.run("postconf", "-h", "smtp_tls_policy_maps")
-	if want := table + ", " + p.ours() + "\n"; err != nil || got != want {
+	got, _, err := h.run("postconf", "-h", "smtp_tls_policy_maps")
+	if want := table + ", " + h.ours() + "\n"; err != nil || got != want {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
 }
 
 // table is a table of the operator's own exceptions.
-func (p *patient) table(t *testing.T) string {
+func (h *doctorHost) table(t *testing.T) string {
 	t.Helper()
-	path := p.dir + "/tls_policy"
+	path := h.dir + "/tls_policy"
 	if err := write(path, "partner.invalid encrypt\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -235,16 +235,16 @@ func (p *patient) table(t *testing.T) string {
 }
 
 // mapName is the map for this version of Postfix, other the one that is not.
-func (p *patient) mapName() (right, other string) {
-	if p.sender == p.w.postfix310 {
+func (h *doctorHost) mapName() (right, other string) {
+	if h.sender == h.w.postfix310 {
 		return "postfix-tlsrpt", "postfix"
 	}
 	return "postfix", "postfix-tlsrpt"
 }
 
 // ours is the table that README.md recommends.
-func (p *patient) ours() string {
-	name, _ := p.mapName()
+func (h *doctorHost) ours() string {
+	name, _ := h.mapName()
 	return "socketmap:unix:run/tlspolicyd/socketmap.sock:" + name
 }
 
