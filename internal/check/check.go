@@ -4,10 +4,10 @@
 // and what all of this leads to when a message is to be delivered.
 //
 // An audit has two halves that know nothing of each other. Gathering (gather.go,
-// places.go, probes.go) uses the network and leaves Facts. Judging is pure
-// functions from Facts to findings, one file a topic. What could not be looked
-// at because of this host or its network is graded finding.Unknown and never
-// blamed on the domain (thishost.go).
+// control.go, places.go, probes.go) uses the network and leaves Facts. Judging
+// is pure functions from Facts to findings, one file a topic. What could not be
+// looked at because of this host or its network is graded finding.Unknown and
+// never blamed on the domain (thishost.go).
 //
 // The codes of all findings are constants with a doc comment; docs/check.md has
 // them in a table. They are stable.

@@ -157,6 +157,11 @@ func (f *Facts) dnsFailure(what, so string, err error) finding.Finding {
 		out.Advice = "See what is said of this host."
 		return out
 	}
+	if f.OurDNSUntold {
+		out.Text = "No answer about " + what + ", and no time was left to ask about others: it is not known whose fault that is."
+		out.Advice = "Check again with a longer --timeout, e.g. 60s."
+		return out
+	}
 	e, ok := errors.AsType[*dnsclient.Error](err)
 	if !ok || e.Kind != dnsclient.ServFail && e.Kind != dnsclient.Refused && e.Kind != dnsclient.Malformed {
 		return out

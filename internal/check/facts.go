@@ -31,6 +31,8 @@ type Facts struct {
 	MXErr  error // the first lookup of all failed, and nothing else was tried
 	OurDNS error // a lookup failed, and this host could not look up anything else either
 
+	OurDNSUntold bool // a lookup failed, and there was no time to find out about others
+
 	Explanation policymap.Explanation
 
 	// The policy file, whether or not a record announces it.

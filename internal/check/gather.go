@@ -2,10 +2,8 @@ package check
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +19,7 @@ import (
 
 const (
 	// What the first lookup of all may take, and the look at our own DNS after
-	// it has failed: with no network at all both together end in time.
+	// it has failed: with no network at all both together end in DefaultTimeout.
 	firstLookup   = 8 * time.Second
 	controlLookup = 6 * time.Second
 
@@ -48,7 +46,8 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 	}
 	missing, err := a.first(ctx, f.Domain)
 	if err != nil {
-		f.MXErr, f.OurDNS = err, a.control.ask(ctx, a.Resolver)
+		f.MXErr = err
+		a.whoseFault(ctx, f)
 		return
 	}
 	if missing && a.rootMissing(ctx) {
@@ -57,7 +56,12 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 		return
 	}
 	var work sync.WaitGroup
-	work.Go(func() { f.TLSRPT = lookupTLSRPT(ctx, a.Resolver, f.Domain) })
+	work.Go(func() {
+		f.TLSRPT = lookupTLSRPT(ctx, a.Resolver, f.Domain)
+		if unanswered(f.TLSRPT.Err) {
+			a.control.begin(ctx, a.Resolver) // now: mail hosts may take all the time there is
+		}
+	})
 	fetcher := *a.Fetcher
 	if limit := max(a.Timeout-fetchSpare, time.Second); fetcher.Timeout == 0 || fetcher.Timeout > limit {
 		fetcher.Timeout = limit
@@ -68,27 +72,37 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 		OnDANE: func(res dane.Result) { work.Go(func() { a.hosts(ctx, f, res) }) },
 	}
 	f.Explanation = x.Explain(ctx, f.Domain)
+	if f.lookupFailed() {
+		a.control.begin(ctx, a.Resolver)
+	}
 	a.policy(ctx, f, fetcher)
 	work.Wait()
 	f.matchTLSA()
-	if f.lookupFailed() { // whose fault is it?
-		f.OurDNS = a.control.ask(ctx, a.Resolver)
+	if f.lookupFailed() || unanswered(f.TLSRPT.Err) {
+		a.whoseFault(ctx, f)
 	}
 }
 
-// lookupFailed reports whether there was a lookup without an answer, except for
-// those that were not waited for.
+// whoseFault finds out, after a failed lookup, whether our own DNS works.
+func (a *Auditor) whoseFault(ctx context.Context, f *Facts) {
+	told, err := a.control.ask(ctx, a.Resolver)
+	f.OurDNS, f.OurDNSUntold = err, !told
+}
+
+// lookupFailed reports whether a lookup of the explanation is without an answer.
 func (f *Facts) lookupFailed() bool {
-	failed := func(err error) bool {
-		e, ok := errors.AsType[*dnsclient.Error](err)
-		return ok && e.Kind != dnsclient.Canceled
-	}
 	for _, l := range f.Explanation.DNS {
-		if failed(l.Err) {
+		if unanswered(l.Err) {
 			return true
 		}
 	}
-	return failed(f.TLSRPT.Err)
+	return false
+}
+
+// unanswered reports whether a lookup failed, and not because nobody waited for it.
+func unanswered(err error) bool {
+	e, ok := errors.AsType[*dnsclient.Error](err)
+	return ok && e.Kind != dnsclient.Canceled
 }
 
 // matchTLSA holds what each address presented against the host's TLSA records.
@@ -122,45 +136,6 @@ func (a *Auditor) rootMissing(ctx context.Context) bool {
 	defer cancel()
 	answer, err := a.Resolver.Lookup(ctx, ".", dns.TypeSOA)
 	return err == nil && answer.Rcode == dns.RcodeNameError
-}
-
-// control tells our own DNS from the domain's: can this host look up anything?
-type control struct {
-	mu   sync.Mutex
-	done bool
-	err  error
-}
-
-// known returns the failure of our own DNS if it was found out already.
-func (c *control) known() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
-}
-
-// found notes a failure for all domains that are still to come.
-func (c *control) found(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.done, c.err = true, err
-}
-
-// ask looks up a name that nobody can have in a cache, so that the answer,
-// whatever it says, comes from outside. All domains share one question.
-func (c *control) ask(ctx context.Context, r dnsclient.Resolver) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.done {
-		return c.err
-	}
-	ctx, cancel := context.WithTimeout(ctx, controlLookup)
-	defer cancel()
-	_, err := r.Lookup(ctx, strings.ToLower(rand.Text()[:16])+".com", dns.TypeA)
-	if e, ok := errors.AsType[*dnsclient.Error](err); ok && e.Kind == dnsclient.Malformed {
-		err = nil // somebody did answer
-	}
-	c.done, c.err = true, err
-	return err
 }
 
 // hosts connects to the mail hosts.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"tlspolicyd/internal/check"
 	"tlspolicyd/internal/finding"
@@ -113,6 +114,71 @@ func TestDNSDownIsFoundOutOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A domain with a slow mail host and a lookup that fails leaves no time to ask
+// about our own DNS at its end. That says nothing of the domains after it.
+func TestSlowDomainSpoilsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene()
+		defer s.Close()
+		s.Zone("slow.test. MX 10 mx.slow.test.")
+		s.SMTPHost("mx.slow.test", lab.SMTP{Stall: lab.BeforeGreeting})
+		s.Fault("_smtp._tls.slow.test", "TXT", lab.ServFail)
+		a := check.New(s.Options)
+		got := codes(a.Audit(t.Context(), "slow.test"))
+		if got["tlsrpt-failed"] != finding.Warn || got["smtp-slow"] != finding.Unknown || got["dns-down"] != 0 {
+			t.Errorf("the slow one: %v", got)
+		}
+		if r := a.Audit(t.Context(), domain); r.Grade != finding.OK {
+			t.Errorf("the next one: %v", codes(r))
+		}
+	})
+}
+
+// While it is not known whether our own DNS works, a failed lookup is nobody's
+// fault, and no audit waits for longer than it may.
+func TestNoTimeToAskAboutOurDNS(t *testing.T) {
+	const limit = 4 * time.Second // less than the question may take
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene()
+		defer s.Close()
+		s.Timeout = limit
+		s.Fault("*", "A", lab.Drop)
+		for _, name := range []string{"mx1.good.test", "mx2.good.test", "mta-sts.good.test"} {
+			s.Fault(name, "A", lab.Truncate) // which is harmless, and nearer
+		}
+		s.Fault("_smtp._tls.good.test", "TXT", lab.ServFail)
+		a := check.New(s.Options)
+		began := time.Now()
+		got := codes(a.Audit(t.Context(), domain))
+		if got["tlsrpt-failed"] != finding.Unknown || got["dns-down"] != 0 {
+			t.Errorf("%v", got)
+		}
+		if took := time.Since(began); took > limit {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// What is found out too late for the domain that asked holds for those after it.
+func TestDNSDownIsFoundOutForTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene()
+		defer s.Close()
+		s.Timeout = 4 * time.Second
+		dnsDown(s)
+		a := check.New(s.Options)
+		for i, want := range []string{"dns-timeout", "dns-timeout", "dns-down", "dns-down"} {
+			began := time.Now()
+			if got := codes(a.Audit(t.Context(), domain)); len(got) != 1 || got[want] != finding.Unknown {
+				t.Errorf("audit %d: %v, want %s", i, got, want)
+			}
+			if took := time.Since(began); took > s.Timeout {
+				t.Errorf("audit %d took %v", i, took)
+			}
+		}
+	})
 }
 
 // A hostile domain cannot make an audit connect to hundreds of addresses.

@@ -1,0 +1,84 @@
+package check
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/miekg/dns"
+
+	"tlspolicyd/internal/dnsclient"
+)
+
+// control tells our own DNS from the domain's: can this host look up anything?
+// All domains share one question. It has a time of its own, so that no domain
+// that is at the end of its time spoils the answer for the others.
+type control struct {
+	mu       sync.Mutex
+	answered chan struct{} // nil: not asked yet; closed: err is final
+	err      error
+}
+
+// known returns the failure of our own DNS if it was found out already.
+func (c *control) known() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// found notes a failure for all domains that are still to come.
+func (c *control) found(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// begin asks, unless somebody has, and returns what is closed with the answer.
+func (c *control) begin(ctx context.Context, r dnsclient.Resolver) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.answered == nil {
+		answered := make(chan struct{})
+		c.answered = answered
+		go func() {
+			defer close(answered)
+			c.found(lookUpAnything(context.WithoutCancel(ctx), r))
+		}()
+	}
+	return c.answered
+}
+
+// ask waits for the answer as long as ctx lasts. Without one it is not told
+// whether our own DNS works.
+func (c *control) ask(ctx context.Context, r dnsclient.Resolver) (told bool, err error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return false, nil // the whole run ends
+	}
+	answered := c.begin(ctx, r)
+	select {
+	case <-answered:
+	case <-ctx.Done():
+	}
+	select {
+	case <-answered:
+		return true, c.known()
+	default:
+		return false, nil
+	}
+}
+
+// lookUpAnything looks up a name that nobody can have in a cache, so that the
+// answer, whatever it says, comes from outside.
+func lookUpAnything(ctx context.Context, r dnsclient.Resolver) error {
+	ctx, cancel := context.WithTimeout(ctx, controlLookup)
+	defer cancel()
+	_, err := r.Lookup(ctx, strings.ToLower(rand.Text()[:16])+".com", dns.TypeA)
+	if e, ok := errors.AsType[*dnsclient.Error](err); ok && e.Kind == dnsclient.Malformed {
+		return nil // somebody did answer
+	}
+	return err
+}
