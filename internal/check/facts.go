@@ -89,7 +89,7 @@ type reach struct{ tried, reached, silent int }
 func (f *Facts) reach(v6 bool) (r reach) {
 	for _, h := range f.Hosts {
 		for _, a := range h.Addresses {
-			if a.Probe == nil || a.Addr.Is6() != v6 {
+			if a.Probe == nil || a.Addr.Is6() != v6 || a.Probe.Cause == smtpprobe.Unfinished {
 				continue
 			}
 			r.tried++

@@ -17,7 +17,7 @@ const (
 	CodeSMTPOK = "smtp-ok"
 	// CodeSMTPUnreachable: a refusal, or no answer while this host reached others.
 	CodeSMTPUnreachable = "smtp-unreachable"
-	// CodeSMTPSlow: connected, but not done in time.
+	// CodeSMTPSlow: not done in time, or no time was left for it.
 	CodeSMTPSlow = "smtp-slow"
 	// CodeSMTPSentAway: the host does not speak with this host.
 	CodeSMTPSentAway = "smtp-sent-away"
@@ -88,6 +88,11 @@ func (f *Facts) judgeAddress(h Host, a Address) []finding.Finding {
 		return nil
 	case p.Stage == smtpprobe.Connect && f.port25Dark(), f.familyDark(a.Addr.Is6()):
 		return nil // said of this host
+	case p.Cause == smtpprobe.Unfinished:
+		return []finding.Finding{{
+			Code: CodeSMTPSlow, Grade: finding.Unknown, Text: "This audit had not the time to connect to it.", Evidence: p.Reason,
+			Advice: "Check again with a longer --timeout, e.g. 60s.",
+		}}
 	case !p.Reached():
 		return []finding.Finding{f.unreachable(h, "It does not answer at port 25, while others do.", p.Reason)}
 	case p.Stage == smtpprobe.Done:

@@ -92,25 +92,51 @@ func (p *probes) keep(key probeKey, made *madeProbe) {
 	p.made[key] = made
 }
 
+// probe makes a probe, or waits for another domain's. One that ended with the
+// time of its own domain is made again.
 func (p *probes) probe(ctx context.Context, prober *smtpprobe.Prober, host string, addr netip.AddrPort) smtpprobe.Result {
 	key := probeKey{host, addr}
+	for {
+		made, mine := p.join(key)
+		if mine {
+			made.result = prober.Probe(ctx, host, addr)
+			p.finish(key, made)
+			return made.result
+		}
+		select {
+		case <-made.done:
+		case <-ctx.Done():
+		}
+		select {
+		case <-made.done:
+			if made.result.Cause != smtpprobe.Unfinished {
+				return made.result
+			}
+		default:
+			return smtpprobe.Result{Addr: addr, Stage: smtpprobe.Connect, Cause: smtpprobe.Unfinished, Reason: "not done in time"}
+		}
+	}
+}
+
+// join returns the probe under a key, and whether it is the caller's to make.
+func (p *probes) join(key probeKey) (made *madeProbe, mine bool) {
 	p.mu.Lock()
-	made, ok := p.made[key]
-	if !ok {
-		made = &madeProbe{done: make(chan struct{})}
-		p.keep(key, made)
+	defer p.mu.Unlock()
+	if made, ok := p.made[key]; ok {
+		return made, false
 	}
-	p.mu.Unlock()
-	if !ok {
-		made.result = prober.Probe(ctx, host, addr)
-		p.note(host, made.result)
-		close(made.done)
-		return made.result
+	made = &madeProbe{done: make(chan struct{})}
+	p.keep(key, made)
+	return made, true
+}
+
+// finish hands a result to those who wait, and keeps it if it tells anything.
+func (p *probes) finish(key probeKey, made *madeProbe) {
+	p.note(key.host, made.result)
+	if made.result.Cause == smtpprobe.Unfinished {
+		p.mu.Lock()
+		delete(p.made, key)
+		p.mu.Unlock()
 	}
-	select {
-	case <-made.done:
-		return made.result
-	case <-ctx.Done():
-		return smtpprobe.Result{Addr: addr, Stage: smtpprobe.Greeting, Cause: smtpprobe.Slow, Reason: "not done in time"}
-	}
+	close(made.done)
 }

@@ -171,6 +171,8 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 		return "its address is not public", true
 	case p == nil:
 		return "it was not looked at", false
+	case p.Cause == smtpprobe.Unfinished:
+		return p.Reason, false
 	case p.Stage == smtpprobe.Connect:
 		return p.Reason, !f.port25Dark() && !f.familyDark(a.Addr.Is6())
 	case p.Cause == smtpprobe.Slow || p.Cause == smtpprobe.SentAway && p.Stage != smtpprobe.STARTTLS:

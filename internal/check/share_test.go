@@ -181,6 +181,27 @@ func TestDNSDownIsFoundOutForTheNext(t *testing.T) {
 	})
 }
 
+// A host whose addresses take all the time there is says nothing of the next.
+func TestHostWithoutItsTurnIsNotBlamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene()
+		defer s.Close()
+		s.Zone("full.test. MX 10 mx.full.test.\nfull.test. MX 20 mx2.good.test.\nother.test. MX 10 mx2.good.test.")
+		stalling := s.SMTPHost("mx.full.test", lab.SMTP{Stall: lab.BeforeGreeting})
+		for n := range byte(31) {
+			stalling.AddAddr(netip.AddrFrom4([4]byte{10, 20, 99, n}))
+		}
+		a := check.New(s.Options)
+		got := codes(a.Audit(t.Context(), "full.test"))
+		if got["smtp-slow"] != finding.Unknown || got["delivery-unknown"] != finding.Unknown || got["smtp-unreachable"] != 0 || got["delivery-fails"] != 0 {
+			t.Errorf("%v", got)
+		}
+		if got := codes(a.Audit(t.Context(), "other.test")); got["smtp-ok"] != finding.OK || got["smtp-unreachable"] != 0 {
+			t.Errorf("another domain with that host: %v", got)
+		}
+	})
+}
+
 // A hostile domain cannot make an audit connect to hundreds of addresses.
 func TestConnectionsAreBounded(t *testing.T) {
 	r := audit(t, domain, func(s *scene) {

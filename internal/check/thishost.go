@@ -106,7 +106,7 @@ func (f *Facts) darkReason() string {
 	reason := ""
 	for _, h := range f.Hosts {
 		for _, a := range h.Addresses {
-			if a.Probe != nil && a.Probe.Stage == smtpprobe.Connect && (f.port25Dark() || f.familyDark(a.Addr.Is6())) {
+			if a.Probe != nil && a.Probe.Stage == smtpprobe.Connect && a.Probe.Cause != smtpprobe.Unfinished && (f.port25Dark() || f.familyDark(a.Addr.Is6())) {
 				silent = append(silent, a.Addr.String())
 				reason = a.Probe.Reason
 			}

@@ -61,6 +61,9 @@ const (
 	// Local: this host could not or may not open the connection (no route, no
 	// such address family, forbidden by a firewall of its own).
 	Local Cause = "local"
+	// Unfinished: the caller's time was up before there was a connection, if one
+	// was tried at all. It says nothing of the other side.
+	Unfinished Cause = "unfinished"
 	// Refused: the other side closed the door (RST).
 	Refused Cause = "refused"
 	// Slow: connected, and the time was up in the middle of the dialogue.
@@ -92,7 +95,9 @@ type Result struct {
 }
 
 // Reached reports whether the other side answered at all, if only to refuse.
-func (r Result) Reached() bool { return r.Cause != Silence && r.Cause != Local }
+func (r Result) Reached() bool {
+	return r.Cause != Silence && r.Cause != Local && r.Cause != Unfinished
+}
 
 // Probe looks at one address of a host. The host name goes into SNI (7672 §8.1)
 // and nowhere else.
@@ -152,6 +157,10 @@ func (d *dialogue) notConnected(err error) {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		cause = Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, syscall.ETIMEDOUT), isTimeout(err):
+		if d.timeIsUp() {
+			d.fail(Unfinished, "not done in time: connecting")
+			return
+		}
 		d.fail(Silence, "no answer to the connection attempt")
 		return
 	}
@@ -159,6 +168,13 @@ func (d *dialogue) notConnected(err error) {
 		err = op.Err
 	}
 	d.fail(cause, printable(err.Error()))
+}
+
+// timeIsUp tells the end of the caller's time from that of ConnectTimeout. A
+// dialer may notice a deadline before the context does.
+func (d *dialogue) timeIsUp() bool {
+	end, ok := d.ctx.Deadline()
+	return d.ctx.Err() != nil || ok && !time.Now().Before(end)
 }
 
 func isTimeout(err error) bool {

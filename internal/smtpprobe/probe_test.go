@@ -91,6 +91,35 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// A probe whose caller has no time left tells nothing of the other side.
+func TestNoTimeLeft(t *testing.T) {
+	for situation, test := range map[string]struct {
+		left  time.Duration
+		cause smtpprobe.Cause
+	}{
+		"none at all":                      {0, smtpprobe.Unfinished},
+		"less than a connection may take":  {smtpprobe.DefaultConnectTimeout / 2, smtpprobe.Unfinished},
+		"just as much":                     {smtpprobe.DefaultConnectTimeout, smtpprobe.Unfinished},
+		"more, and still there is silence": {smtpprobe.DefaultConnectTimeout + 1, smtpprobe.Silence},
+	} {
+		t.Run(situation, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := lab.New()
+				defer w.Close()
+				addr := netip.MustParseAddr("10.99.0.1")
+				w.Silent(addr)
+				ctx, cancel := context.WithTimeout(t.Context(), test.left)
+				defer cancel()
+				p := &smtpprobe.Prober{Dial: w.Dial}
+				got := p.Probe(ctx, "mx.test", netip.AddrPortFrom(addr, 25))
+				if got.Stage != smtpprobe.Connect || got.Cause != test.cause || got.Reached() || got.Took != min(test.left, smtpprobe.DefaultConnectTimeout) {
+					t.Errorf("got %+v, want %s", got, test.cause)
+				}
+			})
+		})
+	}
+}
+
 // probe looks at an address and holds the probe against its time.
 func probe(t *testing.T, w *lab.World, addr netip.Addr) smtpprobe.Result {
 	t.Helper()
