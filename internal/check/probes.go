@@ -14,8 +14,8 @@ type probes struct {
 	mu   sync.Mutex
 	made map[probeKey]*madeProbe
 
-	connected map[bool]bool   // by whether it was over IPv6
-	refused   map[string]bool // hosts that refused a connection
+	connected map[bool]bool       // by whether it was over IPv6
+	refused   map[netip.Addr]bool // what refused a connection; several hosts may share an address
 }
 
 // Elsewhere is what became of the connections to port 25 of all domains that an
@@ -23,26 +23,28 @@ type probes struct {
 // blocked on the way out of this host.
 type Elsewhere struct {
 	IPv4, IPv6 bool // some mail host took a connection
-	Refused    bool // hosts that are not the domain's refuse, too
+	Refused    bool // addresses that are not the domain's refuse, too
 }
 
 // elsewhere is what is known so far.
 func (p *probes) elsewhere(f *Facts) Elsewhere {
-	own := map[string]bool{}
+	own := map[netip.Addr]bool{}
 	for _, h := range f.Hosts {
-		own[h.Name] = true
+		for _, a := range h.Addresses {
+			own[a.Addr] = true
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := Elsewhere{IPv4: p.connected[false], IPv6: p.connected[true]}
-	for host := range p.refused {
-		e.Refused = e.Refused || !own[host]
+	for addr := range p.refused {
+		e.Refused = e.Refused || !own[addr]
 	}
 	return e
 }
 
 // note keeps what a probe tells of the network.
-func (p *probes) note(host string, r smtpprobe.Result) {
+func (p *probes) note(r smtpprobe.Result) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -53,9 +55,9 @@ func (p *probes) note(host string, r smtpprobe.Result) {
 		p.connected[r.Addr.Addr().Is6()] = true
 	case r.Cause == smtpprobe.Refused && len(p.refused) < maxProbes:
 		if p.refused == nil {
-			p.refused = map[string]bool{}
+			p.refused = map[netip.Addr]bool{}
 		}
-		p.refused[host] = true
+		p.refused[r.Addr.Addr()] = true
 	}
 }
 
@@ -132,7 +134,7 @@ func (p *probes) join(key probeKey) (made *madeProbe, mine bool) {
 
 // finish hands a result to those who wait, and keeps it if it tells anything.
 func (p *probes) finish(key probeKey, made *madeProbe) {
-	p.note(key.host, made.result)
+	p.note(made.result)
 	if made.result.Cause == smtpprobe.Unfinished {
 		p.mu.Lock()
 		delete(p.made, key)

@@ -59,6 +59,12 @@ func TestOthersTellWhoseFaultItIs(t *testing.T) {
 				s.Replace(name, "AAAA")
 			}
 		}, true, "unknown port25-blocked"},
+		{"refuses, as others at the same address do", func(s *scene) {
+			for _, name := range []string{"mx1.good.test", "mx2.good.test"} {
+				s.Replace(name, "A", "10.20.99.1")
+				s.Replace(name, "AAAA")
+			}
+		}, true, "fail smtp-unreachable"},
 		{"silent over IPv6, where nobody answers", func(s *scene) {
 			s.Replace("mx.dead.test", "A", s.mx1.Addr().String())
 			s.Replace("mx.dead.test", "AAAA", "fd00:20::99")

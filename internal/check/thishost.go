@@ -18,7 +18,7 @@ const (
 	// CodeNetworkDown: DNS answers, but no connection of any kind was possible.
 	CodeNetworkDown = "network-down"
 	// CodePort25Blocked: no mail host of any domain took a connection to port 25,
-	// for silence or because those of several domains refused it.
+	// for silence or because those of several domains, at different addresses, refused it.
 	CodePort25Blocked = "port25-blocked"
 	// CodeFamilyDark: one of IPv4 and IPv6 led nowhere, while the other worked.
 	CodeFamilyDark = "family-dark"

@@ -118,7 +118,7 @@ func checkDomains() []checkDomain {
 
 		// Mail hosts.
 		{name: "closed", hosts: "closed", want: []string{"fail delivery-fails", "fail smtp-unreachable"}, status: deferred},
-		{name: "shut", hosts: "closed", want: []string{"fail delivery-fails", "fail smtp-unreachable"}, status: deferred},
+		{name: "shut", hosts: "shut", want: []string{"fail delivery-fails", "fail smtp-unreachable"}, status: deferred},
 		{name: "unreachable", hosts: "closed good", open: true, want: []string{"warn delivery-fails", "warn smtp-unreachable"}, status: sent},
 		{name: "blocking", hosts: "blocking", want: []string{"unknown dane-not-seen", "unknown delivery-unknown", "unknown smtp-sent-away"}, status: deferred},
 		{name: "imap", hosts: "imap", open: true, want: []string{"fail delivery-fails", "fail smtp-broken"}, status: deferred},

@@ -223,8 +223,8 @@ func testCheckHost(t *testing.T, w *world, seen *codesSeen) {
 			wantEqual(t, "findings", got.wrong(), test.want)
 		})
 	}
-	// Two domains that refuse, and nobody who takes a connection: it may be a
-	// firewall on the way out.
+	// Two domains that refuse, at two addresses, and nobody who takes a
+	// connection: it may be a firewall on the way out.
 	refusing := []string{"closed." + checkSigned, "shut." + checkSigned}
 	for domain, got := range w.daemon.audits(t, daemonDir+"/tlspolicyd.toml", refusing) {
 		seen.add(t, got)

@@ -137,12 +137,16 @@ func newCheckWorld(ca *authority) (*checkWorld, error) {
 	return c, nil
 }
 
-// addressOf is the address of a listener, or one where nothing listens.
+// addressOf is the address of a listener, or one where nothing listens; "shut"
+// has one of its own.
 func addressOf(listener string) string {
 	for i, s := range mailServers() {
 		if s.name == listener {
 			return fmt.Sprintf("127.0.4.%d", i+1)
 		}
+	}
+	if listener == "shut" {
+		return "127.0.4.251"
 	}
 	return "127.0.4.250"
 }
