@@ -55,7 +55,7 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 	case f.port25Dark():
 		unknown(CodePort25Blocked, "", "No mail host takes a connection to port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
 			f.darkReason(), "Check it together with a domain that is known to take mail. If that one's hosts are dark as well, check from a host that may send mail; if not, the domain's own are down:",
-			"tlspolicyd check "+f.Domain+" gmail.com")
+			"tlspolicyd check "+f.Domain+" "+f.anotherDomain())
 	default:
 		for _, v6 := range []bool{false, true} {
 			if f.familyDark(v6) {
@@ -77,6 +77,14 @@ func judgeThisHost(f *Facts) (found []finding.Finding) {
 			"Install them, or name a file in fetch.ca_file:", "apt install ca-certificates")
 	}
 	return found
+}
+
+// anotherDomain is one that is known to take mail.
+func (f *Facts) anotherDomain() string {
+	if f.Domain == "gmail.com" {
+		return "outlook.com"
+	}
+	return "gmail.com"
 }
 
 // digServer names the first resolver to dig(1).
