@@ -184,9 +184,3 @@ func (f Facts) unreachable(s Service, t Table, probe Probe) finding.Finding {
 	}
 	return fail(MapUnreachable, "", text, printable(t.Text)+" leads to "+printable(probe.Address), advice, fix)
 }
-
-// proxyAllows reports whether proxymap(8) may open a table: it looks for what
-// begins with proxy: in proxy_read_maps.
-func (p Postfix) proxyAllows(t Table) bool {
-	return slices.ContainsFunc(proxied(parseTables(p.Params["proxy_read_maps"])), func(a Table) bool { return a.Text == t.Text })
-}

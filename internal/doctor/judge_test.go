@@ -43,7 +43,7 @@ func healthy() *Facts {
 				policyMaps: ourTable, "smtp_tls_CAfile": "/etc/ssl/ca.crt",
 				"proxy_read_maps": ourTable,
 			},
-			RawMaps: ourTable,
+			RawMaps: ourTable, RawProxy: "$smtp_tls_policy_maps",
 			Services: []Service{
 				{Name: "smtp", Type: "inet", Program: "smtpd", Chrooted: true, Overrides: map[string]string{}},
 				{Name: "smtp", Type: "unix", Program: "smtp", Chrooted: true, Overrides: map[string]string{}},

@@ -10,14 +10,24 @@ const defaultPath = "run/tlspolicyd/socketmap.sock" // in the queue directory, b
 
 // repair is the command that makes smtp_tls_policy_maps of a service right: our
 // table by the right name and path, before other programs; whatever else is
-// there stays, in its order.
+// there stays, in its order. proxy: stays too, which may be the way out of a
+// chroot; what proxymap(8) would refuse then is allowed by the same command.
 func (f Facts) repair(s Service) string {
 	p := f.Postfix
+	refused := len(f.refusedMended(s)) > 0
 	if value, override := s.Overrides[policyMaps]; override {
 		value = strings.ReplaceAll(f.repaired(s, value, value), ", ", ",")
-		return p.postconf("-P " + shellQuote(s.Name+"/"+s.Type+"/"+policyMaps+"="+value))
+		fix := p.postconf("-P " + shellQuote(s.Name+"/"+s.Type+"/"+policyMaps+"="+value))
+		if refused {
+			fix += " && " + p.set(readMaps, f.allowing())
+		}
+		return fix
 	}
-	return p.set(policyMaps, f.repaired(s, p.RawMaps, p.Params[policyMaps]))
+	fix := p.set(policyMaps, f.repaired(s, p.RawMaps, p.Params[policyMaps]))
+	if refused {
+		fix += " " + shellQuote(readMaps+"="+f.allowing())
+	}
+	return fix
 }
 
 // repaired mends a list. raw is as written, with $names; expanded is what

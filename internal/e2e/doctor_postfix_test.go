@@ -30,6 +30,7 @@ func mapAilments(h *doctorHost) []hostFault {
 	behind.left = []string{"map-before-other"} // what is there is not thrown away
 	before := settings("before another program", "warn map-before-other", maps+ours+" "+other)
 	before.mend = func(t *testing.T, h *doctorHost, _ []string) { h.change(t, maps+ours) }
+	whole := "proxy:unionmap:{inline:{x.invalid=may}, " + ours + "}"
 	return []hostFault{
 		settings("absolute path under chroot", "fail map-unreachable", maps+"socketmap:unix:"+daemonDir+"/socketmap.sock:"+mapName),
 		settings("map of the other version", wrong, maps+"socketmap:unix:run/tlspolicyd/socketmap.sock:"+wrongName),
@@ -38,6 +39,7 @@ func mapAilments(h *doctorHost) []hostFault {
 		settings("behind a table for everything", "fail map-shadowed", maps+"static:may "+ours),
 		behind, before,
 		settings("proxymap that may not", "fail map-proxy-refused", maps+"proxy:"+ours, "proxy_read_maps=$mynetworks"),
+		settings("in one that proxymap may open whole", "warn map-nested", maps+whole, "proxy_read_maps="+whole),
 		settings("in one with a table", "warn map-nested", maps+"unionmap:{inline:{x.invalid=may}, "+ours+"}"),
 		settings("misspelt inside of another", "fail map-name-unknown", maps+"unionmap:{socketmap:unix:run/tlspolicyd/socketmap.sock:pstfix}"),
 		{
