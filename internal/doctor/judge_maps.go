@@ -157,7 +157,7 @@ func (f Facts) judgeEntry(s Service, whole Table) []finding.Finding {
 		if !p.proxyAllows(t) {
 			add(fail(MapProxyRefused, "", "proxymap(8) refuses to open the map, and all mail is deferred.",
 				printable(t.Text)+" is not in proxy_read_maps", "Add it, or leave proxy: out.",
-				p.set("proxy_read_maps", t.Text+" "+p.RawProxy)))
+				p.set(readMaps, f.allowing())))
 		}
 	}
 	if good {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -67,5 +68,48 @@ func TestRepairOfOverrideIsAllowed(t *testing.T) {
 		"postconf -e 'proxy_read_maps=proxy:" + ourTable + " proxy:x:y $smtp_tls_policy_maps'"
 	if got := f.repair(f.Postfix.Services[2]); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// Two tables that proxymap(8) refuses, in one list or in two, and a list that is
+// repaired as well: each line of the script leaves all of them allowed.
+func TestScriptAllowsAll(t *testing.T) {
+	const (
+		mine   = "proxy:texthash:/etc/postfix/tls_policy"
+		misfit = "proxy:socketmap:unix:run/tlspolicyd/socketmap.sock:postfix"
+		hosts  = "proxy:socketmap:unix:" + hostSocket + ":postfix-tlsrpt"
+	)
+	for name, c := range map[string]struct {
+		is   func(*Facts)
+		want []string
+	}{
+		"two in a unionmap": {func(f *Facts) { f.setMaps("unionmap:{" + mine + ", proxy:" + ourTable + "}") }, []string{mine, "proxy:" + ourTable}},
+		"one by a new name": {func(f *Facts) { f.setMaps(misfit) }, []string{"proxy:" + ourTable}},
+		"one of a service": {func(f *Facts) {
+			f.setMaps("proxy:" + ourTable)
+			f.Postfix.Services[2].Overrides[policyMaps] = hosts
+		}, []string{"proxy:" + ourTable, hosts}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := healthy()
+			c.is(f)
+			f.Postfix.RawProxy = "$mynetworks"
+			lines := 0
+			for line := range strings.Lines(Script(Judge(*f), f.Postfix)) {
+				if !strings.HasPrefix(line, "postconf -e ") || !strings.Contains(line, readMaps) {
+					continue
+				}
+				lines++
+				allowed := splitTables(settings(t, line)[readMaps])
+				for _, w := range append(c.want, "$mynetworks") {
+					if !slices.Contains(allowed, w) {
+						t.Errorf("%s is not allowed by %s", w, line)
+					}
+				}
+			}
+			if lines == 0 {
+				t.Error("the script does not allow anything")
+			}
+		})
 	}
 }

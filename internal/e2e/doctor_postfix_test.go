@@ -39,6 +39,12 @@ func mapAilments(h *doctorHost) []hostFault {
 		settings("behind a table for everything", "fail map-shadowed", maps+"static:may "+ours),
 		behind, before,
 		settings("proxymap that may not", "fail map-proxy-refused", maps+"proxy:"+ours, "proxy_read_maps=$mynetworks"),
+		{
+			name: "two that proxymap may not", want: []string{"fail map-proxy-refused", "warn map-nested"}, mend: byItsLines,
+			spoil: func(t *testing.T, h *doctorHost) {
+				h.change(t, maps+"unionmap:{proxy:inline:{x.invalid=may}, proxy:"+ours+"}", "proxy_read_maps=$mynetworks")
+			},
+		},
 		settings("in one that proxymap may open whole", "warn map-nested", maps+whole, "proxy_read_maps="+whole),
 		settings("in one with a table", "warn map-nested", maps+"unionmap:{inline:{x.invalid=may}, "+ours+"}"),
 		settings("misspelt inside of another", "fail map-name-unknown", maps+"unionmap:{socketmap:unix:run/tlspolicyd/socketmap.sock:pstfix}"),
