@@ -180,6 +180,40 @@ func TestMissingFiles(t *testing.T) {
 	}
 }
 
+// Postfix 3.11 may open tables of another type than hash: and btree: in their
+// place; before, or where it is not told to, those need their own.
+func TestMissingFilesWithoutBerkeleyDB(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"l", "l.lmdb", "c", "c.cdb", "d", "d.db", "none"} {
+		writeFile(t, filepath.Join(dir, name), "")
+	}
+	for name, c := range map[string]struct{ level, kind, want string }{
+		"before 3.11":       {"", "lmdb", "l.db c.db none.db"},
+		"manual migration":  {"disable", "lmdb", "l.db c.db none.db"},
+		"redirected":        {"enable-redirect", "lmdb", "d.lmdb none.lmdb"},
+		"redirected to cdb": {"enable-redirect", "cdb", "d.cdb none.cdb"},
+		"made by Postfix":   {"enable-reindex", "lmdb", "none.lmdb"},
+	} {
+		for _, table := range []string{"hash", "btree"} {
+			p := healthy().Postfix
+			p.Params["non_bdb_migration_level"] = c.level
+			p.Params["default_database_type"], p.Params["default_cache_db_type"] = c.kind, c.kind
+			p.Params[policyMaps] = strings.ReplaceAll("T:D/l T:D/c T:D/d T:D/none", "T:D", table+":"+dir)
+			var want []string
+			for _, file := range strings.Fields(c.want) {
+				want = append(want, dir+"/"+file)
+			}
+			p.Missing = p.missingFiles()
+			if d := cmp.Diff(want, p.Missing); d != "" {
+				t.Errorf("%s, %s: %s", name, table, d)
+			}
+			if found := p.judgeTableFiles(parseTables(p.Params[policyMaps])); len(found) != len(want) {
+				t.Errorf("%s, %s: got %+v", name, table, found)
+			}
+		}
+	}
+}
+
 func TestTarget(t *testing.T) {
 	p := healthy().Postfix
 	in, out := Service{Name: "smtp", Chrooted: true}, Service{Name: "smtp"}

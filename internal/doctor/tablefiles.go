@@ -11,23 +11,45 @@ import (
 	"tlspolicyd/internal/finding"
 )
 
-// file is what Postfix opens of a table on disk, "" for other tables. made tells
-// that postmap(1) makes it of the file that the table is named after.
-func (t Table) file() (path string, made bool) {
+// files are what Postfix opens of a table on disk, none for other tables. Any of
+// them will do. made tells that postmap(1) makes it of the file that the table is
+// named after.
+func (p Postfix) files(t Table) (opened []string, made bool) {
 	if t.Name == "" || strings.HasPrefix(t.Name, "{") { // the lines of a table themselves
-		return "", false
+		return nil, false
 	}
 	switch t.Type {
 	case "texthash", "regexp", "pcre", "cidr":
-		return t.Name, false
-	case "hash", "btree":
-		return t.Name + ".db", true
+		return []string{t.Name}, false
+	case "hash":
+		return p.berkeleyFiles(t.Name, p.Params["default_database_type"]), true
+	case "btree":
+		return p.berkeleyFiles(t.Name, p.Params["default_cache_db_type"]), true
 	case "cdb", "lmdb":
-		return t.Name + "." + t.Type, true
+		return []string{t.Name + "." + t.Type}, true
 	case "dbm", "sdbm":
-		return t.Name + ".pag", true
+		return []string{t.Name + ".pag"}, true
 	}
-	return "", false
+	return nil, false
+}
+
+// berkeleyFiles are those of a hash: or btree: table. Postfix 3.11 can be told to
+// open one of another type in its place, and to make that of the one with .db
+// (NON_BERKELEYDB_README). non_bdb_custom_mapping may choose other than the default.
+func (p Postfix) berkeleyFiles(name, instead string) []string {
+	db, lmdb, cdb := name+".db", name+".lmdb", name+".cdb"
+	level := p.Params["non_bdb_migration_level"]
+	if level != "enable-redirect" && level != "enable-reindex" {
+		return []string{db}
+	}
+	all := []string{lmdb, cdb}
+	if instead == "cdb" {
+		all = []string{cdb, lmdb}
+	}
+	if level == "enable-reindex" {
+		all = append(all, db)
+	}
+	return all
 }
 
 // inQueueDir is a path as Postfix's daemons have it, before their chroot.
@@ -42,20 +64,25 @@ func (p Postfix) inQueueDir(path string) string {
 // there, and what they are made of where that is not there either.
 func (p Postfix) missingFiles() []string {
 	var missing []string
+	there := func(path string) bool {
+		_, err := os.Stat(p.inQueueDir(path))
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	add := func(paths ...string) { // the first stands for all of them
+		first := p.inQueueDir(paths[0])
+		if !slices.ContainsFunc(paths, there) && !slices.Contains(missing, first) {
+			missing = append(missing, first)
+		}
+	}
 	for _, s := range p.clients() {
 		for _, t := range leaves(parseTables(p.param(s, policyMaps))) {
-			opened, made := t.file()
-			if opened == "" {
+			opened, made := p.files(t)
+			if len(opened) == 0 {
 				continue
 			}
-			for _, path := range []string{opened, t.Name} {
-				path = p.inQueueDir(path)
-				if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && !slices.Contains(missing, path) {
-					missing = append(missing, path)
-				}
-				if !made {
-					break
-				}
+			add(opened...)
+			if made {
+				add(t.Name)
 			}
 		}
 	}
@@ -67,8 +94,8 @@ func (p Postfix) missingFiles() []string {
 func (p Postfix) judgeTableFiles(tables []Table) []finding.Finding {
 	var all []finding.Finding
 	for _, t := range leaves(tables) {
-		opened, made := t.file()
-		if opened == "" || !p.lacks(opened) {
+		opened, made := p.files(t)
+		if len(opened) == 0 || !p.lacks(opened[0]) {
 			continue
 		}
 		source := shellQuote(p.inQueueDir(t.Name))
@@ -80,7 +107,7 @@ func (p Postfix) judgeTableFiles(tables []Table) []finding.Finding {
 			}
 		}
 		all = append(all, fail(MapFileMissing, "", "A table of "+policyMaps+" has no file, so that its lookups fail: all mail that comes to it is deferred.",
-			printable(t.Text)+" needs "+printable(p.inQueueDir(opened)), "Make the file, or take the table out.", fix+" && "+p.reload()))
+			printable(t.Text)+" needs "+printable(p.inQueueDir(opened[0])), "Make the file, or take the table out.", fix+" && "+p.reload()))
 	}
 	return all
 }
