@@ -99,12 +99,12 @@ faults:
 # cmd/tlspolicyd/default.pgo tells the compiler which calls are hot (Go's
 # profile-guided optimization). It need not be in step with every change; make
 # it anew when the hot path has taken another shape. The profiled program lies
-# in /tmp because its path stands in the profile.
+# in a temporary directory because its path stands in the profile.
 pgo:
-	CGO_ENABLED=0 $(GO) build -pgo=off -trimpath -tags profile -o /tmp/tlspolicyd-profiled ./cmd/tlspolicyd
-	TLSPOLICYD_PROFILE=$(CURDIR)/cmd/tlspolicyd/default.pgo \
-	$(GO) run ./internal/load/bench -daemon /tmp/tlspolicyd-profiled hits
-	rm /tmp/tlspolicyd-profiled
+	d=$$(mktemp -d) && \
+	CGO_ENABLED=0 $(GO) build -pgo=off -trimpath -tags profile -o $$d/tlspolicyd ./cmd/tlspolicyd && \
+	TLSPOLICYD_PROFILE=$(CURDIR)/cmd/tlspolicyd/default.pgo $(GO) run ./internal/load/bench -daemon $$d/tlspolicyd hits && \
+	rm -r $$d
 
 clean:
 	rm -rf bin

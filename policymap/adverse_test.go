@@ -252,21 +252,57 @@ func TestHangingDiskIsTriedOnNobodysTime(t *testing.T) {
 	})
 }
 
-// What is forgotten while a disk that hangs is tried with it does not come back.
-func TestPurgedWhileTheDiskIsTried(t *testing.T) {
+// Nothing can be forgotten on a disk that hangs. Who asks for it is told at once,
+// and holds up nobody.
+func TestPurgeOnAHangingDisk(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.store.setHanging(true)
 		h.want("full.test", "OK dane-only")
 		h.untilTried("full.test")
-		if err := h.Purge(context.Background(), "full.test"); err != nil {
-			t.Error(err)
+		began := time.Now()
+		err := h.Purge(context.Background(), "full.test")
+		if took := time.Since(began); !errors.Is(err, errHung) || took > time.Second {
+			t.Errorf("%v after %v, want %v at once", err, took, errHung)
 		}
 		h.store.setHanging(false)
 		h.after(putTimeout + 2*retryUnsaved)
+		if err := h.Purge(context.Background(), "full.test"); err != nil {
+			t.Error(err)
+		}
 		if _, err := h.store.Get("full.test"); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("it is on disk: %v", err)
 		}
 	})
+}
+
+// Records that nobody needs any more stay while the disk takes nothing, are
+// tried now and then, and hold up no lookup; they go when it works again.
+func TestRecordsThatEndOnABadDisk(t *testing.T) {
+	for name, spoil := range map[string]func(*watchedStore, bool){
+		"hanging": (*watchedStore).setHanging, "full": (*watchedStore).setFull,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, zones, func(t *testing.T, h *host) {
+				h.want("full.test", "OK dane-only")
+				h.after(2 * time.Second)
+				spoil(h.store, true)
+				h.after(5 * day)
+				if _, err := h.store.Get("full.test"); err != nil {
+					t.Fatal("nothing was there to end")
+				}
+				looked := h.store.dues.Load()
+				h.after(time.Hour)
+				if n := h.store.dues.Load() - looked; n > 3600 {
+					t.Errorf("looked for what is due %d times within an hour", n)
+				}
+				spoil(h.store, false)
+				h.after(time.Hour)
+				if _, err := h.store.Get("full.test"); !errors.Is(err, store.ErrNotFound) {
+					t.Errorf("it is still there: %v", err)
+				}
+			})
+		})
+	}
 }
 
 // §6: what was told while the disk was full is written as soon as it takes

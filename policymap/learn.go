@@ -128,10 +128,11 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time, blind bool
 	}
 	_ = m.learn(hop.Domain, used, asNeeded, func(rec *store.Record) {
 		old := endpoint(rec, hop)
-		if old != nil && old.KnownAt.UnixMilli() == fact.KnownAt.UnixMilli() {
-			// A record keeps milliseconds: that it was looked up again must show.
-			fact.KnownAt = fact.KnownAt.Add(time.Millisecond)
-			fact.ExpiresAt = fact.ExpiresAt.Add(time.Millisecond)
+		if old != nil && sameMoment(old.KnownAt, fact.KnownAt) {
+			// That it was looked up again must show.
+			next := old.KnownAt.Add(time.Millisecond)
+			fact.ExpiresAt = fact.ExpiresAt.Add(next.Sub(fact.KnownAt))
+			fact.KnownAt = next
 		}
 		if change, ok := changeOfDANE(hop, old, fact); ok {
 			m.observer.Changed(change)
@@ -145,6 +146,14 @@ func (m *Map) learnDANE(hop NextHop, res dane.Result, used time.Time, blind bool
 		}
 		rec.DANE = append(rec.DANE, fact)
 	})
+}
+
+// sameMoment reports whether a lookup cannot be told from the one before by the
+// milliseconds that a record keeps; those before it in the same one are a few
+// ahead.
+func sameMoment(before, now time.Time) bool {
+	ahead := before.UnixMilli() - now.UnixMilli()
+	return ahead >= 0 && ahead < 10
 }
 
 // counting returns the facts unless they are an absence that was seen through a

@@ -155,7 +155,7 @@ func (l *ledger) write(rec store.Record) error {
 
 // flush tries again to write what could not be written. After a write that did
 // not end, this is the one that tries: lookups do not wait meanwhile.
-func (l *ledger) flush() {
+func (l *ledger) flush(contain func(string, func()) error) {
 	l.mu.Lock()
 	waiting := make([]string, 0, len(l.unsaved))
 	for domain := range l.unsaved {
@@ -166,8 +166,12 @@ func (l *ledger) flush() {
 		l.hung.Store(false)
 	}
 	for _, domain := range waiting {
-		if l.hung.Load() && !l.tryDisk(domain) || l.writeWaiting(domain) != nil {
-			return // still no room
+		room := true
+		_ = contain(domain, func() {
+			room = (!l.hung.Load() || l.tryDisk(domain)) && l.writeWaiting(domain) == nil
+		})
+		if !room {
+			return
 		}
 	}
 }
@@ -261,12 +265,20 @@ func (l *ledger) latest() (time.Time, error) {
 	return at, err
 }
 
+// remove waits for a durable removal, but not for a disk that hangs.
 func (l *ledger) remove(ctx context.Context, domains ...string) error {
+	if l.hung.Load() {
+		return errHung
+	}
 	l.mu.Lock()
 	for _, d := range domains {
 		delete(l.unsaved, d)
 		l.overtake(d)
 	}
 	l.mu.Unlock()
-	return l.store.Delete(ctx, domains...)
+	err := l.store.Delete(ctx, domains...)
+	if errors.Is(err, context.DeadlineExceeded) {
+		l.hung.Store(true)
+	}
+	return err
 }

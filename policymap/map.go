@@ -160,7 +160,7 @@ func (m *Map) Close() {
 	m.cancel()
 	m.work.Wait()
 	m.noteUse(0)
-	m.ledger.flush()
+	m.ledger.flush(m.contain)
 }
 
 // start runs fn in the background unless the map is closed.

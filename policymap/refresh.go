@@ -42,7 +42,7 @@ func (a *alarm) due(t time.Time) {
 // a restart neither forgets it nor does anything twice.
 func (m *Map) refresher() {
 	r := &refresher{
-		m: m, jobs: make(chan store.Record), busy: make(map[string]bool),
+		m: m, jobs: make(chan store.Record), busy: make(map[string]bool), resting: make(map[string]time.Time),
 		batch: max(refreshBatch, 2*m.concurrency), // those that are being refreshed look due, too
 	}
 	var workers sync.WaitGroup
@@ -81,15 +81,16 @@ type refresher struct {
 	backlog backlog
 	noted   time.Time // when last uses were last written down
 
-	mu   sync.Mutex
-	busy map[string]bool // domains that are being refreshed; still due in the store
+	mu      sync.Mutex
+	busy    map[string]bool      // domains that are being refreshed; still due in the store
+	resting map[string]time.Time // those that were, are due still, and until when they wait
 }
 
 // look does what is called for now and returns when to look again.
 func (r *refresher) look() (next time.Time) {
 	m := r.m
 	m.followClock()
-	m.ledger.flush()
+	m.ledger.flush(m.contain)
 	if now := m.clock.now(); now.Sub(r.noted) >= noteUseEvery {
 		m.noteUse(noteUseGrain)
 		r.noted = now
@@ -105,7 +106,7 @@ func (r *refresher) look() (next time.Time) {
 // handOut gives what is due to the workers and returns when to look again.
 func (r *refresher) handOut() (next time.Time) {
 	now := r.m.clock.now()
-	next = now.Add(maxSleep)
+	next = r.rested(now, now.Add(maxSleep))
 	soon, err := r.m.ledger.store.Due(next, r.batch)
 	if err != nil {
 		r.m.observer.StoreFailed("", err)
@@ -158,19 +159,46 @@ func (r *refresher) work(domain string) {
 			return
 		}
 	}
+	due, now := time.Time{}, m.clock.now()
+	_ = m.contain(domain, func() { due = m.ledger.get(domain).Due })
+	if !due.IsZero() && !due.After(now) {
+		due = now.Add(shortest)
+		r.rest(domain, due)
+	}
 	r.setBusy(domain, false)
-	_ = m.contain(domain, func() {
-		// What became due while it was busy was passed over.
-		if due := m.ledger.get(domain).Due; !due.IsZero() {
-			m.alarm.due(due)
+	if !due.IsZero() {
+		m.alarm.due(due) // what became due while it was busy was passed over
+	}
+}
+
+// rest keeps a domain from being refreshed before a time. It is due in spite of
+// a refresh: mostly the store did not take what came of it.
+func (r *refresher) rest(domain string, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resting[domain] = until
+}
+
+// rested lets domains go that have waited, and returns when the next one has,
+// but no later than at the given time.
+func (r *refresher) rested(now, next time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for domain, until := range r.resting {
+		if until.After(now) {
+			next = earliest(next, until)
+		} else {
+			delete(r.resting, domain)
 		}
-	})
+	}
+	return next
 }
 
 func (r *refresher) idle(domain string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.busy[domain]
+	_, rests := r.resting[domain]
+	return !rests && !r.busy[domain]
 }
 
 func (r *refresher) setBusy(domain string, busy bool) {
@@ -300,6 +328,7 @@ func (m *Map) expire(domain string) bool {
 	}
 	if err := m.forget(context.Background(), domain); err != nil {
 		m.observer.StoreFailed(domain, err)
+		return false // and due again later, not at once
 	}
 	return true
 }

@@ -168,6 +168,20 @@ func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {
 	return s.Store.Put(ctx, recs...)
 }
 
+func (s *watchedStore) Delete(ctx context.Context, domains ...string) error {
+	s.mu.Lock()
+	full, hanging := s.full, s.hanging
+	s.mu.Unlock()
+	if full {
+		return errDiskFull
+	}
+	if hanging {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.Store.Delete(ctx, domains...)
+}
+
 func (s *watchedStore) PutLater(rec store.Record) {
 	s.mu.Lock()
 	s.calls++
