@@ -108,9 +108,7 @@ func newStore(path string, opts Options) (*Store, error) {
 	}
 	s.file.Store(f)
 	s.stats.records.Store(int64(records))
-	for _, domain := range f.suspects {
-		s.repair(domain, nil)
-	}
+	s.reportFound(f)
 	if records > s.maxEntries {
 		s.nudge() // the limit was lowered
 	}
@@ -186,6 +184,17 @@ func (s *Store) reportAside(path, aside string, reason error) {
 	s.stats.damaged.Add(1)
 	s.log.Warn("database file set aside, starting with an empty one",
 		slog.String("path", path), slog.String("aside", aside), slog.Any("reason", reason))
+}
+
+// reportFound sees to what was found in a file on opening it.
+func (s *Store) reportFound(f *file) {
+	for _, domain := range f.suspects {
+		s.repair(domain, nil)
+	}
+	if f.missing != 0 {
+		s.stats.damaged.Add(uint64(max(f.missing, 0)))
+		s.log.Warn("records are missing from the database", slog.String("path", s.path), slog.Int("records", f.missing))
+	}
 }
 
 // closed reports whether Close has been called.

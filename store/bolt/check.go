@@ -45,13 +45,13 @@ type contents struct {
 	suspects []string // domains whose record is not theirs or was changed
 }
 
-// agree compares with the number of records that the file says it has. A
-// record that is gone without a trace would be a policy lost in silence.
-func (c *contents) agree(records int) error {
-	if c.partly || c.records == records {
-		return nil
+// missing returns how many of the records are gone that the file says it has:
+// policies that would otherwise be lost in silence.
+func (c *contents) missing(records int) int {
+	if c.partly {
+		return 0
 	}
-	return damagef("%d of %d records are there", c.records, records)
+	return records - c.records
 }
 
 // see takes down one record. A key that is no domain does not count as one.

@@ -62,11 +62,7 @@ func (f *file) transact(run func() error) error {
 	if damage := f.damage.Load(); damage != nil {
 		return damage
 	}
-	return f.taint(guard(run))
-}
-
-// taint returns err, after which the file counts as damaged if err says so.
-func (f *file) taint(err error) error {
+	err := guard(run)
 	var damage *damageError
 	if errors.As(err, &damage) {
 		f.damage.CompareAndSwap(nil, damage)
@@ -146,6 +142,7 @@ func (r *replacer) replace(s *Store) error {
 	r.last = time.Now()
 	s.file.Store(next)
 	s.stats.records.Store(int64(records))
+	s.reportFound(next)
 	f.abandon()
 	return nil
 }

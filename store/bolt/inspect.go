@@ -64,7 +64,7 @@ func inspect(f *os.File) (Info, error) {
 		return err
 	})
 	if err == nil {
-		err = seen.agree(records)
+		records -= seen.missing(records)
 	}
 	return Info{Records: records, Schema: schemaVersion}, err
 }

@@ -37,7 +37,9 @@ type file struct {
 	// No transaction may begin after that: bbolt may hold its locks for ever.
 	damage atomic.Pointer[damageError]
 
-	suspects []string // domains whose record was found damaged on opening
+	// Found on opening.
+	suspects []string // domains whose record is damaged
+	missing  int      // records that are gone without a trace
 
 	resident resident
 }
@@ -149,8 +151,9 @@ func openLocked(f *os.File) (*file, int, error) {
 		return nil, 0, err
 	}
 	records, err := opened.prepare()
-	if err == nil {
-		err = opened.taint(seen.agree(records))
+	if err == nil && !fresh {
+		opened.missing = seen.missing(records)
+		records, err = opened.recount(records - opened.missing)
 	}
 	if err != nil {
 		if opened.damage.Load() == nil {
@@ -212,6 +215,24 @@ func (f *file) prepare() (records int, err error) {
 		return 0, err
 	}
 	return 0, syncDir(filepath.Dir(f.os.Name()))
+}
+
+// recount writes the number of records down where it is not what the file says.
+// A disk that takes nothing is no reason not to start: the next start will try.
+func (f *file) recount(records int) (int, error) {
+	if f.missing == 0 {
+		return records, nil
+	}
+	err := f.update(func(tx *bbolt.Tx) error {
+		return writeCount(tx.Bucket([]byte(bucketMeta)), records)
+	})
+	if f.damage.Load() != nil {
+		return 0, err
+	}
+	if err != nil {
+		return records + f.missing, nil
+	}
+	return records, nil
 }
 
 func checkSchema(tx *bbolt.Tx) (records int, err error) {
