@@ -4,7 +4,7 @@
 # make check   formatting, vet, staticcheck, known vulnerabilities, race tests
 # make e2e     real DNS servers, a real web server, real Postfix
 # make bench   the figures of docs/figures.md
-# make soak    killed 200 times, floods, faults of the machine, an hour and more; root for all of it
+# make soak    killed 200 times, floods, faults of the machine: 20 minutes; root for all of it
 # make fuzz    every parser of outside bytes, FUZZTIME each
 # make other   vet for FreeBSD and for 32 bits; some minutes where nothing is cached
 # make pgo     measures anew what the compiler is told of the hot path (default.pgo)
