@@ -283,10 +283,18 @@ func TestRecordsThatEndOnABadDisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, zones, func(t *testing.T, h *host) {
+				eye := &stumblingEye{refreshes: map[string]int{}}
+				h.Map.Close()
+				h.Map = New(Options{Store: h.store, Config: h.config, Observer: Observers{eye}})
 				h.want("full.test", "OK dane-only")
 				h.after(2 * time.Second)
 				spoil(h.store, true)
 				h.after(5 * day)
+				eye.mu.Lock()
+				if n := eye.refreshes[fmt.Sprint("full.test ", Expired)]; n > 0 {
+					t.Errorf("told %d times that it has gone", n)
+				}
+				eye.mu.Unlock()
 				if _, err := h.store.Get("full.test"); err != nil {
 					t.Fatal("nothing was there to end")
 				}

@@ -51,13 +51,15 @@ func TestOperatorSeesWhatIsKnown(t *testing.T) {
 func TestRefreshAtOnceShows(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.want("full.test", "OK dane-only")
-		before, _ := h.Info("full.test")
-		if err := h.Refresh(context.Background(), "full.test"); err != nil {
-			t.Fatal(err)
-		}
-		after, _ := h.Info("full.test")
-		if was, is := before.Record.DANE[0].KnownAt, after.Record.DANE[0].KnownAt; !is.After(was) {
-			t.Errorf("known at %v, and before the refresh at %v", is, was)
+		for range 3 { // all within one millisecond
+			before, _ := h.Info("full.test")
+			if err := h.Refresh(context.Background(), "full.test"); err != nil {
+				t.Fatal(err)
+			}
+			after, _ := h.Info("full.test")
+			if was, is := before.Record.DANE[0].KnownAt, after.Record.DANE[0].KnownAt; !is.After(was) {
+				t.Errorf("known at %v, and before the refresh at %v", is, was)
+			}
 		}
 	})
 }

@@ -137,22 +137,31 @@ func TestRecordGoneWithoutATrace(t *testing.T) {
 	}
 }
 
-// A branch whose key is another one leads past what is before it.
+// A branch whose key is another one leads past what is before it, or behind.
 func TestKeysInTheWrongPage(t *testing.T) {
-	path := newPath(t)
-	file := someRecords(t, path)
-	eachBranch(t, file, func(_ uint64, elements []byte) {
-		second := elements[elementSize:] // what is before its key is looked for in the first page
-		at := binary.NativeEndian.Uint32(second)
-		second[int(at)+int(binary.NativeEndian.Uint32(second[4:]))-1]++
-	})
-	if err := os.WriteFile(path, file, 0o600); err != nil {
-		t.Fatal(err)
+	for name, change := range map[string]func(key []byte){
+		"before": func(key []byte) { key[len(key)-1]++ }, // now looked for in the page before
+		"behind": func(key []byte) { key[3]-- },          // the end of the page before is now looked for here
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			file := someRecords(t, path)
+			eachBranch(t, file, func(_ uint64, elements []byte) {
+				second := elements[elementSize:]
+				at, size := binary.NativeEndian.Uint32(second), binary.NativeEndian.Uint32(second[4:])
+				if key := second[at : at+size]; len(key) == len("0815.test") { // no time before it: the records
+					change(key)
+				}
+			})
+			if err := os.WriteFile(path, file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Inspect(path); !errors.Is(err, store.ErrDamaged) {
+				t.Errorf("inspect: %v, want %v", err, store.ErrDamaged)
+			}
+			wantSetAside(t, path, file, "out of order")
+		})
 	}
-	if _, err := Inspect(path); !errors.Is(err, store.ErrDamaged) {
-		t.Errorf("inspect: %v, want %v", err, store.ErrDamaged)
-	}
-	wantSetAside(t, path, file, "out of order")
 }
 
 // What the store itself writes over a long life passes the check every time.
