@@ -37,7 +37,7 @@ unit:
 	$(GO) test -pgo=off -timeout $(TESTTIME) ./...
 
 demo: build
-	$(GO) run ./internal/lab/demo -daemon bin/tlspolicyd
+	$(GO) run ./testing/demo -daemon bin/tlspolicyd
 
 check: lint vuln race
 
@@ -49,7 +49,7 @@ formatted:
 
 lint: formatted
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./internal/e2e/
+	$(GO) vet -tags e2e ./testing/e2e/
 	$(GO) vet -tags profile ./cmd/tlspolicyd
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
@@ -69,22 +69,22 @@ race:
 	$(GO) test -race -pgo=off -timeout $(TESTTIME) ./...
 
 e2e: build
-	internal/e2e/run.sh
+	testing/e2e/run.sh
 
 # Five minutes on a quiet machine of two cores: the real daemon first, then its
 # parts. bench-short is some of everything, in one minute; it fails on a wrong
 # answer, and on memory or a file far above what docs/figures.md says.
 bench: build
-	$(GO) run ./internal/load/bench -daemon bin/tlspolicyd
+	$(GO) run ./testing/bench -daemon bin/tlspolicyd
 	$(GO) test -run '^$$' -bench . -benchmem ./socketmap ./policymap ./store/... ./internal/dane
 
 bench-short: build
-	$(GO) run ./internal/load/bench -daemon bin/tlspolicyd -short
+	$(GO) run ./testing/bench -daemon bin/tlspolicyd -short
 
-# The tests of internal/soak and of power loss with larger numbers; their short
+# The tests of testing/soak and of power loss with larger numbers; their short
 # form is part of "make unit".
 soak:
-	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./internal/soak
+	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./testing/soak
 	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v -run PowerLoss ./store/bolt
 
 fuzz:
@@ -103,7 +103,7 @@ faults:
 pgo:
 	d=$$(mktemp -d) && \
 	CGO_ENABLED=0 $(GO) build -pgo=off -trimpath -tags profile -o $$d/tlspolicyd ./cmd/tlspolicyd && \
-	TLSPOLICYD_PROFILE=$(CURDIR)/cmd/tlspolicyd/default.pgo $(GO) run ./internal/load/bench -daemon $$d/tlspolicyd hits && \
+	TLSPOLICYD_PROFILE=$(CURDIR)/cmd/tlspolicyd/default.pgo $(GO) run ./testing/bench -daemon $$d/tlspolicyd hits && \
 	rm -r $$d
 
 clean:

@@ -44,7 +44,7 @@ cat >"$work/tlspolicyd" <<END
 exec strace -D -f -qq -o "$work/trace" "$daemon" "\$@"
 END
 chmod +x "$work/tlspolicyd"
-"${GO:-go}" run ./internal/lab/demo -daemon "$work/tlspolicyd" >"$work/demo" 2>&1 ||
+"${GO:-go}" run ./testing/demo -daemon "$work/tlspolicyd" >"$work/demo" 2>&1 ||
 	{ cat "$work/demo" && die "the demo failed"; }
 for _ in $(seq 600); do # strace may be writing its last lines
 	! grep -q 'exit_group(0' "$work/trace" || break

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dane"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/store"
+	"tlspolicyd/testing/lab"
 )
 
 // Scenarios in which somebody wants a weaker answer, or things go wrong at the

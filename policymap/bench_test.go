@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
-	"tlspolicyd/internal/load"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store/bolt"
+	"tlspolicyd/testing/lab"
+	"tlspolicyd/testing/load"
 )
 
 // benchHost is a map on a real bbolt file by the real clock; only the network

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 const (

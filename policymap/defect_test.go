@@ -17,9 +17,9 @@ import (
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
+	"tlspolicyd/testing/lab"
 )
 
 // stumbling is a resolver that has a defect: it cannot take one answer.

@@ -1,6 +1,6 @@
 package policymap
 
-import "tlspolicyd/internal/lab"
+import "tlspolicyd/testing/lab"
 
 // dnsOutages are the ways in which a resolver, or somebody in its place, can
 // fail. Where nothing else is said the fault holds for every question.

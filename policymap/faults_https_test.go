@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // httpsOutages are the ways in which a policy host can fail, or be hostile.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // What becomes of lookups while the network misbehaves, from the wire: the

@@ -10,9 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tlspolicyd/internal/dane"
-	"tlspolicyd/internal/lab/postfix"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
+	"tlspolicyd/testing/lab/postfix"
 )
 
 // A key has one meaning, whatever its spelling, and the memory cache, which

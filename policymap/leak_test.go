@@ -6,13 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // An hour of lookups, refreshes and failures: there are no more goroutines at
 // its end than after its first minutes, and none once the map is closed (which
 // the bubble sees to). That connections and files are closed too is seen with
-// the real daemon, in internal/soak.
+// the real daemon, in testing/soak.
 func TestAnHourLeavesNoGoroutine(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		for i := range 24 {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // What is learned, ordered or set while something else is under way.

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dane"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/store"
+	"tlspolicyd/testing/lab"
 )
 
 func TestOperatorSeesWhatIsKnown(t *testing.T) {

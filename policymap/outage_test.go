@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/store"
+	"tlspolicyd/testing/lab"
 )
 
 // What holds while DNS fails: docs/behaviour.md §5, "Unknown, last known state

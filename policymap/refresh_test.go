@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dane"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/store"
+	"tlspolicyd/testing/lab"
 )
 
 func withMaxAge(policy string, seconds int) string {

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // refreshes are the outcomes of refreshes since the last call.

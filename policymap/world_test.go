@@ -15,10 +15,10 @@ import (
 	"go.uber.org/goleak"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
+	"tlspolicyd/testing/lab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -100,7 +100,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) { // issue 5: 10,000 idle connect
 
 // BenchmarkPipelined is what each of 16 requests that arrive together costs. One
 // request at a time, and beside what nothing can be faster than, is measured by
-// internal/load.
+// testing/load.
 func BenchmarkPipelined(b *testing.B) {
 	const together = 16
 	request := bytes.Repeat([]byte(frame("postfix "+hitKey)), together)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/internal/lab/postfix"
+	"tlspolicyd/testing/lab/postfix"
 )
 
 func TestCutNetstring(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/admin"
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/policymap"
 	"tlspolicyd/socketmap"
 )

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 )
 
 func newCacheRefresh(s *cacheSocket) *cobra.Command {

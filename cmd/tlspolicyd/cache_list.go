@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 )
 
 func newCacheList(s *cacheSocket) *cobra.Command {

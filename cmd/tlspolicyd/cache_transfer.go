@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 )
 
 func newCacheExport(s *cacheSocket) *cobra.Command {

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/policymap"
 )
 

@@ -10,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/check"
-	"tlspolicyd/internal/config"
-	"tlspolicyd/internal/finding"
-	"tlspolicyd/internal/smtpprobe"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/policymap"
 )
 
@@ -220,20 +220,20 @@ func (c *checking) once(ctx context.Context) error {
 }
 
 // gradeStatus turns a grade into the command's exit status.
-func gradeStatus(g finding.Grade) error {
+func gradeStatus(g audit.Grade) error {
 	switch g {
-	case finding.Fail:
+	case audit.Fail:
 		return &exitError{status: exitNo}
-	case finding.Unknown:
+	case audit.Unknown:
 		return &exitError{status: exitUnknown}
 	}
 	return nil
 }
 
-func worstOf(reports []check.Report) finding.Grade {
-	topics := make([]finding.Topic, 0, len(reports))
+func worstOf(reports []check.Report) audit.Grade {
+	topics := make([]audit.Topic, 0, len(reports))
 	for _, r := range reports {
-		topics = append(topics, finding.Topic{Findings: []finding.Finding{{Grade: r.Grade}}})
+		topics = append(topics, audit.Topic{Findings: []audit.Finding{{Grade: r.Grade}}})
 	}
-	return finding.Worst(topics)
+	return audit.Worst(topics)
 }

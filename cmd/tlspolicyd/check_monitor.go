@@ -7,13 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 
-	"tlspolicyd/internal/check"
-	"tlspolicyd/internal/finding"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
 )
 
 // grades are all there are, in the order in which they are told.
-func grades() []finding.Grade {
-	return []finding.Grade{finding.OK, finding.Warn, finding.Fail, finding.Unknown}
+func grades() []audit.Grade {
+	return []audit.Grade{audit.OK, audit.Warn, audit.Fail, audit.Unknown}
 }
 
 // writeNagios writes what the plug-in guidelines of Nagios ask for: a line with
@@ -25,7 +25,7 @@ func (c *checking) writeNagios(reports []check.Report) error {
 	fmt.Fprintf(&b, "TLSPOLICY %s - %s |", word, nagiosText(nagiosSummary(reports, worst)))
 	for _, r := range reports {
 		n := gradeCounts(r)
-		for _, g := range []finding.Grade{finding.Fail, finding.Unknown, finding.Warn} {
+		for _, g := range []audit.Grade{audit.Fail, audit.Unknown, audit.Warn} {
 			fmt.Fprintf(&b, " '%s %s'=%d;;;0", r.Domain, g, n[g])
 		}
 		if days, ok := fewestDays(r); ok {
@@ -50,19 +50,19 @@ func (c *checking) writeNagios(reports []check.Report) error {
 }
 
 // nagiosWord turns a grade into the word and the exit status of a plug-in.
-func nagiosWord(g finding.Grade) (word string, status int) {
+func nagiosWord(g audit.Grade) (word string, status int) {
 	switch g {
-	case finding.OK:
+	case audit.OK:
 		return "OK", 0
-	case finding.Warn:
+	case audit.Warn:
 		return "WARNING", 1
-	case finding.Fail:
+	case audit.Fail:
 		return "CRITICAL", 2
 	}
 	return "UNKNOWN", 3
 }
 
-func nagiosSummary(reports []check.Report, worst finding.Grade) string {
+func nagiosSummary(reports []check.Report, worst audit.Grade) string {
 	bad := 0
 	var first check.Report
 	for _, r := range reports {
@@ -80,13 +80,13 @@ func nagiosSummary(reports []check.Report, worst finding.Grade) string {
 	switch {
 	case len(reports) == 1:
 		return text
-	case worst == finding.OK:
+	case worst == audit.OK:
 		return fmt.Sprintf("%d domains, all well", len(reports))
 	}
 	return fmt.Sprintf("%d of %d domains, the first is %s", bad, len(reports), text)
 }
 
-func findingText(f finding.Finding) string {
+func findingText(f audit.Finding) string {
 	text := f.Text
 	if f.Subject != "" {
 		text = f.Subject + ": " + text

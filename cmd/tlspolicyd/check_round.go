@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tlspolicyd/internal/admin"
-	"tlspolicyd/internal/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
 	"tlspolicyd/policymap"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tlspolicyd/internal/check"
-	"tlspolicyd/internal/finding"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
 )
 
 // Colour is for terminals, and for those who want it.
@@ -30,12 +30,12 @@ func TestCheckColour(t *testing.T) {
 			t.Setenv("TERM", test.term)
 			_, terminal := openTerminal(t, 60)
 			got := checkText(terminal)
-			if got != (finding.Text{Colour: test.coloured, Width: 60}) {
+			if got != (audit.Text{Colour: test.coloured, Width: 60}) {
 				t.Errorf("%+v", got)
 			}
 		})
 	}
-	if got := checkText(&bytes.Buffer{}); got != (finding.Text{}) {
+	if got := checkText(&bytes.Buffer{}); got != (audit.Text{}) {
 		t.Errorf("in a pipe: %+v", got)
 	}
 }

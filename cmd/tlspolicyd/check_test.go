@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
 
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // checkZone has no policy hosts and no mail hosts: checkWorld adds them.

@@ -8,13 +8,13 @@ import (
 
 	"golang.org/x/term"
 
-	"tlspolicyd/internal/check"
-	"tlspolicyd/internal/finding"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
 )
 
 // checkText is how findings are written to an output.
-func checkText(out io.Writer) finding.Text {
-	t := finding.Text{}
+func checkText(out io.Writer) audit.Text {
+	t := audit.Text{}
 	if !isTerminal(out) {
 		return t
 	}
@@ -48,11 +48,11 @@ func (c *checking) writeText(r check.Report) error {
 }
 
 // worthTelling leaves out what is as it should be.
-func worthTelling(topics []finding.Topic) (some []finding.Topic) {
+func worthTelling(topics []audit.Topic) (some []audit.Topic) {
 	for _, t := range topics {
-		kept := finding.Topic{Name: t.Name}
+		kept := audit.Topic{Name: t.Name}
 		for _, f := range t.Findings {
-			if f.Grade != finding.OK {
+			if f.Grade != audit.OK {
 				kept.Findings = append(kept.Findings, f)
 			}
 		}
@@ -72,9 +72,9 @@ func gradeText(r check.Report) string {
 		one   string
 		many  string
 	}{
-		{n[finding.Fail], "1 failure", "%d failures"},
-		{n[finding.Unknown], "1 thing could not be told", "%d things could not be told"},
-		{n[finding.Warn], "1 warning", "%d warnings"},
+		{n[audit.Fail], "1 failure", "%d failures"},
+		{n[audit.Unknown], "1 thing could not be told", "%d things could not be told"},
+		{n[audit.Warn], "1 warning", "%d warnings"},
 	} {
 		switch {
 		case p.count == 1:
@@ -89,8 +89,8 @@ func gradeText(r check.Report) string {
 	return strings.Join(parts, ", ")
 }
 
-func gradeCounts(r check.Report) map[finding.Grade]int {
-	n := map[finding.Grade]int{}
+func gradeCounts(r check.Report) map[audit.Grade]int {
+	n := map[audit.Grade]int{}
 	for _, t := range r.Topics {
 		for _, f := range t.Findings {
 			n[f.Grade]++
@@ -114,7 +114,7 @@ func (c *checking) writeTable(reports []check.Report) error {
 		if left, ok := fewestDays(r); ok {
 			days = fmt.Sprint(left)
 		}
-		result := map[finding.Grade]string{finding.OK: "ok", finding.Warn: "warn", finding.Fail: "FAIL", finding.Unknown: "?"}[r.Grade]
+		result := map[audit.Grade]string{audit.OK: "ok", audit.Warn: "warn", audit.Fail: "FAIL", audit.Unknown: "?"}[r.Grade]
 		line := fmt.Sprintf(format, r.Domain, result, r.MTASTS, r.DANE, r.TLSRPT, days, firstWrong(r))
 		b.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
@@ -144,8 +144,8 @@ func firstWrong(r check.Report) string {
 	return f.Code
 }
 
-func worstFinding(r check.Report) (worst finding.Finding, ok bool) {
-	if r.Grade == finding.OK {
+func worstFinding(r check.Report) (worst audit.Finding, ok bool) {
+	if r.Grade == audit.OK {
 		return worst, false
 	}
 	for _, t := range r.Topics {

@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"time"
 
-	"tlspolicyd/internal/check"
-	"tlspolicyd/internal/finding"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
 )
 
 // watch repeats until it is told to end, and prints changes only.
@@ -24,7 +24,7 @@ func (c *checking) watch(ctx context.Context, interval time.Duration) error {
 // ends is dropped.
 func (c *checking) repeat(ctx context.Context, interval time.Duration) error {
 	var before []watched
-	status := finding.OK
+	status := audit.OK
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -56,21 +56,21 @@ func (c *checking) repeat(ctx context.Context, interval time.Duration) error {
 
 // watched is what is known of a domain from the looks before.
 type watched struct {
-	seen []finding.Finding // at the last look that saw anything
-	dark bool              // the last look saw nothing: what was known before is kept
+	seen []audit.Finding // at the last look that saw anything
+	dark bool            // the last look saw nothing: what was known before is kept
 }
 
 // watchKey is what makes a finding another one. Evidence is not in it: days
 // left and digests change without anything having happened.
 type watchKey struct{ code, subject, text string }
 
-func keyOf(f finding.Finding) watchKey { return watchKey{f.Code, f.Subject, f.Text} }
+func keyOf(f audit.Finding) watchKey { return watchKey{f.Code, f.Subject, f.Text} }
 
 func (w *watched) update(r check.Report) {
 	if w.dark = nothingSeen(r); w.dark && w.seen != nil {
 		return
 	}
-	w.seen = []finding.Finding{}
+	w.seen = []audit.Finding{}
 	for _, t := range r.Topics {
 		w.seen = append(w.seen, t.Findings...)
 	}
@@ -87,7 +87,7 @@ func darkCode(code string) bool { return code == check.CodeDNSDown || code == ch
 // change is one line of what changed.
 type change struct {
 	gone bool
-	finding.Finding
+	audit.Finding
 }
 
 // changes compares a report with what was known. What is new is told whatever
@@ -100,11 +100,11 @@ func (w *watched) changes(r check.Report) (list []change) {
 		return list
 	}
 	if w.dark {
-		list = append(list, change{gone: true, Finding: finding.Finding{
-			Code: check.CodeDNSDown, Grade: finding.Unknown, Text: "This host gets answers from DNS again.",
+		list = append(list, change{gone: true, Finding: audit.Finding{
+			Code: check.CodeDNSDown, Grade: audit.Unknown, Text: "This host gets answers from DNS again.",
 		}})
 	}
-	before, now := map[watchKey]finding.Grade{}, map[watchKey]bool{}
+	before, now := map[watchKey]audit.Grade{}, map[watchKey]bool{}
 	for _, f := range w.seen {
 		before[keyOf(f)] = f.Grade
 	}
@@ -117,7 +117,7 @@ func (w *watched) changes(r check.Report) (list []change) {
 		}
 	}
 	for _, f := range w.seen {
-		if !now[keyOf(f)] && f.Grade != finding.OK && !darkCode(f.Code) {
+		if !now[keyOf(f)] && f.Grade != audit.OK && !darkCode(f.Code) {
 			list = append(list, change{gone: true, Finding: f})
 		}
 	}
@@ -153,7 +153,7 @@ func (c *checking) writeChanges(before []watched, reports []check.Report) error 
 			continue
 		}
 		for _, ch := range list {
-			mark := map[finding.Grade]string{finding.OK: "ok", finding.Warn: "warn", finding.Fail: "FAIL", finding.Unknown: "?"}[ch.Grade]
+			mark := map[audit.Grade]string{audit.OK: "ok", audit.Warn: "warn", audit.Fail: "FAIL", audit.Unknown: "?"}[ch.Grade]
 			if ch.gone {
 				mark = "gone"
 			}

@@ -18,12 +18,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tlspolicyd/internal/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/finding"
-	"tlspolicyd/internal/lab"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/internal/smtpprobe"
+	"tlspolicyd/testing/lab"
 )
 
 // watchWorld is a small internet in the bubble's memory, with one healthy domain.
@@ -204,10 +204,10 @@ func TestRoundWaitsForWhoseFaultItIs(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		after string // in the list
-		want  finding.Grade
+		want  audit.Grade
 	}{
-		{"another answers", "good.test", finding.Fail},
-		{"none does", "dead2.test", finding.Unknown},
+		{"another answers", "good.test", audit.Fail},
+		{"none does", "dead2.test", audit.Unknown},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

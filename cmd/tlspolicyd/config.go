@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
 func newConfig(o *options) *cobra.Command {

@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"tlspolicyd/internal/admin"
-	"tlspolicyd/internal/config"
-	"tlspolicyd/internal/logging"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/socketmap"
 )
 

@@ -15,9 +15,9 @@ import (
 	"strings"
 	"testing"
 
-	"tlspolicyd/internal/admin"
-	"tlspolicyd/internal/config"
-	"tlspolicyd/internal/logging"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/socketmap"
 )
 

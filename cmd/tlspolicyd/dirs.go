@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
 // makeDirs creates the directories of the sockets and of the database where

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
 // Whoever may create files in the temporary directory could otherwise answer

@@ -10,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/doctor"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/doctor"
-	"tlspolicyd/internal/finding"
 )
 
 func newDoctor(o *options) *cobra.Command {
@@ -100,7 +100,7 @@ func describeHost(host *doctor.Options, cfg config.Config) {
 
 // doctorRun is one run of the command.
 type doctorRun struct {
-	write func(io.Writer, doctor.Facts, []finding.Topic) error
+	write func(io.Writer, doctor.Facts, []audit.Topic) error
 }
 
 func (d doctorRun) run(ctx context.Context, host doctor.Options, out, progress io.Writer) error {
@@ -115,17 +115,17 @@ func (d doctorRun) run(ctx context.Context, host doctor.Options, out, progress i
 	if err := d.write(out, facts, topics); err != nil {
 		return outputError(err)
 	}
-	switch finding.Worst(topics) {
-	case finding.Fail:
+	switch audit.Worst(topics) {
+	case audit.Fail:
 		return &exitError{status: exitNo}
-	case finding.Unknown:
+	case audit.Unknown:
 		return &exitError{status: exitUnknown}
 	}
 	return nil
 }
 
-func writeDoctorText(out io.Writer, _ doctor.Facts, topics []finding.Topic) error {
-	text := finding.Text{Colour: isTerminal(out) && os.Getenv("NO_COLOR") == ""}
+func writeDoctorText(out io.Writer, _ doctor.Facts, topics []audit.Topic) error {
+	text := audit.Text{Colour: isTerminal(out) && os.Getenv("NO_COLOR") == ""}
 	if err := text.Write(out, topics); err != nil {
 		return err
 	}
@@ -134,16 +134,16 @@ func writeDoctorText(out io.Writer, _ doctor.Facts, topics []finding.Topic) erro
 }
 
 // doctorSummary is the last line, which is all that most people read.
-func doctorSummary(topics []finding.Topic) string {
-	count := map[finding.Grade]int{}
+func doctorSummary(topics []audit.Topic) string {
+	count := map[audit.Grade]int{}
 	settings := false
 	for _, t := range topics {
 		for _, f := range t.Findings {
 			count[f.Grade]++
-			settings = settings || f.Grade != finding.OK && strings.HasPrefix(f.Fix, "postconf ") && strings.Contains(f.Fix, " -e ")
+			settings = settings || f.Grade != audit.OK && strings.HasPrefix(f.Fix, "postconf ") && strings.Contains(f.Fix, " -e ")
 		}
 	}
-	s := fmt.Sprintf("%d fail, %d warn, %d could not be told, %d ok.", count[finding.Fail], count[finding.Warn], count[finding.Unknown], count[finding.OK])
+	s := fmt.Sprintf("%d fail, %d warn, %d could not be told, %d ok.", count[audit.Fail], count[audit.Warn], count[audit.Unknown], count[audit.OK])
 	if settings {
 		s += " tlspolicyd doctor --fix prints the postconf lines as a script."
 	}
@@ -152,20 +152,20 @@ func doctorSummary(topics []finding.Topic) string {
 
 // doctorReport is what --json prints.
 type doctorReport struct {
-	Grade  finding.Grade   `json:"grade"` // the worst of all
-	Topics []finding.Topic `json:"topics"`
+	Grade  audit.Grade   `json:"grade"` // the worst of all
+	Topics []audit.Topic `json:"topics"`
 }
 
-func writeDoctorJSON(out io.Writer, _ doctor.Facts, topics []finding.Topic) error {
+func writeDoctorJSON(out io.Writer, _ doctor.Facts, topics []audit.Topic) error {
 	for i := range topics {
 		if topics[i].Findings == nil {
-			topics[i].Findings = []finding.Finding{}
+			topics[i].Findings = []audit.Finding{}
 		}
 	}
-	return writeJSON(out, doctorReport{finding.Worst(topics), topics})
+	return writeJSON(out, doctorReport{audit.Worst(topics), topics})
 }
 
-func writeDoctorScript(out io.Writer, facts doctor.Facts, topics []finding.Topic) error {
+func writeDoctorScript(out io.Writer, facts doctor.Facts, topics []audit.Topic) error {
 	_, err := io.WriteString(out, doctor.Script(topics, facts.Postfix))
 	return err
 }

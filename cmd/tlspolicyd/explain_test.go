@@ -16,9 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // explainZone is what explain looks at in these tests, beside the policy hosts

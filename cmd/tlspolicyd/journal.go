@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/defect"
-	"tlspolicyd/internal/logging"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 	"tlspolicyd/socketmap"

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/defect"
-	"tlspolicyd/internal/logging"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 )

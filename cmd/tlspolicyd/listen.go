@@ -8,7 +8,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/socketmap"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/socketmap"
 )
 

@@ -6,7 +6,7 @@ import (
 	"io"
 	"strings"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
 // writeSettingsPage writes tlspolicyd.toml(5) without its title line. The

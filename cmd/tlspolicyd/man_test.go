@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
 // tlspolicyd.toml(5) has a paragraph for each key that the program knows, with

@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"tlspolicyd/internal/admin"
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"

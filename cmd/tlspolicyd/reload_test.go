@@ -19,8 +19,8 @@ import (
 	"strings"
 	"testing"
 
-	"tlspolicyd/internal/config"
-	"tlspolicyd/internal/logging"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/socketmap"
 )

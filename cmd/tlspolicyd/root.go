@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
 // The exit statuses of every command.

@@ -15,8 +15,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
-	"tlspolicyd/internal/config"
-	"tlspolicyd/internal/logging"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/socketmap"
 )
 

@@ -16,8 +16,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"tlspolicyd/internal/config"
-	"tlspolicyd/internal/logging"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/socketmap"
 )
 

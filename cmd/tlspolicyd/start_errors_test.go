@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/store"
 )
 

@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -14,7 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 var (

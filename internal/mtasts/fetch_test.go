@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // BEHAVIOUR §3, the GET line; 8461 §3.3.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // Over real sockets, through net.Dialer: the proxy is on loopback, which is

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 // BEHAVIOUR §3: found, none, and "nothing is known" are three things.

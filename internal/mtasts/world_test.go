@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/lab"
+	"tlspolicyd/testing/lab"
 )
 
 const (

@@ -1,0 +1,234 @@
+package check
+
+import (
+	"crypto/tls"
+	"strings"
+
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap"
+)
+
+// What all of this leads to: the reply that a Postfix with tlspolicyd gets, and
+// whether delivery under it succeeds.
+const (
+	// CodeSendersReply: what Postfix is told.
+	CodeSendersReply = "senders-reply"
+	// CodeSendersUnprotected: Postfix is told of no policy, so nobody insists on TLS.
+	CodeSendersUnprotected = "senders-unprotected"
+	// CodeSendersDefer: Postfix is told to try again later.
+	CodeSendersDefer = "senders-defer"
+	// CodeDeliveryOK: delivery to the host succeeds.
+	CodeDeliveryOK = "delivery-ok"
+	// CodeDeliveryFails: delivery to the host does not.
+	CodeDeliveryFails = "delivery-fails"
+	// CodeDeliveryUnknown: it could not be told.
+	CodeDeliveryUnknown = "delivery-unknown"
+)
+
+func judgeSenders(f *Facts) (found []audit.Finding) {
+	e := f.Explanation
+	if f.noMail() {
+		return nil
+	}
+	found = append(found, f.judgeReply())
+	if e.Decision.Level == policymap.Temporary {
+		return found
+	}
+	if f.port25Dark() {
+		return append(found, audit.Finding{
+			Code: CodeDeliveryUnknown, Grade: audit.Unknown, Text: "Whether delivery succeeds could not be told, because no mail host could be reached from here.",
+			Advice: "See what is said of this host.",
+		})
+	}
+	delivered := false
+	var outcomes []outcome
+	for _, h := range f.Hosts {
+		if h.Verdict == dane.NoAddress || len(h.Addresses) == 0 {
+			continue // said of the domain
+		}
+		o := f.deliver(h)
+		delivered = delivered || o.verdict == CodeDeliveryOK
+		outcomes = append(outcomes, o)
+	}
+	for _, o := range outcomes {
+		one := audit.Finding{Code: o.verdict, Subject: o.host, Text: o.text, Evidence: o.why}
+		switch o.verdict {
+		case CodeDeliveryOK:
+			one.Grade = audit.OK
+		case CodeDeliveryUnknown:
+			one.Grade = audit.Unknown
+		case CodeDeliveryFails:
+			one.Grade, one.Advice = audit.Fail, "See above what is wrong with this host."
+			if delivered {
+				one.Grade = audit.Warn
+				one.Text = "Senders do not deliver to it, and go on to the other hosts."
+			}
+		}
+		found = append(found, one)
+	}
+	return found
+}
+
+func (f *Facts) judgeReply() audit.Finding {
+	e := f.Explanation
+	out := audit.Finding{Code: CodeSendersReply, Grade: audit.OK, Evidence: "reply: " + printable(strings.TrimSpace(e.Postfix))}
+	switch e.Decision.Level {
+	case policymap.DANEOnly:
+		out.Text = "Postfix with tlspolicyd insists on DANE."
+	case policymap.DANE:
+		out.Text = "Postfix with tlspolicyd uses DANE with the hosts that have it."
+	case policymap.Secure:
+		out.Text = "Postfix with tlspolicyd insists on the MTA-STS policy."
+	case policymap.Temporary:
+		out.Code, out.Grade, out.Text = CodeSendersDefer, audit.Fail, "Postfix defers mail to the domain, because a lookup that it cannot do without fails."
+		out.Advice = "See above which lookup fails."
+		if onlyTimeouts(f) {
+			out.Grade = audit.Unknown
+		}
+	default:
+		return f.judgeNoPolicy(out)
+	}
+	return out
+}
+
+// onlyTimeouts reports whether silence alone is behind a deferral.
+func onlyTimeouts(f *Facts) bool {
+	err := f.Explanation.DANE.Err
+	return err != nil && f.dnsFailure("", "", err).Grade == audit.Unknown
+}
+
+func (f *Facts) judgeNoPolicy(out audit.Finding) audit.Finding {
+	switch {
+	case f.mode() == mtasts.Testing:
+		out.Text = "In mode testing senders deliver as though there were no policy."
+	case f.mode() == mtasts.None:
+		out.Text = "In mode none senders deliver as though there were no policy."
+	case f.policyDark() || f.Explanation.Record.Failed:
+		out.Grade = audit.Unknown
+		out.Code, out.Text = CodeDeliveryUnknown, "What senders would do depends on a policy that could not be looked at."
+	default:
+		out.Code, out.Grade = CodeSendersUnprotected, audit.Fail
+		out.Text = "No sender has a reason to insist on TLS: whoever sits on the way can read the mail, or take it."
+		out.Advice = "Publish an MTA-STS policy (RFC 8461), or sign the zones and publish TLSA records (RFC 7672)."
+	}
+	return out
+}
+
+// outcome is what becomes of a delivery to one host.
+type outcome struct{ host, verdict, text, why string }
+
+// deliver tries the addresses of a host as Postfix does: one that works is
+// enough.
+func (f *Facts) deliver(h Host) outcome {
+	out := outcome{host: h.Name, verdict: CodeDeliveryFails, text: "Senders do not deliver to it."}
+	if f.Explanation.Decision.Level == policymap.Secure && f.covering(h.Name) == "" {
+		out.why = "MX host is in no mx line of the policy"
+		return out
+	}
+	for _, a := range h.Addresses {
+		why, known := f.refusal(h, a)
+		switch {
+		case known && why == "":
+			return outcome{h.Name, CodeDeliveryOK, "Delivery to this host succeeds.", f.howText(h, a.Probe)}
+		case !known && out.verdict == CodeDeliveryFails:
+			out.verdict, out.text, out.why = CodeDeliveryUnknown, "Whether delivery to this host succeeds could not be told.", why
+		case known && out.why == "":
+			out.why = why
+		}
+	}
+	return out
+}
+
+func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
+	if p.Stage != smtpprobe.Done {
+		return "in the clear, because there is no TLS to be had"
+	}
+	switch f.Explanation.Decision.Level {
+	case policymap.DANEOnly, policymap.DANE:
+		if h.Verdict == dane.Usable {
+			return "over TLS, checked by DANE"
+		}
+		return "over TLS, whoever it is"
+	case policymap.Secure:
+		return "over TLS, checked by MTA-STS"
+	}
+	return "over TLS, whoever it is"
+}
+
+// refusal says why a sender would not deliver to an address, or "" when it
+// would. known is false where this host could not see that.
+func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
+	if f.Explanation.DANE.NullToo {
+		return "there is a null MX beside it", true
+	}
+	p := a.Probe
+	level := f.Explanation.Decision.Level
+	switch {
+	case a.NotPublic != "":
+		return "its address is not public", true
+	case p == nil:
+		return "it was not looked at", false
+	case p.Cause == smtpprobe.Unfinished:
+		return p.Reason, false
+	case p.Stage == smtpprobe.Connect:
+		return p.Reason, !f.port25Dark() && !f.familyDark(a.Addr.Is6())
+	case p.Cause == smtpprobe.Slow || p.Cause == smtpprobe.SentAway && p.Stage != smtpprobe.STARTTLS:
+		return p.Reason, false
+	case p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
+		return p.Reason, true
+	case h.Verdict == dane.Failed && (level == policymap.DANE || level == policymap.DANEOnly):
+		return "its TLSA lookup fails", f.dnsFailure("", "", h.Err).Grade == audit.Fail // 7672 §2.1.2
+	case level == policymap.Secure:
+		return f.refusalSecure(h, p)
+	case level == policymap.DANEOnly, level == policymap.DANE && (h.Verdict == dane.Usable || h.Verdict == dane.Unusable):
+		return f.refusalDANE(h, a)
+	}
+	return "", true // opportunistic: in the clear if need be
+}
+
+// refusalSecure is Postfix's level secure with the names of the policy: TLS, a
+// trusted chain, a name that the policy allows. It asks for the host's own name
+// as RFC 8461 §4.2 does; "match=" alone would take that of another allowed host.
+func (f *Facts) refusalSecure(h Host, p *smtpprobe.Result) (why string, known bool) {
+	switch {
+	case p.Stage != smtpprobe.Done:
+		return p.Reason, true
+	case p.TLSVersion < tls.VersionTLS12:
+		return tooOld(p), true
+	}
+	faults := f.certificateFaults(h.Name, p.Chain)
+	switch {
+	case len(faults) == 0:
+		return "", true
+	case faults[0].Code == CodeCertUntrusted && f.NoRoots:
+		return "this host has no certificate authorities", false
+	}
+	return strings.TrimSuffix(faults[0].Text, "."), true
+}
+
+func (f *Facts) refusalDANE(h Host, a Address) (why string, known bool) {
+	if a.Probe.Stage != smtpprobe.Done {
+		return a.Probe.Reason, true
+	}
+	if h.Verdict != dane.Usable {
+		if f.Explanation.Decision.Level == policymap.DANEOnly {
+			return "none of its TLSA records is usable", true
+		}
+		return "", true // encrypted, whoever it is (7672 §2.2)
+	}
+	switch {
+	case a.Probe.TLSVersion < tls.VersionTLS12:
+		return tooOld(a.Probe), true
+	case !a.Match.OK:
+		return a.Match.Reason, true
+	}
+	return "", true
+}
+
+// tooOld is why a host that has to be authenticated is refused (see oldTLS).
+func tooOld(p *smtpprobe.Result) string {
+	return "it speaks no TLS newer than " + tls.VersionName(p.TLSVersion)
+}

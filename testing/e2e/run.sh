@@ -1,0 +1,150 @@
+#!/bin/sh
+# Runs the end-to-end tests: tlspolicyd with a real Postfix, Unbound, NSD and
+# nginx. It needs root on Debian and leaves nothing running. Servers are not
+# installed on this machine but in folders made by debootstrap, from the mirror
+# that apt uses here: no service of this machine is touched, and the versions
+# are those of Debian 12 and 13 wherever the tests run.
+#
+#   TLSPOLICYD_E2E_CACHE  where the folders are kept (about 600 MB);
+#                         remove it to have them made afresh
+#
+# Arguments are passed to the test binary, e.g. -test.run TestEndToEnd/Mail.
+set -eu
+
+cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+PATH=$PATH:/usr/local/go/bin # sudo leaves it out
+repo=$(cd "$(dirname "$0")/../.." && pwd)
+
+die() {
+	printf 'e2e: %s\n' "$*" >&2
+	exit 1
+}
+
+say() {
+	printf 'e2e: %s\n' "$*"
+}
+
+# again COMMAND...: up to three times. A mirror may fail to answer for a moment.
+again() {
+	for pause in 10 30; do
+		"$@" && return
+		sleep $pause
+	done
+	"$@"
+}
+
+check_machine() {
+	[ "$(id -u)" = 0 ] ||
+		die "must run as root (it makes namespaces and chroot folders): sudo make e2e"
+	command -v apt-get >/dev/null ||
+		die "needs Debian with apt-get: run it on Debian 12 or 13, or in a container of it"
+	id=$(. /etc/os-release && echo "${ID:-}")
+	[ "$id" = debian ] ||
+		die "needs Debian, this is ${id:-unknown}: run it on Debian 12 or 13, or in a container of it"
+	command -v go >/dev/null ||
+		die "go is not in PATH: install the version that go.mod asks for"
+	unshare --mount --net --pid --ipc --uts --fork true 2>/dev/null ||
+		die "cannot make namespaces: in a container it needs the capability SYS_ADMIN (--privileged)"
+}
+
+# Packages that this machine itself needs; none of them is a service.
+install_tools() {
+	missing=
+	for p in debootstrap debian-archive-keyring ca-certificates; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] ||
+			missing="$missing $p"
+	done
+	[ -n "$missing" ] || return 0
+	say "installing$missing"
+	# shellcheck disable=SC2086
+	again install_packages $missing >"$cache/apt.log" 2>&1 </dev/null || {
+		cat "$cache/apt.log" >&2
+		die "apt-get could not install$missing"
+	}
+}
+
+install_packages() {
+	apt-get -qq update &&
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
+}
+
+# The mirror of this machine's own Debian release, as apt itself reads its
+# configuration. Security and -updates suites have other names than the release.
+find_mirror() {
+	release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+	# shellcheck disable=SC2016 # the variables are apt's
+	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+		awk -v r="$release" '($2 == r || $2 == "stable" || $2 == "oldstable") && $3 == "main" && $1 ~ /^(https?|file):/ { print $1; exit }'
+}
+
+# make_root SUITE PACKAGES: a folder with that release, kept for the next run.
+# debootstrap verifies the release's signature: --keyring without a
+# --no-check-gpg, and it fails when it cannot.
+make_root() {
+	suite=$1 packages=$2
+	root=$cache/$suite
+	stamp="$suite $packages"
+	if [ -f "$root/.e2e" ] && [ "$(cat "$root/.e2e")" = "$stamp" ]; then
+		return 0
+	fi
+	say "making a $suite folder in $root"
+	rm -rf --one-file-system "$root"
+	again bootstrap >"$cache/$suite.log" 2>&1 </dev/null || {
+		tail -n 20 "$cache/$suite.log" >&2
+		die "debootstrap of $suite failed, see $cache/$suite.log; if it cannot verify the signature, upgrade debian-archive-keyring"
+	}
+	rm -rf "$root.partial"/var/cache/apt/archives/*.deb "$root.partial"/var/lib/apt/lists/*
+	: >>"$root.partial/etc/hosts"
+	: >>"$root.partial/etc/resolv.conf"
+	echo "$stamp" >"$root.partial/.e2e"
+	mv "$root.partial" "$root"
+}
+
+# In a mount namespace: what debootstrap mounts is gone with it, even killed.
+bootstrap() {
+	rm -rf --one-file-system "$root.partial"
+	unshare --mount debootstrap --variant=minbase --force-check-gpg --keyring="$keyring" \
+		--include="$packages" "$suite" "$root.partial" "$mirror"
+}
+
+check_machine
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
+install_tools
+
+proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
+[ -z "$proxy" ] || [ "$proxy" = DIRECT ] || export http_proxy="$proxy"
+mirror=$(find_mirror)
+[ -n "$mirror" ] || die "apt on this machine has no http, https or file mirror of its Debian release"
+
+make_root bookworm postfix,nsd,unbound,nginx-light,ldnsutils,netbase &
+bookworm=$!
+make_root trixie postfix,netbase &
+trixie=$!
+made=yes
+wait $bookworm || made=no
+wait $trixie || made=no
+[ $made = yes ] || exit 1
+exec 9>&-
+
+cd "$repo"
+say "building the daemon and the tests"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# The repository may belong to another user than root, which git refuses to read.
+go build -buildvcs=false -o "$work/tlspolicyd" ./cmd/tlspolicyd
+# For what is said of a daemon that is of another version than the program.
+go build -buildvcs=false -ldflags '-X main.version=0.0.0-e2e' -o "$work/other" ./cmd/tlspolicyd
+go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./testing/e2e/
+
+{
+	status=0
+	TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
+		"$work/e2e.test" -test.v -test.timeout 30m "$@" </dev/null || status=$?
+	echo $status >"$work/status"
+} 2>&1 | tee "$work/log"
+# Once more, where it is seen: what took part.
+grep '^real components' "$work/log" || true
+exit "$(cat "$work/status")"
