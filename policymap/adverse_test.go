@@ -8,8 +8,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
+	"tlspolicyd/policymap/records"
 
-	"tlspolicyd/internal/dane"
 	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )
@@ -163,13 +164,9 @@ func TestFullDiskAndFullMemory(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)
 		h.store.setFull(true)
-		l := h.ledger
-		l.mu.Lock()
-		for i := range maxUnsaved {
-			domain := fmt.Sprintf("x%d.test", i)
-			l.unsaved[domain] = store.Record{Domain: domain, Due: time.Now().Add(1000 * time.Hour)}
+		for i := range 4200 { // more than are kept
+			_ = h.book.Learn(fmt.Sprintf("x%d.test", i), time.Time{}, records.AtOnce, nil)
 		}
-		l.mu.Unlock()
 		h.want("plain.test", secure)
 		h.want("full.test", "OK dane-only")
 	})
@@ -200,7 +197,7 @@ func TestHangingDisk(t *testing.T) {
 			h.after(time.Second)
 		}
 		h.store.setHanging(false)
-		h.after(putTimeout + 2*retryUnsaved)
+		h.after(records.LongestWrite + 2*records.RetryUnsaved)
 		h.crash()
 		h.Down(true)
 		h.want("h7.test", "OK dane-only")
@@ -211,7 +208,7 @@ func TestHangingDisk(t *testing.T) {
 func (h *host) untilTried(domain string) {
 	h.t.Helper()
 	for range 60 {
-		if h.ledger.probed(domain) {
+		if h.store.hangs() > 0 {
 			return
 		}
 		h.after(time.Second)
@@ -227,10 +224,14 @@ func TestHangingDiskIsTriedOnNobodysTime(t *testing.T) {
 		h.store.setHanging(true)
 		h.want("full.test", "OK dane-only")
 		h.untilTried("full.test")
-		shares := "x.test"
-		for i := 0; h.ledger.lock(shares) != h.ledger.lock("full.test"); i++ {
-			shares = fmt.Sprintf("x%d.test", i)
-		}
+		shares := ""
+		h.book.Locked("full.test", func(store.Record) {
+			free := true
+			for i := 0; free; i++ {
+				shares = fmt.Sprintf("x%d.test", i)
+				h.book.TryLocked(shares, func(_ store.Record, locked bool) { free = locked })
+			}
+		})
 		h.Zone(shares + ". 3600 IN MX 10 mx.full.test.")
 		for _, key := range []string{shares, "full.test:587"} {
 			if reply, took := h.askTimed(key); took > time.Second {
@@ -238,9 +239,9 @@ func TestHangingDiskIsTriedOnNobodysTime(t *testing.T) {
 			}
 		}
 		h.store.setHanging(false)
-		h.after(putTimeout + 2*retryUnsaved)
-		if n := len(h.ledger.unsaved); n > 0 {
-			t.Errorf("%d records wait", n)
+		h.after(records.LongestWrite + 2*records.RetryUnsaved)
+		if h.book.Behind() {
+			t.Error("records wait")
 		}
 		rec, err := h.store.Get("full.test")
 		if err != nil || len(rec.DANE) != 2 {
@@ -261,11 +262,11 @@ func TestPurgeOnAHangingDisk(t *testing.T) {
 		h.untilTried("full.test")
 		began := time.Now()
 		err := h.Purge(context.Background(), "full.test")
-		if took := time.Since(began); !errors.Is(err, errHung) || took > time.Second {
-			t.Errorf("%v after %v, want %v at once", err, took, errHung)
+		if took := time.Since(began); !errors.Is(err, records.ErrHung) || took > time.Second {
+			t.Errorf("%v after %v, want %v at once", err, took, records.ErrHung)
 		}
 		h.store.setHanging(false)
-		h.after(putTimeout + 2*retryUnsaved)
+		h.after(records.LongestWrite + 2*records.RetryUnsaved)
 		if err := h.Purge(context.Background(), "full.test"); err != nil {
 			t.Error(err)
 		}
@@ -417,50 +418,7 @@ func TestLastUseIsWrittenDown(t *testing.T) {
 	})
 }
 
-// How long an answer is good, as a function of what it rests on (§6).
-func TestHold(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	in := func(d time.Duration) time.Time { return now.Add(d) }
-	ttl := func(d time.Duration) *store.DANE { return &store.DANE{KnownAt: now, ExpiresAt: in(d)} }
-	policy := mustPolicy(t, enforce)
-	enforced := stsFacts{state: STSEnforce, policy: policy, known: true, until: in(2 * time.Hour), recheck: in(time.Minute)}
-	absent := stsFacts{known: true, until: in(20 * time.Minute), recheck: in(20 * time.Minute)}
-	unknown := stsFacts{}
-	none, full := DANEFacts{State: dane.None}, DANEFacts{State: dane.Full}
-	for _, c := range []struct {
-		name           string
-		d              Decision
-		facts          DANEFacts
-		dn             *store.DANE
-		sts            stsFacts
-		alone          bool
-		until, recheck time.Duration // recheck -1: never
-	}{
-		{"DANE expires first", Decision{}, none, ttl(time.Hour), enforced, false, time.Hour, time.Minute},
-		{"the policy expires first", Decision{}, none, ttl(3 * time.Hour), enforced, false, 2 * time.Hour, time.Minute},
-		{"the absence expires first", Decision{}, none, ttl(time.Hour), absent, false, 20 * time.Minute, 20 * time.Minute},
-		{"a TTL of seconds counts as a minute", Decision{}, none, ttl(time.Second), absent, false, time.Minute, 20 * time.Minute},
-		{"a TTL of a week counts as a day", Decision{}, full, ttl(7 * day), unknown, true, day, 0},
-		{"the fetch still runs", Decision{}, none, ttl(time.Hour), unknown, false, time.Minute, -1},
-		{"DANE alone, nobody has looked", Decision{}, full, ttl(time.Hour), unknown, true, time.Hour, 0},
-		{"DANE alone, looked a moment ago", Decision{}, full, ttl(time.Hour), stsFacts{recheck: in(5 * time.Minute)}, true, time.Hour, 5 * time.Minute},
-		{"max_age 0", Decision{}, none, ttl(time.Hour), stsFacts{state: STSEnforce, policy: policy, once: true}, false, 0, -1},
-		{"a failure", Decision{KeepAtMost: keepFailure}, DANEFacts{}, nil, absent, true, 10 * time.Second, 20 * time.Minute},
-		{"some hosts failed", Decision{KeepAtMost: keepIncomplete}, DANEFacts{SomeTLSA: true}, nil, absent, false, 5 * time.Minute, 20 * time.Minute},
-		{"as last known", Decision{Stale: true}, DANEFacts{Last: dane.Full, LastAge: 5 * time.Hour}, ttl(time.Hour), absent, true, 19 * time.Hour, 10 * time.Second},
-		{"as last known, the policy expires first", Decision{Stale: true}, DANEFacts{Last: dane.None, LastAge: 5 * time.Hour}, ttl(time.Hour), enforced, false, 2 * time.Hour, 10 * time.Second},
-	} {
-		until, recheck := hold(c.d, c.facts, c.dn, c.sts, c.alone, now)
-		if until != in(c.until) {
-			t.Errorf("%s: good for %v, want %v", c.name, until.Sub(now), c.until)
-		}
-		if never := c.recheck < 0; never != recheck.IsZero() || !never && recheck != in(c.recheck) {
-			t.Errorf("%s: looked at again in %v, want %v", c.name, recheck.Sub(now), c.recheck)
-		}
-	}
-}
-
-// §5, §6: where a last known state can stand in, silent DNS costs 2 s, also when
+// §5, §6: where a last known state can stand in, Observers DNS costs 2 s, also when
 // all that is known is that a host had TLSA records; without one, 15 s at most.
 func TestSilentDNSWithALastKnownState(t *testing.T) {
 	inBubble(t, zones+"two.test. MX 10 mx.full.test.\ntwo.test. MX 20 mx.dead.test.\nmx.dead.test. A 192.0.2.7\n", func(t *testing.T, h *host) {
@@ -492,13 +450,13 @@ func TestManyPortsOfOneDomain(t *testing.T) {
 		for port := range 40 {
 			h.want(fmt.Sprintf("[mx.full.test]:%d", port+1000), "NOTFOUND ")
 		}
-		if rec, err := h.store.Get("mx.full.test"); err != nil || len(rec.DANE) != maxEndpoints {
+		if rec, err := h.store.Get("mx.full.test"); err != nil || len(rec.DANE) != 16 {
 			t.Errorf("%d kept, %v", len(rec.DANE), err)
 		}
 	})
 }
 
-// Settings that change during a lookup: the answer is given, but not kept.
+// policy.Settings that change during a lookup: the answer is given, but not kept.
 func TestReconfiguredDuringALookup(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.Delay(time.Second)
@@ -506,7 +464,7 @@ func TestReconfiguredDuringALookup(t *testing.T) {
 		wg.Go(func() { h.want("full.test", "OK dane-only") })
 		h.after(100 * time.Millisecond)
 		with := h.config
-		with.Overrides = Overrides{"full.test": "skip"}
+		with.Overrides = policy.Overrides{"full.test": "skip"}
 		h.Reconfigure(with)
 		wg.Wait()
 		h.want("full.test", "NOTFOUND ")

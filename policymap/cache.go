@@ -6,80 +6,74 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tlspolicyd/policymap/policy"
 )
 
-// entry is an answer in memory. Everything but lastUsed is fixed once the
-// entry is in the cache, so that readers need no lock. What a hit looks at comes
-// first: of 50,000 entries hardly any is in the processor's cache, and each
-// further line of it costs a tenth of a microsecond.
+// entry is an answer in memory. Everything but lastUsed and checking is fixed
+// once the entry is in the cache, so that readers need no lock. What a hit reads
+// comes first: with 50,000 entries hardly any is in the processor's cache, and
+// each further line of it costs a tenth of a microsecond.
 type entry struct {
 	key      []byte       // canonical; set by put
-	until    time.Time    // the answer is good before this
-	lastUsed atomic.Int64 // Unix seconds, to within usedGrain
-	level    Level        // of the decision; set by put
+	lastUsed atomic.Int64 // Unix seconds, to within policy.UsedGrain
+	level    policy.Level // of the decision; set by put
 	origin   Origin       // of a hit; set by put
-	checking atomic.Bool  // a background look has been started by this entry
-	recheck  time.Time    // from then on a hit starts a look in the background; zero: never
-	replies  replies
+	checking atomic.Bool  // a background lookup that this entry started is under way
+	answer   policy.Answer
 
-	hop      NextHop
-	decision Decision
-	facts    DANEFacts // of the moment it was made
-	sts      STSState
-	stsWhy   string    // STSAbsent: why
-	noted    time.Time // the last use that the record knows of
-	pending  bool      // given before MTA-STS was known: not for long
+	hop   policy.NextHop
+	noted time.Time // the last use that the record knows of
 }
 
 // prepare puts what a hit needs to where it looks. The key comes to where the
-// reply begins, so that whoever compares the one has the other at hand; a reply
-// that all share stays where it is.
+// reply begins, so that comparing the one brings the other into the processor's
+// cache; a reply that all share stays where it is.
 func (e *entry) prepare(key string) {
-	e.level, e.origin = e.decision.Level, Cached
+	e.level, e.origin = e.answer.Decision.Level, Cached
 	switch {
-	case e.decision.Stale:
+	case e.answer.Decision.Stale:
 		e.origin = Stale
-	case e.decision.Row == RowOverride:
+	case e.answer.Decision.Row == policy.RowOverride:
 		e.origin = Static
 	}
-	if e.level != Secure {
+	if e.level != policy.Secure {
 		e.key = []byte(key)
 		return
 	}
-	block := append([]byte(key), e.replies.postfix...)
-	e.key, e.replies.postfix = block[:len(key):len(key)], block[len(key):]
+	replies := &e.answer.Replies
+	block := append([]byte(key), replies.Postfix...)
+	e.key, replies.Postfix = block[:len(key):len(key)], block[len(key):]
 }
 
-// usedGrain is how exactly the last use is kept, in seconds. Coarse, so that
-// a busy entry's cache line is read by all cores and seldom written.
-const usedGrain = 15
-
+// touch notes a use. The last use is kept coarsely, so that a busy entry's cache
+// line is read by all cores and seldom written.
 func (e *entry) touch(now time.Time) {
-	if t := now.Unix(); t-e.lastUsed.Load() >= usedGrain {
+	if t := now.Unix(); t-e.lastUsed.Load() >= int64(policy.UsedGrain/time.Second) {
 		e.lastUsed.Store(t)
 	}
 }
 
 func (e *entry) used() time.Time { return time.Unix(e.lastUsed.Load(), 0) }
 
-func (e *entry) size() int { return len(e.replies.postfix) + len(e.replies.tlsrpt) }
+func (e *entry) size() int { return len(e.answer.Replies.Postfix) + len(e.answer.Replies.TLSRPT) }
 
 const (
 	cacheShards = 1024      // a power of two
 	shardSlots  = 128       // a power of two
-	mostInShard = 96        // of them in use: what is not there is soon found not to be
+	mostInShard = 96        // of them in use: a missing key is soon found to be missing
 	shardBytes  = 256 << 10 // of replies: two of the largest there can be
 )
 
 // cache holds the answers in memory by canonical key, all keys of one domain in
 // the same shard and side by side, so that they can be found without an index. A
-// reader loads a pointer and looks into a table that nobody changes any more; a writer replaces the
-// small table of one shard by a changed copy. Writers are cold lookups, which
-// cost a thousand times more than the copy.
+// reader loads a pointer and reads a table that is never changed; a writer
+// replaces the small table of one shard by a changed copy. Writers are cold
+// lookups, which cost a thousand times more than the copy.
 //
 // The table is not a map because of where its memory is: a hit follows four
-// pointers instead of eight, none of which leads to where the processor's cache
-// has been of late.
+// pointers instead of eight, each of them to memory that is not in the
+// processor's cache.
 type cache struct {
 	seed     maphash.Seed
 	perShard int          // so many are always kept
@@ -129,8 +123,8 @@ func (c *cache) get(key []byte) *entry {
 
 func (c *cache) getString(key string) *entry { return c.get([]byte(key)) }
 
-// domainIn returns the domain within a canonical key. In a key of another form
-// it is something or other: such a key is in no shard.
+// domainIn returns the domain within a canonical key. Of a key of another form it
+// returns some part: such a key is in no shard.
 func domainIn[T string | []byte](key T) T {
 	start := 0
 	if len(key) > 0 && key[0] == '[' {
@@ -187,7 +181,7 @@ func (t *table) without(e *entry) *table {
 	return next
 }
 
-// idlest returns what was not asked for longest.
+// idlest returns the entry that was not used for the longest time.
 func (t *table) idlest() *entry {
 	var idlest *entry
 	since := int64(math.MaxInt64)
@@ -202,8 +196,8 @@ func (t *table) idlest() *entry {
 }
 
 // put stores an entry in place of any other of its key. When there is no room,
-// by number or by size, what was not asked for longest of its shard goes; the
-// facts are in the store.
+// by number or by size, the entry of its shard that was not used for the longest
+// time is dropped; the facts are in the store.
 func (c *cache) put(key string, e *entry) {
 	e.prepare(key)
 	hash := maphash.String(c.seed, domainIn(key))

@@ -3,10 +3,11 @@ package policymap
 import (
 	"fmt"
 	"testing"
+	"tlspolicyd/policymap/policy"
 )
 
 func cached(used int64, size int) *entry {
-	e := &entry{replies: replies{postfix: make([]byte, size)}}
+	e := &entry{answer: policy.Answer{Replies: policy.Replies{Postfix: make([]byte, size)}}}
 	e.lastUsed.Store(used)
 	return e
 }
@@ -56,17 +57,17 @@ func TestCacheFindsWhatWasPut(t *testing.T) {
 
 func TestCacheFindsAllEntriesOfADomain(t *testing.T) {
 	c := newCache(65536)
-	put := func(hop NextHop) {
+	put := func(hop policy.NextHop) {
 		e := cached(1, 10)
 		e.hop = hop
 		c.put(hop.String(), e)
 	}
 	for i := range 5000 {
-		put(NextHop{Domain: fmt.Sprintf("d%d.test", i), Port: 25})
+		put(policy.NextHop{Domain: fmt.Sprintf("d%d.test", i), Port: 25})
 	}
 	for _, port := range []uint16{25, 465, 587} {
-		put(NextHop{Domain: "a.test", Port: port})
-		put(NextHop{Domain: "a.test", Port: port, Literal: true})
+		put(policy.NextHop{Domain: "a.test", Port: port})
+		put(policy.NextHop{Domain: "a.test", Port: port, Literal: true})
 	}
 	c.remove("a.test:465")
 	if got := c.ofDomain("a.test"); len(got) != 5 {
@@ -113,7 +114,7 @@ func TestCacheIsBounded(t *testing.T) {
 	}
 	// Large replies bound it as well.
 	for i := range 4 * cacheShards {
-		c.put(fmt.Sprintf("large%d.test", i), cached(int64(20*size+i), maxReply))
+		c.put(fmt.Sprintf("large%d.test", i), cached(int64(20*size+i), 100000))
 	}
 	for i := range c.shards {
 		if tab := c.shards[i].table.Load(); tab.bytes > shardBytes {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/testing/lab"
 )
@@ -72,18 +73,18 @@ func TestRowsFromTheWire(t *testing.T) {
 		h.DelayHTTP(time.Millisecond)
 		for _, c := range []struct {
 			key, reply string
-			row        Row
+			row        policy.Row
 		}{
-			{"full.test", "OK dane-only", RowFull},
-			{"[mx.full.test]", "OK dane-only", RowFull},
-			{"full.test:587", "OK dane", RowPartialEnforce}, // the policy of full.test is known by now
-			{"partial.test", "OK dane", RowPartial},         // DANE decides alone, the policy is not waited for
-			{"insecure.test", secure, RowInsecureSTS},
-			{"plain.test", secure, RowEnforce},
-			{"testing.test", "NOTFOUND ", RowTesting},
-			{"none.test", "NOTFOUND ", RowNone},
-			{"absent.test", "NOTFOUND ", RowNone},
-			{"broken.test", "TEMP TLSA lookup of _25._tcp.mx.broken.test: SERVFAIL…", RowUnknown},
+			{"full.test", "OK dane-only", policy.RowFull},
+			{"[mx.full.test]", "OK dane-only", policy.RowFull},
+			{"full.test:587", "OK dane", policy.RowPartialEnforce}, // the policy of full.test is known by now
+			{"partial.test", "OK dane", policy.RowPartial},         // DANE decides alone, the policy is not waited for
+			{"insecure.test", secure, policy.RowInsecureSTS},
+			{"plain.test", secure, policy.RowEnforce},
+			{"testing.test", "NOTFOUND ", policy.RowTesting},
+			{"none.test", "NOTFOUND ", policy.RowNone},
+			{"absent.test", "NOTFOUND ", policy.RowNone},
+			{"broken.test", "TEMP TLSA lookup of _25._tcp.mx.broken.test: SERVFAIL…", policy.RowUnknown},
 		} {
 			h.want(c.key, c.reply)
 			if got := h.seen.lastRow(); got != c.row {
@@ -358,7 +359,7 @@ func TestOverrides(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)
 		with := h.config
-		with.Overrides = Overrides{"full.test": "skip", ".test": "encrypt", "plain.test": "lookup"}
+		with.Overrides = policy.Overrides{"full.test": "skip", ".test": "encrypt", "plain.test": "lookup"}
 		h.Reconfigure(with)
 		h.want("full.test", "NOTFOUND ")
 		h.want("[FULL.test]:587", "NOTFOUND ")
@@ -403,7 +404,7 @@ func TestHitAllocatesNothingAndLeavesTheStoreAlone(t *testing.T) {
 		for _, k := range keys {
 			h.ask(string(k))
 		}
-		h.Map.observer = silent{}
+		h.Map.observer = Observers(nil)
 		h.after(0)
 		calls := h.store.count()
 		for _, k := range keys {

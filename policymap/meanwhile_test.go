@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
+	"tlspolicyd/store"
 
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/testing/lab"
@@ -84,13 +86,12 @@ func TestRecordIsWrittenWhileTheStoreIsRead(t *testing.T) {
 		h.PolicyHost("plain.test", enforce)
 		h.want("plain.test", secure)
 		h.Reread()
-		writer := h.ledger.lock("plain.test")
-		writer.Lock()
-		h.want("plain.test", secure)
-		if h.cache.getString("plain.test") != nil {
-			t.Error("kept in memory")
-		}
-		writer.Unlock()
+		h.book.Locked("plain.test", func(store.Record) {
+			h.want("plain.test", secure)
+			if h.cache.getString("plain.test") != nil {
+				t.Error("kept in memory")
+			}
+		})
 		h.want("plain.test", secure)
 		if h.cache.getString("plain.test") == nil {
 			t.Error("not kept, though nobody was writing")
@@ -105,7 +106,7 @@ func TestRefreshMeetsALook(t *testing.T) {
 		h.want("plain.test", secure)
 		ph.SetPolicyKeepID(strings.Replace(enforce, "mx: mx.full.test\n", "", 1))
 		h.Delay(time.Second, "_mta-sts.plain.test")
-		h.startSTS("plain.test", h.clock.now(), onLookup)
+		h.sts.startSTS("plain.test", h.clock.Now(), policy.OnLookup)
 		if err := h.Refresh(context.Background(), "plain.test"); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +125,7 @@ func TestFetchGivenUpIsMadeLater(t *testing.T) {
 		txt(ph.ID())
 		h.want("plain.test", secure)
 		for range maxFetches {
-			h.lateFetches <- struct{}{}
+			h.sts.lateFetches <- struct{}{}
 		}
 		ph.SetPolicyKeepID(strings.Replace(enforce, "mx: mx.full.test\n", "", 1))
 		txt("new")
@@ -133,7 +134,7 @@ func TestFetchGivenUpIsMadeLater(t *testing.T) {
 		h.want("plain.test", secure) // starts the look that is given up
 		h.after(10 * time.Second)
 		for range maxFetches {
-			<-h.lateFetches
+			<-h.sts.lateFetches
 		}
 		h.ask("plain.test")
 		h.after(10 * time.Second)

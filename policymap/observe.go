@@ -1,12 +1,10 @@
 package policymap
 
 import (
-	"fmt"
 	"time"
 
-	"tlspolicyd/internal/dane"
-	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/store"
+	"tlspolicyd/internal/defect"
+	"tlspolicyd/policymap/policy"
 )
 
 // Origin says where an answer came from.
@@ -21,124 +19,107 @@ const (
 
 func (o Origin) String() string { return [...]string{"cached", "cold", "stale", "static"}[o] }
 
-// Observer is told what the map does. Methods are called on the path of
-// lookups: they must not block, and Answered must not allocate. A nil
-// Observer in Options is told nothing.
+// Observer receives the events of a map. Methods are called on the path of
+// lookups: they must not block, and Answered must not allocate.
 type Observer interface {
 	// Answered is called for every lookup.
-	Answered(tlsrpt bool, level Level, origin Origin)
+	Answered(tlsrpt bool, level policy.Level, origin Origin)
 	// Resolved is called once for each fresh resolution of a next hop.
 	Resolved(Resolution)
 	// Changed is called when a known policy or DANE state became another one.
-	Changed(Change)
+	Changed(policy.Change)
 	// Fetched is called after each fetch of a policy file, err nil on success.
 	Fetched(domain string, background bool, took time.Duration, err error)
-	// Refreshed is called when the refresher is done with a domain.
+	// Refreshed is called when the refresher has finished with a domain.
 	Refreshed(domain string, outcome Outcome)
 	// StoreFailed is called when facts could not be written: answers go on
 	// from memory, but would not survive a restart.
 	StoreFailed(domain string, err error)
 	// ClockStepped is called when the wall clock was set by more than a minute.
 	ClockStepped(by time.Duration)
+	// Panicked is called when work on a next hop or domain ended in a defect of
+	// this program; the key is empty where it was about no domain. The stack is
+	// that of the goroutine where it happened.
+	Panicked(key string, err *defect.Error)
 }
 
 // Resolution is one fresh look at a next hop.
 type Resolution struct {
 	Key      string // canonical
-	Decision Decision
-	STS      STSState
+	Decision policy.Decision
+	STS      policy.STSState
 	STSWhy   string // STSAbsent: why there is no policy
 	Reply    string // for the map "postfix"
 	Took     time.Duration
 	DNS      time.Duration // of this, until DANE was decided; 0: it was known
 }
 
-// Outcome says what became of a refresh.
+// Outcome is the result of a refresh.
 type Outcome uint8
 
 const (
 	Refreshed     Outcome = iota // everything that was due was learned again
 	RefreshFailed                // something was not: it is tried again
-	Expired                      // nothing was wanted any more, and the domain was forgotten
+	Expired                      // nothing in use was left, and the domain was forgotten
 )
 
 func (o Outcome) String() string { return [...]string{"ok", "failed", "expired"}[o] }
 
-// Change is a policy or a DANE state that is not what it was.
-type Change struct {
-	Key      string // domain, or canonical key for DANE
-	What     string // "MTA-STS" or "DANE"
-	Old, New string
-	Weaker   bool
-}
+// Observers calls several observers, in order.
+type Observers []Observer
 
-type silent struct{}
-
-func (silent) Answered(bool, Level, Origin)               {}
-func (silent) Resolved(Resolution)                        {}
-func (silent) Changed(Change)                             {}
-func (silent) Fetched(string, bool, time.Duration, error) {}
-func (silent) Refreshed(string, Outcome)                  {}
-func (silent) StoreFailed(string, error)                  {}
-func (silent) ClockStepped(time.Duration)                 {}
-
-var _ Observer = silent{}
-
-// changeOfSTS compares what applied before with what applies now.
-func changeOfSTS(domain string, before, after stsFacts) (Change, bool) {
-	was, is := describeSTS(before), describeSTS(after)
-	if before.policy == nil || was == is {
-		return Change{}, false
-	}
-	return Change{Key: domain, What: "MTA-STS", Old: was, New: is, Weaker: after.state < before.state}, true
-}
-
-// endOfSTS is a policy that nothing took the place of. Where nobody asked for
-// the domain any more, or the domain gives its policy minutes at a time, that
-// is how it should be.
-func endOfSTS(domain string, p *mtasts.Policy, wanted bool) Change {
-	was := stsFacts{state: stateOf(p.Mode), policy: p}
-	return Change{
-		Key: domain, What: "MTA-STS", Old: describeSTS(was), New: "absent: max_age is over",
-		Weaker: wanted && p.Mode != mtasts.None && p.MaxAge >= attended,
+// Answered implements Observer.
+func (all Observers) Answered(tlsrpt bool, level policy.Level, origin Origin) {
+	for _, o := range all {
+		o.Answered(tlsrpt, level, origin)
 	}
 }
 
-func describeSTS(f stsFacts) string {
-	if f.policy == nil {
-		return "absent"
+// Resolved implements Observer.
+func (all Observers) Resolved(r Resolution) {
+	for _, o := range all {
+		o.Resolved(r)
 	}
-	s := f.state.String()
-	for _, mx := range f.policy.MX {
-		if len(s) > 400 {
-			return s + " …"
-		}
-		s += " " + mx
-	}
-	return s
 }
 
-// changeOfDANE compares two DANE states of one next hop.
-func changeOfDANE(hop NextHop, before *store.DANE, after store.DANE) (Change, bool) {
-	if before == nil || before.State == after.State {
-		return Change{}, false
+// Changed implements Observer.
+func (all Observers) Changed(c policy.Change) {
+	for _, o := range all {
+		o.Changed(c)
 	}
-	was, is := dane.State(before.State), dane.State(after.State)
-	return Change{
-		Key: hop.String(), What: "DANE", Old: fmt.Sprint(was), New: fmt.Sprint(is),
-		Weaker: strength(is) < strength(was),
-	}, true
 }
 
-// strength orders DANE states by what they make Postfix insist on.
-func strength(s dane.State) int {
-	switch s {
-	case dane.Full:
-		return 3
-	case dane.Partial:
-		return 2
-	case dane.InsecureMX:
-		return 1
+// Fetched implements Observer.
+func (all Observers) Fetched(domain string, background bool, took time.Duration, err error) {
+	for _, o := range all {
+		o.Fetched(domain, background, took, err)
 	}
-	return 0
+}
+
+// Refreshed implements Observer.
+func (all Observers) Refreshed(domain string, outcome Outcome) {
+	for _, o := range all {
+		o.Refreshed(domain, outcome)
+	}
+}
+
+// StoreFailed implements Observer.
+func (all Observers) StoreFailed(domain string, err error) {
+	for _, o := range all {
+		o.StoreFailed(domain, err)
+	}
+}
+
+// ClockStepped implements Observer.
+func (all Observers) ClockStepped(by time.Duration) {
+	for _, o := range all {
+		o.ClockStepped(by)
+	}
+}
+
+// Panicked implements Observer.
+func (all Observers) Panicked(key string, err *defect.Error) {
+	for _, o := range all {
+		o.Panicked(key, err)
+	}
 }

@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 )
 
@@ -22,7 +24,7 @@ import (
 type Info struct {
 	Record store.Record // as stored; LastUsed as far as memory knows
 
-	STS        STSState
+	STS        policy.STSState
 	Policy     *mtasts.Policy // in force; nil: none
 	STSExpires time.Time      // of the policy in force
 	STSReason  string         // STSAbsent: why
@@ -36,15 +38,19 @@ type Answer struct {
 	DANE        dane.State
 	DANEFresh   bool // within its TTL; else State is the last known one
 	DANEExpires time.Time
-	Decision    Decision
+	Decision    policy.Decision
 	Reply       string // for the map "postfix"
 	TLSRPT      string // for the map "postfix-tlsrpt"
+}
+
+func answerOf(key string, d policy.Decision, r policy.Replies) Answer {
+	return Answer{Key: key, Decision: d, Reply: string(r.Postfix), TLSRPT: string(r.TLSRPT)}
 }
 
 // Info returns what is known of a domain, given in A-labels and lower case, or
 // false.
 func (m *Map) Info(domain string) (Info, bool) {
-	rec := m.ledger.get(domain)
+	rec := m.book.Get(domain)
 	if rec.STS == nil && rec.DANE == nil && len(m.unrecorded(&rec)) == 0 {
 		return Info{}, false
 	}
@@ -54,79 +60,81 @@ func (m *Map) Info(domain string) (Info, bool) {
 // Each calls fn for every domain in order until fn returns false. What is
 // written meanwhile may or may not be seen.
 func (m *Map) Each(fn func(Info) bool) error {
-	return m.ledger.each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
+	return m.book.Each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
 }
 
-// inspect says what a record means. One over which this program stumbles can
+// inspect says what a record means. One that meets a defect of this program can
 // still be listed, exported and purged.
 func (m *Map) inspect(rec store.Record) (info Info) {
-	if err := m.contain(rec.Domain, func() { info = m.meaning(rec) }); err != nil {
+	if err := m.guard(rec.Domain, func() { info = m.meaning(rec) }); err != nil {
 		return Info{Record: rec, STSReason: err.Error()}
 	}
 	return info
 }
 
 func (m *Map) meaning(rec store.Record) Info {
-	now := m.clock.now()
-	rec.LastUsed = latest(rec.LastUsed, m.usedInMemory(&rec))
-	sts := readSTS(rec.STS, now)
-	info := Info{Record: rec, STS: sts.state, Policy: sts.policy, STSReason: sts.reason}
-	if sts.policy != nil {
-		info.STSExpires = sts.until
+	now, cfg := m.clock.Now(), m.config.Load()
+	rec.LastUsed = policy.Latest(rec.LastUsed, m.usedInMemory(rec.Domain))
+	sts := policy.ReadSTS(rec.STS, now)
+	info := Info{Record: rec, STS: sts.State, Policy: sts.Policy, STSReason: sts.Reason}
+	if sts.Policy != nil {
+		info.STSExpires = sts.Expires
 	}
 	for i := range rec.DANE {
 		d := &rec.DANE[i]
-		facts, fresh := daneFacts(m.counting(d), now)
-		a := m.answerOf(hopOf(rec.Domain, d), facts, sts, now)
-		a.DANE, a.DANEFresh, a.DANEExpires = dane.State(d.State), fresh, daneExpiry(d, now)
+		v := policy.Look(&rec, sts, policy.HopOf(rec.Domain, d), cfg.trusted(), now)
+		a := m.current(cfg, v)
+		a.DANE, a.DANEFresh, a.DANEExpires = dane.State(d.State), v.Fresh, policy.DANEExpiry(d, now)
 		info.Answers = append(info.Answers, a)
 	}
 	for _, hop := range m.unrecorded(&rec) {
-		info.Answers = append(info.Answers, m.answerOf(hop, DANEFacts{}, sts, now))
+		info.Answers = append(info.Answers, m.current(cfg, policy.Look(&rec, sts, hop, cfg.trusted(), now)))
 	}
 	return info
 }
 
-// answerOf is what Postfix is told now: the operator's override, or the answer
-// in memory, or what the facts come to.
-func (m *Map) answerOf(hop NextHop, facts DANEFacts, sts stsFacts, now time.Time) Answer {
-	cfg, key := m.config.Load(), hop.String()
-	if value, ok := overrideFor(cfg.Overrides, key, hop, true); ok {
-		d := overrideDecision(value)
-		r := render(d, hop.Domain, nil, value)
-		return Answer{Key: key, Decision: d, Reply: string(r.postfix), TLSRPT: string(r.tlsrpt)}
+// current is what Postfix gets now: the operator's override, or the answer in
+// memory, or what the facts come to.
+func (m *Map) current(cfg *Config, v policy.View) Answer {
+	key := v.Hop.String()
+	if value, ok := cfg.Overrides.For(key, v.Hop); ok {
+		a := policy.OverrideAnswer(v.Hop, value, v.Now)
+		return answerOf(key, a.Decision, a.Replies)
 	}
-	if e := m.cache.getString(key); e != nil && now.Before(e.until) {
-		return Answer{Key: key, Decision: e.decision, Reply: string(e.replies.postfix), TLSRPT: string(e.replies.tlsrpt)}
+	if e := m.cache.getString(key); e != nil && v.Now.Before(e.answer.Until) {
+		return answerOf(key, e.answer.Decision, e.answer.Replies)
 	}
-	if facts.State == dane.Unknown && facts.Reason == "" {
-		facts.Reason = "not looked up again yet"
+	if v.DANE.State == dane.Unknown && v.DANE.Reason == "" {
+		v.DANE.Reason = "not looked up again yet"
 	}
-	d := Decide(facts, sts.state, cfg.Settings)
-	r := render(d, hop.Domain, sts.policy, "")
-	return Answer{Key: key, Decision: d, Reply: string(r.postfix), TLSRPT: string(r.tlsrpt)}
+	a := v.Answer(cfg.Settings)
+	return answerOf(key, a.Decision, a.Replies)
 }
 
 // ErrUnknownDomain: nothing is known of the domain.
 var ErrUnknownDomain = errors.New("nothing is known of this domain")
 
 // Refresh looks a domain up again now, DANE and MTA-STS, the policy file too
-// even where it has just failed, and returns when that is done. A domain that
-// nobody asked for yet is ErrUnknownDomain: Warm is for these.
+// even where it has just failed, and returns when that is done. A domain that was
+// never asked for is ErrUnknownDomain: Warm is for these.
 func (m *Map) Refresh(ctx context.Context, domain string) error {
-	rec := m.ledger.get(domain)
+	rec := m.book.Get(domain)
 	unrecorded := m.unrecorded(&rec)
 	if rec.STS == nil && rec.DANE == nil && len(unrecorded) == 0 {
 		return ErrUnknownDomain
 	}
-	flights := m.lookUpAgain(&rec, func(*store.DANE) bool { return true }, true, onOrder)
+	every := make([]int, len(rec.DANE))
+	for i := range every {
+		every[i] = i
+	}
+	started := m.startAgain(&rec, every, true, policy.OnRequest)
 	if rec.DANE == nil && len(unrecorded) == 0 {
-		unrecorded = []NextHop{{Domain: domain, Port: 25}}
+		unrecorded = []policy.NextHop{{Domain: domain, Port: 25}}
 	}
 	for _, hop := range unrecorded {
-		flights = append(flights, m.lookUpCold(hop))
+		started = append(started, ended(m.startLookup(hop)))
 	}
-	for _, done := range flights {
+	for _, done := range started {
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -136,27 +144,15 @@ func (m *Map) Refresh(ctx context.Context, domain string) error {
 	return nil
 }
 
-// lookUpCold starts a cold lookup, whose answer replaces the one in memory; the
-// channel is closed when it has ended.
-func (m *Map) lookUpCold(hop NextHop) <-chan struct{} {
-	done := make(chan struct{})
-	result := m.flight(&m.cold, hop.String(), func() any { return m.resolve(hop) })
-	go func() {
-		defer close(done)
-		<-result
-	}()
-	return done
-}
-
 // unrecorded returns the next hops of a domain that were answered without
 // anything becoming known that is worth a record: their DANE lookups fail.
-func (m *Map) unrecorded(rec *store.Record) (hops []NextHop) {
+func (m *Map) unrecorded(rec *store.Record) (hops []policy.NextHop) {
 	for _, e := range m.cache.ofDomain(rec.Domain) {
-		if e.decision.Row != RowOverride && endpoint(rec, e.hop) == nil {
+		if e.answer.Decision.Row != policy.RowOverride && policy.Endpoint(rec, e.hop) == nil {
 			hops = append(hops, e.hop)
 		}
 	}
-	slices.SortFunc(hops, func(a, b NextHop) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(hops, func(a, b policy.NextHop) int { return strings.Compare(a.String(), b.String()) })
 	return hops
 }
 
@@ -164,105 +160,61 @@ func (m *Map) unrecorded(rec *store.Record) (hops []NextHop) {
 // from nothing: a policy that cannot be fetched then is lost.
 func (m *Map) Purge(ctx context.Context, domains ...string) error {
 	for _, domain := range domains {
-		if err := m.purge(ctx, domain); err != nil {
+		if err := m.book.Forget(ctx, domain); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (m *Map) purge(ctx context.Context, domain string) error {
-	mu := m.ledger.lock(domain)
-	mu.Lock()
-	defer mu.Unlock()
-	return m.forget(ctx, domain) // without a look at the record, whatever it is like
-}
-
 // Warm looks a next hop up as a message to it would, and returns the decision.
-// A key that is no next hop is answered as Postfix would be.
-func (m *Map) Warm(ctx context.Context, key string) Decision {
-	hop, ok := ParseNextHop(key)
-	if e := m.override(key, hop, ok); e != nil {
-		return e.decision
+// A key that is not a next hop is answered as Postfix would be.
+func (m *Map) Warm(ctx context.Context, key string) policy.Decision {
+	hop, ok := policy.ParseNextHop(key)
+	if e := m.override(key, hop); e != nil {
+		return e.answer.Decision
 	}
 	if !ok {
-		return Decision{Level: NoPolicy, Row: RowNotLookedUp, Why: whyNotLookedUp(key)}
+		return policy.Decision{Level: policy.NoPolicy, Row: policy.RowNotLookedUp, Why: policy.WhyNotLookedUp(key)}
 	}
-	now := m.clock.now()
-	if rec := m.ledger.get(hop.Domain); rec.STS != nil || rec.DANE != nil {
-		if e := m.fromFacts(m.config.Load(), hop, &rec, now); e != nil {
-			return e.decision
+	cfg := m.config.Load()
+	if rec := m.book.Get(hop.Domain); rec.STS != nil || rec.DANE != nil {
+		if v := m.view(cfg, &rec, hop, m.clock.Now()); v.Enough(cfg.Settings) {
+			return v.Answer(cfg.Settings).Decision
 		}
 	}
-	return m.lookup(ctx, hop, hop.String()).decision
+	return m.await(ctx, hop).answer.Decision
 }
 
-// importers is how many records are taken over at a time: they share disk writes.
+// importers is how many records are imported at a time: they share disk writes.
 const importers = 64
 
-// Import takes over records of another store, durably. Where a domain is known
-// already, what was learned later wins, for MTA-STS and each DANE state apart.
-// Times that lie in the future become the present. A record over which this
-// program stumbles is left out, and the error names the first; all others are taken.
+// Import takes over records of another store, durably (records.Book.Merge). A
+// record that meets a defect of this program is left out, and the error names
+// the first; all others are taken.
 func (m *Map) Import(ctx context.Context, recs []store.Record) error {
 	g, working := errgroup.WithContext(ctx)
 	g.SetLimit(importers)
-	stumbled := make([]error, len(recs)) // nil: it was taken
+	defects := make([]*defect.Error, len(recs)) // nil: the record was taken
 	for i, in := range recs {
 		if working.Err() != nil {
 			break
 		}
 		g.Go(func() error {
-			var err error
-			stumbled[i] = m.contain(in.Domain, func() {
-				err = m.learn(in.Domain, time.Time{}, atOnce, func(rec *store.Record) { m.merge(rec, in) })
-			})
+			err := m.book.Merge(in)
+			if errors.As(err, &defects[i]) {
+				return nil
+			}
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for i, err := range stumbled {
+	for i, err := range defects {
 		if err != nil {
-			return fmt.Errorf("%s was not taken over: %w", recs[i].Domain, err)
+			return fmt.Errorf("%s was not imported: %w", recs[i].Domain, err)
 		}
 	}
 	return ctx.Err()
-}
-
-// laterSTS reports whether a was learned after b: by the fetch, because a policy
-// counts more than a look at its TXT record, then by that look.
-func laterSTS(a, b *store.STS) bool {
-	if !a.FetchedAt.Equal(b.FetchedAt) {
-		return a.FetchedAt.After(b.FetchedAt)
-	}
-	return a.CheckedAt.After(b.CheckedAt)
-}
-
-// merge adds to rec what in knows better, and tells of what that changes.
-func (m *Map) merge(rec *store.Record, in store.Record) {
-	now := m.clock.now()
-	in = cloneRecord(in)
-	moveTimes(&in, func(t time.Time) time.Time { return notFuture(t, now) })
-	rec.LastUsed = latest(rec.LastUsed, in.LastUsed)
-	if in.STS != nil && (rec.STS == nil || laterSTS(in.STS, rec.STS)) {
-		if change, ok := changeOfSTS(rec.Domain, readSTS(rec.STS, now), readSTS(in.STS, now)); ok {
-			m.observer.Changed(change)
-		}
-		rec.STS = in.STS
-	}
-	for _, d := range in.DANE {
-		hop := hopOf(rec.Domain, &d)
-		old := endpoint(rec, hop)
-		switch {
-		case old == nil && len(rec.DANE) < maxEndpoints:
-			rec.DANE = append(rec.DANE, d)
-		case old != nil && old.KnownAt.Before(d.KnownAt):
-			if change, ok := changeOfDANE(hop, old, d); ok {
-				m.observer.Changed(change)
-			}
-			*old = d
-		}
-	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
+	"tlspolicyd/policymap/records"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/store"
@@ -21,16 +23,16 @@ func TestOperatorSeesWhatIsKnown(t *testing.T) {
 		h.want("plain.test", secure)
 
 		info, ok := h.Info("plain.test")
-		if !ok || info.STS != STSEnforce || info.Policy == nil || len(info.Answers) != 1 {
+		if !ok || info.STS != policy.STSEnforce || info.Policy == nil || len(info.Answers) != 1 {
 			t.Fatalf("got %+v %v", info, ok)
 		}
-		if a := info.Answers[0]; a.Key != "plain.test" || a.DANE != dane.None || !a.DANEFresh || a.Reply != secure || a.Decision.Row != RowEnforce {
+		if a := info.Answers[0]; a.Key != "plain.test" || a.DANE != dane.None || !a.DANEFresh || a.Reply != secure || a.Decision.Row != policy.RowEnforce {
 			t.Errorf("answer %+v", a)
 		}
 		if left := time.Until(info.STSExpires); left < 7*day-2*time.Minute || left > 7*day {
 			t.Errorf("expires in %v", left)
 		}
-		if ago := time.Since(info.Record.LastUsed); ago > usedGrain*time.Second {
+		if ago := time.Since(info.Record.LastUsed); ago > policy.UsedGrain {
 			t.Errorf("last used %v ago", ago)
 		}
 		if _, ok := h.Info("absent.test"); ok {
@@ -74,7 +76,7 @@ func TestOperatorRefreshesAndPurges(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.want("plain.test", "OK dane-only")
-		if info, _ := h.Info("plain.test"); info.STS != STSNone {
+		if info, _ := h.Info("plain.test"); info.STS != policy.STSNone {
 			t.Errorf("policy %v", info.STS)
 		}
 		if err := h.Refresh(context.Background(), "absent.test"); !errors.Is(err, ErrUnknownDomain) {
@@ -137,10 +139,10 @@ func TestOperatorSeesOverrides(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.want("full.test", "OK dane-only")
 		cfg := h.config
-		cfg.Overrides = Overrides{"full.test": "skip"}
+		cfg.Overrides = policy.Overrides{"full.test": "skip"}
 		h.Reconfigure(cfg)
 		info, _ := h.Info("full.test")
-		if a := info.Answers[0]; a.Reply != "NOTFOUND " || a.Decision.Row != RowOverride || a.DANE != dane.Full {
+		if a := info.Answers[0]; a.Reply != "NOTFOUND " || a.Decision.Row != policy.RowOverride || a.DANE != dane.Full {
 			t.Errorf("got %+v", a)
 		}
 	})
@@ -163,7 +165,7 @@ func TestOperatorRefreshesAfterAFailedFetch(t *testing.T) {
 func TestOperatorWarms(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)
-		for key, want := range map[string]Level{"plain.test": Secure, "full.test": DANEOnly, "absent.test": NoPolicy, "192.0.2.1": NoPolicy} {
+		for key, want := range map[string]policy.Level{"plain.test": policy.Secure, "full.test": policy.DANEOnly, "absent.test": policy.NoPolicy, "192.0.2.1": policy.NoPolicy} {
 			for range 2 {
 				if d := h.Warm(context.Background(), key); d.Level != want {
 					t.Errorf("%s: %v, want %v", key, d.Level, want)
@@ -216,8 +218,8 @@ func TestImportFromAHostWhoseClockRanAhead(t *testing.T) {
 		ph := h.PolicyHost("plain.test", enforce)
 		h.want("plain.test", secure)
 		info, _ := h.Info("plain.test")
-		moved := cloneRecord(info.Record)
-		moveTimes(&moved, func(at time.Time) time.Time { return at.Add(20 * 365 * day) })
+		moved := info.Record
+		records.MoveTimes(&moved, func(at time.Time) time.Time { return at.Add(20 * 365 * day) })
 		if err := h.Purge(context.Background(), "plain.test"); err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/store"
@@ -37,7 +38,7 @@ func TestNoneStandsInForADay(t *testing.T) {
 				h.after(2 * time.Hour)
 				h.want("plain.test", "TEMP …")
 				h.Down(false)
-				h.after(keepFailure + time.Second)
+				h.after(policy.KeepFailure + time.Second)
 				h.want("plain.test", "NOTFOUND ")
 				h.after(3 * day)
 				if _, err := h.store.Get("plain.test"); err == nil {

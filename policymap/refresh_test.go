@@ -7,9 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
 
-	"tlspolicyd/internal/dane"
-	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )
 
@@ -70,7 +69,7 @@ func TestEndOfAPolicyIsTold(t *testing.T) {
 			t.Fatalf("told before the end: %+v", c)
 		}
 		h.after(2 * time.Minute)
-		want := Change{Key: "plain.test", What: "MTA-STS", Old: "enforce *.plain.test mx.full.test", New: "absent: max_age is over", Weaker: true}
+		want := policy.Change{Key: "plain.test", What: "MTA-STS", Old: "enforce *.plain.test mx.full.test", New: "absent: max_age is over", Weaker: true}
 		if c := h.seen.changed(); len(c) != 1 || c[0] != want {
 			t.Fatalf("told of %+v", c)
 		}
@@ -511,33 +510,6 @@ func TestStartReadsAllRecordsOnlyIfItMust(t *testing.T) {
 	}
 }
 
-// The schedule as a function of times (§7), without a loop around it.
-// §7: what is fetched together is not fetched again together, and a domain has
-// its own time however often that is computed.
-func TestJitter(t *testing.T) {
-	times := make(map[time.Duration]bool)
-	for i := range 1000 {
-		domain := fmt.Sprintf("d%d.test", i)
-		d := jitter(domain, day)
-		if d > day || d < day*9/10 || d != jitter(domain, day) {
-			t.Fatalf("%s: %v", domain, d)
-		}
-		times[d] = true
-	}
-	if len(times) < 500 {
-		t.Errorf("%d times for 1000 domains", len(times))
-	}
-}
-
-// §7: a fetch time in the future counts as now.
-func TestFetchedInTheFuture(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	s := store.STS{Policy: []byte(enforce), FetchedAt: now.Add(365 * day), CheckedAt: now.Add(365 * day), TXTTTL: time.Hour}
-	if f := readSTS(&s, now); !f.until.Equal(now.Add(7*day)) || f.recheck.After(now.Add(day)) {
-		t.Errorf("in force until %v, looked at again %v", f.until, f.recheck)
-	}
-}
-
 // §7: no policy becomes immortal, not even on a host that sleeps every night,
 // where the wall clock goes on and the monotonic one does not.
 func TestPolicyEndsOnAHostThatSleeps(t *testing.T) {
@@ -557,44 +529,4 @@ func TestPolicyEndsOnAHostThatSleeps(t *testing.T) {
 		}
 		h.want("plain.test", "NOTFOUND ")
 	})
-}
-
-func TestWhenNext(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	plan := schedule{interval: day, unusedFor: 30 * day}
-	policy := func(maxAge int) []byte { return []byte(withMaxAge(enforce, maxAge)) }
-	for _, c := range []struct {
-		name string
-		sts  store.STS
-		used time.Time
-		want time.Time
-	}{
-		{"fresh, a week", store.STS{Policy: policy(604800), FetchedAt: now, CheckedAt: now}, now, now.Add(day)},
-		{"fresh, an hour", store.STS{Policy: policy(3600), FetchedAt: now, CheckedAt: now}, now, now.Add(30 * time.Minute)},
-		{"fresh, ten seconds", store.STS{Policy: policy(10), FetchedAt: now, CheckedAt: now}, now, now.Add(5 * time.Second)},
-		{"ten seconds, nobody asked for an hour", store.STS{Policy: policy(10), FetchedAt: now, CheckedAt: now}, now.Add(-2 * time.Hour), time.Time{}},
-		{"unused", store.STS{Policy: policy(604800), FetchedAt: now, CheckedAt: now}, now.Add(-31 * day), time.Time{}},
-		{"failed once", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 1, FailedAt: now}, now, now.Add(5 * time.Minute)},
-		{"failed ten times", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 10, FailedAt: now}, now, now.Add(6 * time.Hour)},
-		{"overdue since a week switched off", store.STS{Policy: policy(31557600), FetchedAt: now.Add(-8 * day), CheckedAt: now.Add(-8 * day)}, now.Add(-8 * day), now.Add(-7 * day)},
-		{"fetched in the future", store.STS{Policy: policy(604800), FetchedAt: now.Add(day), CheckedAt: now.Add(day)}, now, now.Add(day)},
-	} {
-		if got := plan.stsDue(&c.sts, now, c.used); !got.Equal(c.want) {
-			t.Errorf("%s: due %v, want %v", c.name, got, c.want)
-		}
-	}
-	overdue := store.Record{STS: &store.STS{Policy: policy(31557600), FetchedAt: now.Add(-8 * day)}, LastUsed: now.Add(-8 * day)}
-	if got := plan.next(&overdue, now, overdue.LastUsed); got.Sub(now) > time.Minute {
-		t.Errorf("an overdue refresh is put off by %v", got.Sub(now))
-	}
-	known := store.DANE{State: uint8(dane.Full), KnownAt: now, ExpiresAt: now.Add(time.Hour)}
-	if got := plan.daneDue(&known, now, now); !got.Equal(now.Add(59 * time.Minute)) {
-		t.Errorf("DANE in use: due %v", got)
-	}
-	at := now.Add(59 * time.Minute)
-	for used, want := range map[time.Duration]bool{-time.Hour: false, -time.Minute: false, 0: true, 30 * time.Minute: true} {
-		if got := wanted(now, now.Add(used), at); got != want {
-			t.Errorf("last asked for at %v, due at 59m: wanted %v", used, got)
-		}
-	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"tlspolicyd/internal/dane"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 )
 
@@ -15,8 +15,8 @@ type Tally struct {
 	STS      int // with the former only
 	Negative int // with neither
 
-	Modes    [STSEnforce + 1]int // policies in force, by mode; [STSAbsent] stays 0
-	Expiring int                 // of these, those in danger: see Tally
+	Modes    [policy.STSEnforce + 1]int // policies in force, by mode; [policy.STSAbsent] stays 0
+	Expiring int                        // of these, those in danger: see Tally
 }
 
 // Tally counts the records. A policy is in danger that ends within soon and has
@@ -25,14 +25,13 @@ type Tally struct {
 // million, and ends early with the error of ctx.
 func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	var t Tally
-	now := m.clock.now()
-	err := m.ledger.each(func(rec store.Record) bool {
-		_ = m.contain(rec.Domain, func() {
-			t.add(&rec, now)
-			if m.inDanger(&rec, now, soon) {
-				t.Expiring++
-			}
-		})
+	now := m.clock.Now()
+	err := m.book.Each(func(rec store.Record) bool {
+		sts := policy.ReadSTS(rec.STS, now)
+		t.add(&rec, sts)
+		if m.inDanger(&rec, sts, now, soon) {
+			t.Expiring++
+		}
 		return ctx.Err() == nil && m.ctx.Err() == nil
 	})
 	if err == nil {
@@ -44,40 +43,30 @@ func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	return t, err
 }
 
-func (m *Map) inDanger(rec *store.Record, now time.Time, soon time.Duration) bool {
-	sts := readSTS(rec.STS, now)
-	if sts.policy == nil {
+func (m *Map) inDanger(rec *store.Record, sts policy.STSFacts, now time.Time, soon time.Duration) bool {
+	if sts.Policy == nil {
 		return false
 	}
-	left := sts.until.Sub(now)
-	used := latest(rec.LastUsed, m.usedInMemory(rec))
-	return left < min(soon, sts.policy.MaxAge/3) && now.Sub(used) <= m.config.Load().UnusedFor
+	used := policy.Latest(rec.LastUsed, m.usedInMemory(rec.Domain))
+	return sts.Expires.Sub(now) < min(soon, sts.Policy.MaxAge/3) && now.Sub(used) <= m.config.Load().UnusedFor
 }
 
-func (t *Tally) add(rec *store.Record, now time.Time) {
-	sts := readSTS(rec.STS, now)
-	if sts.policy != nil {
-		t.Modes[sts.state]++
+func (t *Tally) add(rec *store.Record, sts policy.STSFacts) {
+	if sts.Policy != nil {
+		t.Modes[sts.State]++
 	}
-	switch hasTLSA := anyTLSA(rec); {
-	case hasTLSA && sts.policy != nil:
+	hasTLSA := false // whatever port was asked for
+	for i := range rec.DANE {
+		hasTLSA = hasTLSA || policy.HasTLSA(&rec.DANE[i])
+	}
+	switch {
+	case hasTLSA && sts.Policy != nil:
 		t.Both++
 	case hasTLSA:
 		t.DANE++
-	case sts.policy != nil:
+	case sts.Policy != nil:
 		t.STS++
 	default:
 		t.Negative++
 	}
-}
-
-// anyTLSA reports whether a mail host of the domain was last seen with TLSA
-// records, whatever port was asked for.
-func anyTLSA(rec *store.Record) bool {
-	for i := range rec.DANE {
-		if d := &rec.DANE[i]; d.SomeTLSA || strength(dane.State(d.State)) > 0 {
-			return true
-		}
-	}
-	return false
 }

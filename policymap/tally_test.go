@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/testing/lab"
 )
@@ -83,7 +84,7 @@ func TestTally(t *testing.T) {
 		h.want("absent.test", "NOTFOUND ")
 		synctest.Wait()
 		want := Tally{Both: 1, STS: 1, Negative: 1}
-		want.Modes[STSEnforce] = 2
+		want.Modes[policy.STSEnforce] = 2
 		if got, err := h.Tally(context.Background(), day); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}

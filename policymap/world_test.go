@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"tlspolicyd/internal/defect"
+	"tlspolicyd/policymap/policy"
 
 	"go.uber.org/goleak"
 
@@ -131,6 +133,7 @@ type watchedStore struct {
 	lists   int // of all records
 	full    bool
 	hanging bool
+	waiting atomic.Int32
 	slow    time.Duration
 	dues    atomic.Int64 // calls of Due
 }
@@ -162,11 +165,16 @@ func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {
 		return errDiskFull
 	}
 	if hanging {
+		s.waiting.Add(1)
+		defer s.waiting.Add(-1)
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	return s.Store.Put(ctx, recs...)
 }
+
+// hangs returns how many writes wait for a disk that hangs.
+func (s *watchedStore) hangs() int { return int(s.waiting.Load()) }
 
 func (s *watchedStore) Delete(ctx context.Context, domains ...string) error {
 	s.mu.Lock()
@@ -224,8 +232,8 @@ func (s *watchedStore) count() int {
 // witness remembers what an observer is told.
 type witness struct {
 	mu      sync.Mutex
-	rows    []Row
-	changes []Change
+	rows    []policy.Row
+	changes []policy.Change
 	fetches int
 	failed  []error
 	origins []Origin
@@ -234,7 +242,7 @@ type witness struct {
 	last    Resolution
 }
 
-func (w *witness) Answered(_ bool, _ Level, o Origin) {
+func (w *witness) Answered(_ bool, _ policy.Level, o Origin) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.origins = append(w.origins, o)
@@ -247,7 +255,7 @@ func (w *witness) Resolved(r Resolution) {
 	w.last = r
 }
 
-func (w *witness) Changed(c Change) {
+func (w *witness) Changed(c policy.Change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.changes = append(w.changes, c)
@@ -271,6 +279,8 @@ func (w *witness) StoreFailed(_ string, err error) {
 	w.failed = append(w.failed, err)
 }
 
+func (w *witness) Panicked(string, *defect.Error) {}
+
 func (w *witness) ClockStepped(by time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -283,7 +293,7 @@ func (w *witness) lastOrigin() Origin {
 	return w.origins[len(w.origins)-1]
 }
 
-func (w *witness) lastRow() Row {
+func (w *witness) lastRow() policy.Row {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.rows) == 0 {
@@ -292,8 +302,8 @@ func (w *witness) lastRow() Row {
 	return w.rows[len(w.rows)-1]
 }
 
-func (w *witness) changed() []Change {
+func (w *witness) changed() []policy.Change {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return append([]Change(nil), w.changes...)
+	return append([]policy.Change(nil), w.changes...)
 }

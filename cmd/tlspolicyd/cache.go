@@ -10,12 +10,12 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
-	"tlspolicyd/policymap"
 	"tlspolicyd/socketmap"
 )
 
@@ -127,7 +127,7 @@ func daemonError(err error) error {
 func cacheDomains(args []string) ([]string, error) {
 	var domains []string
 	for _, arg := range args {
-		hop, ok := policymap.ParseNextHop(arg)
+		hop, ok := policy.ParseNextHop(arg)
 		if !ok {
 			return nil, usageError("%q is no domain", arg)
 		}

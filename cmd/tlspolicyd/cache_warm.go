@@ -8,9 +8,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
-	"tlspolicyd/policymap"
 )
 
 // domainList is what is to be warmed.
@@ -43,7 +43,7 @@ func readDomainList(name string, stdin io.Reader) (domainList, error) {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
-		hop, ok := policymap.ParseNextHop(text)
+		hop, ok := policy.ParseNextHop(text)
 		if !ok {
 			if list.notNames++; list.first == 0 {
 				list.first = n
@@ -87,7 +87,7 @@ func warmCache(ctx context.Context, client *admin.Client, list domainList, stdou
 	}
 	bar.hide()
 	out := bufio.NewWriter(stdout)
-	for level := policymap.NoPolicy; level <= policymap.Override; level++ {
+	for level := policy.NoPolicy; level <= policy.Override; level++ {
 		if n := found[level.String()]; n > 0 {
 			fmt.Fprintf(out, "%8d %s\n", n, level)
 		}

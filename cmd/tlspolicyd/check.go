@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,6 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
-	"tlspolicyd/policymap"
 )
 
 const (
@@ -133,7 +133,7 @@ func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {
 		return usageError("--timeout: %v: want 1s to 1h", c.timeout)
 	}
 	if c.ehlo != "" {
-		if hop, ok := policymap.ParseNextHop(c.ehlo); !ok || hop.String() != hop.Domain {
+		if hop, ok := policy.ParseNextHop(c.ehlo); !ok || hop.String() != hop.Domain {
 			return usageError("--ehlo: %q: want a host name", c.ehlo)
 		}
 	}
@@ -184,7 +184,7 @@ func ownName() string {
 	if err != nil {
 		return ""
 	}
-	hop, ok := policymap.ParseNextHop(name)
+	hop, ok := policy.ParseNextHop(name)
 	if !ok {
 		return ""
 	}

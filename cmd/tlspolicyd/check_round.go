@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
-	"tlspolicyd/policymap"
 )
 
 // maxHeld bounds how many audits that have ended wait for one before them that is
@@ -130,7 +130,7 @@ type domainNames struct {
 }
 
 func (l *domainNames) add(text string) error {
-	hop, ok := policymap.ParseNextHop(text)
+	hop, ok := policy.ParseNextHop(text)
 	if !ok || hop.String() != hop.Domain {
 		return fmt.Errorf("%s: %s", visible(text), whyNoDomain(text))
 	}

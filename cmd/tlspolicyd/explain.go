@@ -7,12 +7,12 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
-	"tlspolicyd/policymap"
 )
 
 func newExplain(o *options) *cobra.Command {
@@ -67,7 +67,7 @@ Exit status: 0 every key has a policy (OK), 1 at least one has none (NOTFOUND),
 
 // explanations is one run of the command.
 type explanations struct {
-	explainer policymap.Explainer
+	explainer explain.Explainer
 	servers   []netip.AddrPort // the resolvers
 	trusted   bool             // their AD bits count (7672 §2.1.3)
 	waiting   waiting
@@ -84,7 +84,7 @@ func newExplanations(cfg config.Config) (*explanations, error) {
 		return nil, &exitError{exitUsage, err}
 	}
 	return &explanations{
-		explainer: policymap.Explainer{
+		explainer: explain.Explainer{
 			Resolver: resolver, Fetcher: fetcher, Settings: mapSettings(cfg), Overrides: cfg.Override,
 		},
 		servers: resolver.Servers(),

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
+	"tlspolicyd/policymap/policy"
 	"unicode"
 	"unicode/utf8"
 
@@ -19,7 +21,6 @@ import (
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 )
 
 // documentedField is a row of the tables in docs/explain.md.
@@ -89,7 +90,7 @@ func TestExplainJSONIsAsDocumented(t *testing.T) {
 		"hostile.test", "several.test", "badcert.test", "expired.test", "redirect.test", "private.test", "unsigned.test",
 		"nullmx.test", "notxt.test", "gone.test", "bogus.test", "skip.test", "mail.partner.test", ".enforce.test", "[192.0.2.1]",
 	}
-	status, out := explain(t, configFile, append([]string{"--json"}, keys...)...)
+	status, out := runExplain(t, configFile, append([]string{"--json"}, keys...)...)
 	if status != exitUnknown {
 		t.Errorf("status %d, want %d", status, exitUnknown)
 	}
@@ -158,7 +159,7 @@ func isKind(v any, kind string) bool {
 // The fields that scripts are most likely to use, with their values.
 func TestExplainJSONValues(t *testing.T) {
 	_, configFile := explainWorld(t, "")
-	_, out := explain(t, configFile, "--json", "broken.test", "mixed.test", "badcert.test")
+	_, out := runExplain(t, configFile, "--json", "broken.test", "mixed.test", "badcert.test")
 	var got []explainReport
 	for line := range strings.Lines(out) {
 		var r explainReport
@@ -192,7 +193,7 @@ func TestExplainJSONValues(t *testing.T) {
 			t.Errorf("mixed.test: host %s is %q, want %q", host, verdicts[host], want)
 		}
 	}
-	if mixed.DANE.State != "partial" || mixed.Replies.Postfix != "OK dane" || mixed.Decision.Row != string(policymap.RowPartial) {
+	if mixed.DANE.State != "partial" || mixed.Replies.Postfix != "OK dane" || mixed.Decision.Row != string(policy.RowPartial) {
 		t.Errorf("mixed.test: state %s, decision %+v, replies %+v", mixed.DANE.State, mixed.Decision, mixed.Replies)
 	}
 }
@@ -205,7 +206,7 @@ func FuzzExplainHostile(f *testing.F) {
 	f.Add([]byte("\x1b[2J\x9b\xc2\x9b\u202e\x7f"), []byte("mode: \x1b]0;title\x07\r\n"), "\x1b[31m.test")
 	f.Add(bytes.Repeat([]byte{0}, 300), bytes.Repeat([]byte("\n\n"), 500), strings.Repeat("\u2066", 90))
 	f.Fuzz(func(t *testing.T, txt, body []byte, name string) {
-		e := policymap.Explanation{Key: name, LookedUp: true, NextHop: policymap.NextHop{Domain: "a.test", Port: 25}}
+		e := explain.Explanation{Key: name, LookedUp: true, NextHop: policy.NextHop{Domain: "a.test", Port: 25}}
 		rr := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT}, Txt: []string{string(txt)}}
 		e.DNS = []dnsclient.Recorded{
 			{Name: name, Type: dns.TypeTXT, Answer: dnsclient.Answer{Records: []dns.RR{rr}, Chain: []dnsclient.CNAME{{To: name}}}},

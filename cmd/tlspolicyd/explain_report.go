@@ -7,10 +7,10 @@ import (
 	"math"
 	"net/netip"
 	"time"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 )
 
 // The types below are what `explain --json` prints, and what the text is made
@@ -161,7 +161,7 @@ const (
 	explainDataBytes = 64  // bytes of TLSA data: a SHA2-512 digest
 )
 
-func newExplainReport(e policymap.Explanation, servers []netip.AddrPort, trusted bool, now time.Time) explainReport {
+func newExplainReport(e explain.Explanation, servers []netip.AddrPort, trusted bool, now time.Time) explainReport {
 	r := explainReport{
 		Key: e.Key, LookedUp: e.LookedUp,
 		Resolver: explainResolver{Servers: []string{}, ADCounts: trusted},

@@ -125,8 +125,8 @@ func explainWorld(t *testing.T, extra string) (w *lab.World, configFile string) 
 	return w, configFile
 }
 
-// explain runs the command.
-func explain(t *testing.T, configFile string, args ...string) (status int, stdout string) {
+// runExplain runs the command.
+func runExplain(t *testing.T, configFile string, args ...string) (status int, stdout string) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	status = run(t.Context(), append([]string{"explain", "--config", configFile}, args...), nil, &out, &errs)
@@ -189,7 +189,7 @@ func TestExplainText(t *testing.T) {
 		{"address", "[192.0.2.1]", exitNo},
 	} {
 		t.Run(test.file, func(t *testing.T) {
-			status, text := explain(t, configFile, test.key)
+			status, text := runExplain(t, configFile, test.key)
 			if status != test.status {
 				t.Errorf("status %d, want %d", status, test.status)
 			}
@@ -219,7 +219,7 @@ func TestExplainText(t *testing.T) {
 // §4: AD bits count only where the path to every resolver is trusted.
 func TestExplainSaysThatADBitsDoNotCount(t *testing.T) {
 	_, far := explainWorld(t, "[dns]\nservers = [\"RESOLVER\", \"192.0.2.53\"]\n")
-	status, text := explain(t, far, "dane.test")
+	status, text := runExplain(t, far, "dane.test")
 	if status != exitNo {
 		t.Errorf("status %d, want %d: no AD bit counts", status, exitNo)
 	}
@@ -229,7 +229,7 @@ func TestExplainSaysThatADBitsDoNotCount(t *testing.T) {
 		}
 	}
 	_, trusted := explainWorld(t, "[dns]\ntrust_ad = true\nservers = [\"RESOLVER\", \"192.0.2.53\"]\n")
-	status, text = explain(t, trusted, "dane.test")
+	status, text = runExplain(t, trusted, "dane.test")
 	if status != exitDone || !strings.Contains(text, "count: the path to the resolver is trusted") {
 		t.Errorf("status %d with dns.trust_ad:\n%s", status, text)
 	}
@@ -239,7 +239,7 @@ func TestExplainSaysThatADBitsDoNotCount(t *testing.T) {
 func TestExplainFollowsThePolicySettings(t *testing.T) {
 	w, configFile := explainWorld(t, "[policy]\ntesting = \"enforce\"\n")
 	w.Replace("_25._tcp.mx1.dane.test", "TLSA")
-	status, text := explain(t, configFile, "unsigned.test")
+	status, text := runExplain(t, configFile, "unsigned.test")
 	if status != exitDone || !strings.Contains(text, "postfix         OK secure match=mx.enforce.test:.backup.test servername=hostname\n") {
 		t.Errorf("status %d:\n%s", status, text)
 	}
@@ -248,11 +248,11 @@ func TestExplainFollowsThePolicySettings(t *testing.T) {
 // §3: explain resolves afresh, so a second look sees what has changed.
 func TestExplainKeepsNothing(t *testing.T) {
 	w, configFile := explainWorld(t, "")
-	if status, text := explain(t, configFile, "enforce.test"); status != exitDone {
+	if status, text := runExplain(t, configFile, "enforce.test"); status != exitDone {
 		t.Fatalf("status %d:\n%s", status, text)
 	}
 	w.Replace("_mta-sts.enforce.test", "TXT")
-	if status, text := explain(t, configFile, "enforce.test"); status != exitNo {
+	if status, text := runExplain(t, configFile, "enforce.test"); status != exitNo {
 		t.Errorf("status %d after the record has gone:\n%s", status, text)
 	}
 }
@@ -261,7 +261,7 @@ func TestExplainSeveralKeys(t *testing.T) {
 	w, configFile := explainWorld(t, "")
 	w.Delay(50e6, "dane.test") // 50 ms: the first is done last
 	keys := []string{"dane.test", ".enforce.test", "enforce.test"}
-	status, text := explain(t, configFile, keys...)
+	status, text := runExplain(t, configFile, keys...)
 	if status != exitNo {
 		t.Errorf("status %d, want %d: one key has no policy", status, exitNo)
 	}
@@ -275,7 +275,7 @@ func TestExplainSeveralKeys(t *testing.T) {
 	if diff := cmp.Diff(keys, got); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
-	if status, _ := explain(t, configFile, "bogus.test", ".enforce.test", "dane.test"); status != exitUnknown {
+	if status, _ := runExplain(t, configFile, "bogus.test", ".enforce.test", "dane.test"); status != exitUnknown {
 		t.Errorf("status %d, want %d: one key could not be told", status, exitUnknown)
 	}
 }
@@ -284,11 +284,11 @@ func TestExplainSeveralKeys(t *testing.T) {
 // as it is, nor be lost for a script.
 func TestExplainHostileKey(t *testing.T) {
 	_, configFile := explainWorld(t, "")
-	status, text := explain(t, configFile, "a\x1b[2J\u202e.test")
+	status, text := runExplain(t, configFile, "a\x1b[2J\u202e.test")
 	if want := `== "a\x1b[2J\u202e.test": nothing to look up` + "\n"; status != exitNo || !strings.HasPrefix(text, want) {
 		t.Errorf("status %d, text %q, want it to begin with %q", status, text, want)
 	}
-	status, text = explain(t, configFile, "--json", "a\x1b[2J\u202e.test")
+	status, text = runExplain(t, configFile, "--json", "a\x1b[2J\u202e.test")
 	if want := `{"key":"a\u001b[2J\u202e.test",`; status != exitNo || !strings.HasPrefix(text, want) {
 		t.Errorf("status %d, text %q, want it to begin with %q", status, text, want)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/defect"
@@ -32,7 +33,7 @@ func newJournal(log *slog.Logger) *journal {
 func (j *journal) close() { j.failures.Close() }
 
 // Answered says nothing: see verbose.
-func (j *journal) Answered(bool, policymap.Level, policymap.Origin) {}
+func (j *journal) Answered(bool, policy.Level, policymap.Origin) {}
 
 // Resolved tells of a fresh resolution, at warn where DNS failed.
 func (j *journal) Resolved(r policymap.Resolution) {
@@ -67,7 +68,7 @@ func (j *journal) Resolved(r policymap.Resolution) {
 }
 
 // Changed tells of a policy that is not what it was.
-func (j *journal) Changed(c policymap.Change) {
+func (j *journal) Changed(c policy.Change) {
 	level, message := slog.LevelInfo, "policy changed"
 	if c.Weaker {
 		level, message = slog.LevelWarn, "policy got weaker"
@@ -124,12 +125,12 @@ func (j *journal) Panicked(key string, err *defect.Error) {
 	})
 }
 
-var _ policymap.DefectObserver = (*journal)(nil)
+var _ policymap.Observer = (*journal)(nil)
 
 // domainAttrs name the policy domain of a next hop, and the next hop where that
 // is written differently.
 func domainAttrs(key string) []slog.Attr {
-	hop, ok := policymap.ParseNextHop(key)
+	hop, ok := policy.ParseNextHop(key)
 	if !ok || hop.Domain == key {
 		return append(make([]slog.Attr, 0, 8), slog.String("domain", key))
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -47,8 +48,8 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		"a policy": {
 			func(j *journal) {
 				j.Resolved(policymap.Resolution{
-					Key: "example.test", Decision: policymap.Decision{Level: policymap.Secure, Row: policymap.RowEnforce, Why: "no DANE"},
-					STS: policymap.STSEnforce, Reply: "OK secure match=.example.test servername=hostname", Took: 34567891,
+					Key: "example.test", Decision: policy.Decision{Level: policy.Secure, Row: policy.RowEnforce, Why: "no DANE"},
+					STS: policy.STSEnforce, Reply: "OK secure match=.example.test servername=hostname", Took: 34567891,
 				})
 			},
 			`INFO  resolved domain=example.test answer="secure match=.example.test servername=hostname" row=sts-enforce why="no DANE" mta_sts=enforce took=34.6ms`,
@@ -56,7 +57,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		"no policy, of a next hop with a port": {
 			func(j *journal) {
 				j.Resolved(policymap.Resolution{
-					Key: "[mx.example.test]:587", Decision: policymap.Decision{Row: policymap.RowNone, Why: "none"},
+					Key: "[mx.example.test]:587", Decision: policy.Decision{Row: policy.RowNone, Why: "none"},
 					STSWhy: "no TXT record", Reply: "NOTFOUND ", Took: 1500 * time.Microsecond,
 				})
 			},
@@ -66,7 +67,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 			func(j *journal) {
 				j.Resolved(policymap.Resolution{
 					Key:      "example.test",
-					Decision: policymap.Decision{Level: policymap.Temporary, Row: policymap.RowUnknown, Why: "a failed lookup is not an absence", Reason: reason},
+					Decision: policy.Decision{Level: policy.Temporary, Row: policy.RowUnknown, Why: "a failed lookup is not an absence", Reason: reason},
 					Reply:    "TEMP " + reason, Took: 14500 * time.Millisecond,
 				})
 			},
@@ -76,8 +77,8 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		"mail waits for a policy that Postfix cannot be told": {
 			func(j *journal) {
 				j.Resolved(policymap.Resolution{
-					Key: "example.test", Decision: policymap.Decision{Level: policymap.Secure, Row: policymap.RowEnforce, Why: "w"},
-					STS: policymap.STSEnforce, Reply: "TEMP too many mx patterns", Took: time.Second,
+					Key: "example.test", Decision: policy.Decision{Level: policy.Secure, Row: policy.RowEnforce, Why: "w"},
+					STS: policy.STSEnforce, Reply: "TEMP too many mx patterns", Took: time.Second,
 				})
 			},
 			`WARN  not resolved, mail waits domain=example.test answer="TEMP too many mx patterns" reason="too many mx patterns" row=sts-enforce why=w mta_sts=enforce took=1s`,
@@ -85,7 +86,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		"as last known": {
 			func(j *journal) {
 				j.Resolved(policymap.Resolution{
-					Key: "example.test", Decision: policymap.Decision{Level: policymap.DANEOnly, Row: policymap.RowFull, Why: "w", Reason: reason, Stale: true},
+					Key: "example.test", Decision: policy.Decision{Level: policy.DANEOnly, Row: policy.RowFull, Why: "w", Reason: reason, Stale: true},
 					Reply: "OK dane-only", Took: time.Microsecond,
 				})
 			},
@@ -93,13 +94,13 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		},
 		"a change": {
 			func(j *journal) {
-				j.Changed(policymap.Change{Key: "example.test", What: "MTA-STS", Old: "testing a.test", New: "enforce a.test"})
+				j.Changed(policy.Change{Key: "example.test", What: "MTA-STS", Old: "testing a.test", New: "enforce a.test"})
 			},
 			`INFO  policy changed domain=example.test what=MTA-STS old="testing a.test" new="enforce a.test"`,
 		},
 		"a weaker policy": {
 			func(j *journal) {
-				j.Changed(policymap.Change{Key: "example.test:587", What: "DANE", Old: "Full", New: "None", Weaker: true})
+				j.Changed(policy.Change{Key: "example.test:587", What: "DANE", Old: "Full", New: "None", Weaker: true})
 			},
 			`WARN  policy got weaker domain=example.test next_hop=example.test:587 what=DANE old=Full new=None`,
 		},
@@ -131,7 +132,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 			},
 			`ERROR lookup panicked domain=example.test next_hop=example.test:587 panic="index out of range [3]" stack="goroutine 1 [running]:\nmain.f()"`,
 		},
-		"a hit": {func(j *journal) { j.Answered(false, policymap.Secure, policymap.Cached) }, ""},
+		"a hit": {func(j *journal) { j.Answered(false, policy.Secure, policymap.Cached) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if d := cmp.Diff(tt.want, strings.Join(told(t, slog.LevelDebug, tt.tell), "\n")); d != "" {
@@ -147,13 +148,13 @@ func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, tell := range map[string]func(*journal, string){
 			"resolver": func(j *journal, domain string) {
-				j.Resolved(policymap.Resolution{Key: domain, Decision: policymap.Decision{
-					Level: policymap.Temporary, Reason: "MX lookup of " + domain + ": no answer",
+				j.Resolved(policymap.Resolution{Key: domain, Decision: policy.Decision{
+					Level: policy.Temporary, Reason: "MX lookup of " + domain + ": no answer",
 				}, Reply: "TEMP MX lookup of " + domain + ": no answer"})
 			},
 			"resolver, states known": func(j *journal, domain string) {
-				j.Resolved(policymap.Resolution{Key: domain, Decision: policymap.Decision{
-					Level: policymap.DANE, Stale: true, Reason: "MX lookup of " + domain + ": no answer",
+				j.Resolved(policymap.Resolution{Key: domain, Decision: policy.Decision{
+					Level: policy.DANE, Stale: true, Reason: "MX lookup of " + domain + ": no answer",
 				}})
 			},
 			"HTTPS": func(j *journal, domain string) {

@@ -12,8 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 )
 
 // unanswered is a lookup at one address that got no reply.
@@ -75,11 +74,11 @@ func noDaemon(tried []unanswered) error {
 
 // notNextHop says why nothing was looked up for a key; it is empty for a next hop.
 func notNextHop(key string) string {
-	if _, ok := policymap.ParseNextHop(key); ok {
+	if _, ok := policy.ParseNextHop(key); ok {
 		return ""
 	}
 	if _, domain, ok := strings.Cut(key, "@"); ok {
-		if _, ok := policymap.ParseNextHop(domain); ok {
+		if _, ok := policy.ParseNextHop(domain); ok {
 			return "not a next hop, nothing was looked up: ask for " + visible(domain)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
@@ -187,8 +188,8 @@ func mapConfig(cfg config.Config, changed func([]netip.AddrPort, bool)) (*dnscli
 	}, nil
 }
 
-func mapSettings(cfg config.Config) policymap.Settings {
-	return policymap.Settings{
+func mapSettings(cfg config.Config) policy.Settings {
+	return policy.Settings{
 		InsecureMXPrefersDANE: cfg.Policy.InsecureMX == config.DANE,
 		PartialPrefersSTS:     cfg.Policy.Partial == config.MTASTS,
 		EnforceTesting:        cfg.Policy.Testing == config.EnforceTesting,

@@ -23,7 +23,7 @@ func reaches() map[string]string {
 		"internal/dnsclient/client.go net.Dialer":                "the configured resolvers",
 		"internal/mtasts/dial.go net.Dialer":                     "an address of a policy host that was checked, or the configured proxy",
 		"internal/mtasts/fetch.go http.Transport":                "over a connection that it is handed; no redirect, no proxy of its own",
-		"policymap/nexthop.go net.Resolver":                      "LookupPort: /etc/services, and nobody is asked",
+		"policymap/policy/nexthop.go net.Resolver":               "LookupPort: /etc/services, and nobody is asked",
 		"socketmap/client.go net.Dialer":                         "the lookup socket, for tlspolicyd lookup",
 		"socketmap/listen.go net.Dialer":                         "a socket that may be stale, before it is replaced",
 		"socketmap/listen.go syscall.Socket":                     "the lookup socket itself",

@@ -12,7 +12,7 @@ import (
 	"github.com/miekg/dns"
 
 	"tlspolicyd/internal/defect"
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 // Happy Eyeballs version 2 (8305 §8 for the figures).
@@ -220,7 +220,7 @@ func dialReason(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
-	return foreign.Line(err.Error(), maxReason)
+	return printable.Line(err.Error(), maxReason)
 }
 
 // noConnection says why no address could be connected to. failed is the error
@@ -243,7 +243,7 @@ func noConnection(x *Exchange, failed error) *FetchError {
 	missing := 0
 	for _, l := range x.Lookups {
 		if l.Err != nil {
-			return &FetchError{Stage: StageDNS, Reason: foreign.Line(l.Err.Error(), maxReason), Err: l.Err}
+			return &FetchError{Stage: StageDNS, Reason: printable.Line(l.Err.Error(), maxReason), Err: l.Err}
 		}
 		if l.Answer.Rcode == dns.RcodeNameError {
 			missing++

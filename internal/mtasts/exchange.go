@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 // Stage is the step of a fetch that failed: a short, stable name, fit for a
@@ -42,7 +42,7 @@ type FetchError struct {
 }
 
 func (e *FetchError) Error() string {
-	return fmt.Sprintf("policy host %s: %s", foreign.Line(e.Host, maxHostLength), e.Reason)
+	return fmt.Sprintf("policy host %s: %s", printable.Line(e.Host, maxHostLength), e.Reason)
 }
 
 func (e *FetchError) Unwrap() error { return e.Err }

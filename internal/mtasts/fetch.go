@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 const (
@@ -95,7 +95,7 @@ func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Po
 	}
 	x.URL = "https://" + host + path
 	if f.Proxy != nil {
-		x.Proxy = foreign.Line(f.Proxy.Scheme+"://"+f.Proxy.Host, maxReason)
+		x.Proxy = printable.Line(f.Proxy.Scheme+"://"+f.Proxy.Host, maxReason)
 	}
 	conn, failure := f.connect(ctx, host, x)
 	if failure != nil {
@@ -142,7 +142,7 @@ func (f *Fetcher) handshake(ctx context.Context, conn net.Conn, host string, x *
 	}
 	if invalid, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		x.Certificate = describe(invalid.UnverifiedCertificates)
-		return nil, &FetchError{Stage: StageCertificate, Reason: foreign.Line(invalid.Err.Error(), maxReason), Err: err}
+		return nil, &FetchError{Stage: StageCertificate, Reason: printable.Line(invalid.Err.Error(), maxReason), Err: err}
 	}
 	return nil, broken(ctx, x, StageTLS, "TLS handshake", err)
 }
@@ -153,12 +153,12 @@ func describe(chain []*x509.Certificate) *Certificate {
 	}
 	leaf := chain[0]
 	c := &Certificate{
-		Issuer:    foreign.Line(leaf.Issuer.String(), maxReason),
+		Issuer:    printable.Line(leaf.Issuer.String(), maxReason),
 		NotBefore: leaf.NotBefore,
 		NotAfter:  leaf.NotAfter,
 	}
 	for _, name := range leaf.DNSNames[:min(len(leaf.DNSNames), maxNames)] {
-		c.Names = append(c.Names, foreign.Line(name, maxHostLength))
+		c.Names = append(c.Names, printable.Line(name, maxHostLength))
 	}
 	return c
 }
@@ -201,8 +201,8 @@ func get(ctx context.Context, session *tls.Conn, wire *wireEnd, x *Exchange) *Fe
 	}
 	defer resp.Body.Close()
 	x.Status = resp.StatusCode
-	x.MediaType = foreign.Line(resp.Header.Get("Content-Type"), maxReason)
-	x.Location = foreign.Line(resp.Header.Get("Location"), maxReason)
+	x.MediaType = printable.Line(resp.Header.Get("Content-Type"), maxReason)
+	x.Location = printable.Line(resp.Header.Get("Location"), maxReason)
 	if failure := headFault(resp); failure != nil {
 		x.Response = time.Since(start)
 		return failure
@@ -257,7 +257,7 @@ func broken(ctx context.Context, x *Exchange, stage Stage, doing string, err err
 	if over(ctx) {
 		return interrupted(ctx, x, doing)
 	}
-	return &FetchError{Stage: stage, Reason: doing + ": " + foreign.Line(err.Error(), maxReason), Err: err}
+	return &FetchError{Stage: stage, Reason: doing + ": " + printable.Line(err.Error(), maxReason), Err: err}
 }
 
 // over reports whether the fetch was ended from this side. A connection that

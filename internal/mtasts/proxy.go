@@ -12,7 +12,7 @@ import (
 	"net/url"
 	"time"
 
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 const maxProxyHeader = 16 << 10 // bytes of the answer to CONNECT
@@ -44,7 +44,7 @@ func (f *Fetcher) dialProxy(ctx context.Context, addr string) (net.Conn, error) 
 	}
 	if err != nil {
 		conn.Close()
-		return nil, &proxyError{foreign.Line(err.Error(), maxReason)}
+		return nil, &proxyError{printable.Line(err.Error(), maxReason)}
 	}
 	return conn, nil
 }

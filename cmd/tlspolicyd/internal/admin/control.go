@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/policymap"
 )
@@ -63,7 +64,7 @@ func parseFilter(q url.Values) (f Filter, err error) {
 
 // domainOfName reads a domain in any of the forms that Postfix has for it.
 func domainOfName(name string) (string, error) {
-	hop, ok := policymap.ParseNextHop(name)
+	hop, ok := policy.ParseNextHop(name)
 	if !ok {
 		return "", fmt.Errorf("%s is no domain", quoted(name))
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"golang.org/x/sync/errgroup"
 
@@ -203,12 +204,12 @@ func (s *Server) warm(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.each(w, r, names.Names, func(ctx context.Context, key string) Progress {
-		if _, ok := policymap.ParseNextHop(key); !ok {
+		if _, ok := policy.ParseNextHop(key); !ok {
 			return Progress{Name: key, Error: "no domain"}
 		}
 		d := s.opt.Map.Warm(ctx, key)
 		p := Progress{Name: key, Policy: d.Level.String()}
-		if d.Level == policymap.Temporary {
+		if d.Level == policy.Temporary {
 			p.Error = d.Reason
 		}
 		return p

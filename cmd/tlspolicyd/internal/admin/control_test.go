@@ -10,8 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"tlspolicyd/policymap/policy"
 
-	"tlspolicyd/policymap"
 	"tlspolicyd/testing/lab"
 )
 
@@ -326,7 +326,7 @@ func TestEveryAnswerAndStateHasAName(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, s := range []policymap.STSState{policymap.STSAbsent, policymap.STSTesting, policymap.STSEnforce} {
+	for _, s := range []policy.STSState{policy.STSAbsent, policy.STSTesting, policy.STSEnforce} {
 		if err := ParseState(s.String()); err != nil {
 			t.Error(err)
 		}

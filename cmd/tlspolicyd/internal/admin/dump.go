@@ -11,7 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 	"tlspolicyd/store"
 )
 
@@ -42,7 +42,7 @@ type Trailer struct {
 	Records *int `json:"records"`
 }
 
-func quoted(s string) string { return foreign.Quote(s, 80) }
+func quoted(s string) string { return printable.Quote(s, 80) }
 
 // unmarshal reads one JSON value that fills the whole line and has no field that
 // v has not.
@@ -56,7 +56,7 @@ func unmarshal(line []byte, v any) error {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return errors.New("cut short")
 		}
-		return fmt.Errorf("not the JSON wanted here: %s", foreign.Line(strings.TrimPrefix(err.Error(), "json: "), 200))
+		return fmt.Errorf("not the JSON wanted here: %s", printable.Line(strings.TrimPrefix(err.Error(), "json: "), 200))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("something follows the JSON object")

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"tlspolicyd/internal/printable"
+	"tlspolicyd/policymap/policy"
 	"unicode/utf8"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 	"tlspolicyd/store"
 )
 
@@ -90,7 +91,7 @@ const (
 // facts returns the record as it is stored, or what is wrong with it. The
 // error is one printable line of bounded length.
 func (r Record) facts() (store.Record, error) {
-	hop, ok := policymap.ParseNextHop(r.Domain)
+	hop, ok := policy.ParseNextHop(r.Domain)
 	if !ok || hop.String() != r.Domain {
 		return store.Record{}, fmt.Errorf("domain %s: want a domain in A-labels, lower case", quoted(r.Domain))
 	}
@@ -149,7 +150,7 @@ func (s *STS) facts() (store.STS, error) {
 		}
 	}
 	for name, text := range map[string]string{"txt_error": s.TXTError, "error": s.Error} {
-		if len(text) > maxReason || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
+		if len(text) > maxReason || !printable.Is(text) {
 			return out, fmt.Errorf("%s: want up to %d printable ASCII characters", name, maxReason)
 		}
 	}

@@ -8,13 +8,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 	"tlspolicyd/store"
 )
 
@@ -264,7 +264,7 @@ func TestImportedCacheAnswers(t *testing.T) {
 	to.ask(t, "plain.test", secure)
 	to.ask(t, "full.test", "OK dane-only")
 	to.ask(t, "[mx.full.test]", "OK dane-only")
-	if info, ok := to.Info("plain.test"); !ok || info.STS != policymap.STSEnforce {
+	if info, ok := to.Info("plain.test"); !ok || info.STS != policy.STSEnforce {
 		t.Errorf("%+v", info)
 	}
 }

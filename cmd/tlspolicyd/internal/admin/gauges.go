@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -103,7 +104,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(g.entries, float64(s.tally.DANE), "dane")
 		gauge(g.entries, float64(s.tally.STS), "mta-sts")
 		gauge(g.entries, float64(s.tally.Negative), "negative")
-		for _, mode := range []policymap.STSState{policymap.STSEnforce, policymap.STSTesting, policymap.STSNone} {
+		for _, mode := range []policy.STSState{policy.STSEnforce, policy.STSTesting, policy.STSNone} {
 			gauge(g.policies, float64(s.tally.Modes[mode]), mode.String())
 		}
 		gauge(g.expiring, float64(s.tally.Expiring))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -16,7 +17,7 @@ import (
 const namespace = "tlspolicyd"
 
 const (
-	levels  = policymap.Override + 1
+	levels  = policy.Override + 1
 	origins = policymap.Static + 1
 
 	outcomes = policymap.Expired + 1
@@ -138,7 +139,7 @@ func (m *Metrics) gaugeVec(name, help string, labels ...string) *prometheus.Gaug
 }
 
 // Answered implements policymap.Observer. It does not allocate.
-func (m *Metrics) Answered(tlsrpt bool, level policymap.Level, origin policymap.Origin) {
+func (m *Metrics) Answered(tlsrpt bool, level policy.Level, origin policymap.Origin) {
 	kind := 0
 	if tlsrpt {
 		kind = 1
@@ -155,7 +156,7 @@ func (m *Metrics) Resolved(r policymap.Resolution) {
 }
 
 // Changed implements policymap.Observer.
-func (m *Metrics) Changed(c policymap.Change) {
+func (m *Metrics) Changed(c policy.Change) {
 	if changes, ok := m.changes[c.What]; ok {
 		changes.Inc()
 		if c.Weaker {
@@ -191,7 +192,7 @@ func (m *Metrics) StoreFailed(string, error) { m.storeErrors.Inc() }
 // ClockStepped implements policymap.Observer.
 func (m *Metrics) ClockStepped(time.Duration) { m.clockStep.Inc() }
 
-// Panicked implements policymap.DefectObserver.
+// Panicked implements policymap.Observer.
 func (m *Metrics) Panicked(string, *defect.Error) { m.panics.Add(1) }
 
-var _ policymap.DefectObserver = (*Metrics)(nil)
+var _ policymap.Observer = (*Metrics)(nil)

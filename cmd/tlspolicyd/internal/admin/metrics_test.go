@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -144,10 +145,10 @@ func TestMetricsTellWhatHappens(t *testing.T) {
 func TestMetricsOfEvents(t *testing.T) {
 	d := start(t)
 	m := d.metrics
-	m.Changed(policymap.Change{What: "MTA-STS", Weaker: true})
-	m.Changed(policymap.Change{What: "MTA-STS"})
-	m.Changed(policymap.Change{What: "DANE"})
-	m.Changed(policymap.Change{What: "something new"})
+	m.Changed(policy.Change{What: "MTA-STS", Weaker: true})
+	m.Changed(policy.Change{What: "MTA-STS"})
+	m.Changed(policy.Change{What: "DANE"})
+	m.Changed(policy.Change{What: "something new"})
 	m.Fetched("a.test", true, time.Second, errors.New("of another kind"))
 	m.Fetched("a.test", true, time.Second, &mtasts.FetchError{Stage: "something new"})
 	m.Refreshed("a.test", policymap.RefreshFailed)
@@ -177,7 +178,7 @@ func TestCachedLookupDoesNotAllocate(t *testing.T) {
 	name, key := []byte("postfix"), []byte("full.test")
 	if n := testing.AllocsPerRun(1000, func() {
 		d.Lookup(context.Background(), name, key)
-		observers.Answered(true, policymap.Override, policymap.Static)
+		observers.Answered(true, policy.Override, policymap.Static)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

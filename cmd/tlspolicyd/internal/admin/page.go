@@ -8,10 +8,9 @@ import (
 	"net/http"
 	"slices"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"tlspolicyd/policymap"
 )
 
 //go:embed page.html
@@ -83,7 +82,7 @@ func (s *Server) page(ctx context.Context) page {
 	}
 	if last := s.gauges.scan(); !last.ended.IsZero() {
 		p.Scan = &last
-		for mode := policymap.STSEnforce; mode > policymap.STSAbsent; mode-- {
+		for mode := policy.STSEnforce; mode > policy.STSAbsent; mode-- {
 			p.Modes = append(p.Modes, pageCount{mode.String(), uint64(last.tally.Modes[mode])})
 		}
 	}

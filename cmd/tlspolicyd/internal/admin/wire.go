@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/policymap"
@@ -127,7 +128,7 @@ func domainOf(info policymap.Info) Domain {
 		Answers:  make([]Answer, 0, len(info.Answers)),
 		LastUsed: rec.LastUsed.UTC(), NextRefresh: rec.Due.UTC(),
 	}
-	if info.STS == policymap.STSAbsent {
+	if info.STS == policy.STSAbsent {
 		d.Why = info.STSReason
 	}
 	if s := rec.STS; s != nil {

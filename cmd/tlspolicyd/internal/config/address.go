@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"tlspolicyd/internal/printable"
 
 	"tlspolicyd/socketmap"
 )
@@ -60,7 +61,7 @@ func parseUnixAddress(s string) (string, error) {
 // this machine.
 func parseHostPort(s string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
-	if err != nil || printable(host) != host || strings.ContainsAny(host, " /") {
+	if err != nil || !printable.Is(host) || strings.ContainsAny(host, " /") {
 		return "", errNoPort
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
-	"golang.org/x/net/idna"
+	"tlspolicyd/internal/hostname"
+	"tlspolicyd/internal/printable"
 )
 
 // The two words that may stand for a policy in an override.
@@ -63,38 +63,11 @@ func overrideName(key string) (string, error) {
 	if strings.ContainsAny(name, "[]:/") {
 		return "", errors.New("brackets, ports and paths do not count here: want the domain alone")
 	}
-	name = strings.TrimSuffix(name, ".")
-	if strings.Trim(name, ldh+".") != "" {
-		// IDNA2008, non-transitional, as for next hops (docs/behaviour.md §2).
-		profile := idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.StrictDomainName(true))
-		a, err := profile.ToASCII(name)
-		if err != nil || !utf8.ValidString(name) {
-			return "", errNoHostName
-		}
-		name = a
-	}
-	name = strings.ToLower(name)
-	if !isHostName(name) {
-		return "", errNoHostName
+	name, err := hostname.Parse(name)
+	if err != nil {
+		return "", fmt.Errorf("not a valid host name: %w", err)
 	}
 	return dot + name, nil
-}
-
-var errNoHostName = errors.New(`no host name: want a domain or "." and a domain, in quotes`)
-
-// ldh are the bytes of a label: letters, digits and the hyphen (RFC 1123 §2.1).
-const ldh = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
-
-// isHostName wants RFC 1123 §2.1: labels of letters, digits and hyphens, and a
-// last label that is no number, or it would be an address.
-func isHostName(s string) bool {
-	labels := strings.Split(s, ".")
-	for _, l := range labels {
-		if l == "" || len(l) > 63 || strings.Trim(l, ldh) != "" || l[0] == '-' || l[len(l)-1] == '-' {
-			return false
-		}
-	}
-	return len(s) <= 253 && strings.Trim(labels[len(labels)-1], "0123456789") != ""
 }
 
 // checkPolicy holds a literal policy against what Postfix accepts (postconf(5),
@@ -107,7 +80,7 @@ func checkPolicy(policy string) error {
 	if len(policy) > maxPolicy {
 		return fmt.Errorf("%s: longer than %d bytes: %s", show(policy), maxPolicy, wantOverride)
 	}
-	if strings.ContainsFunc(policy, func(r rune) bool { return r < ' ' || r > '~' }) {
+	if !printable.Is(policy) {
 		return fmt.Errorf("%s: want printable ASCII on one line", show(policy))
 	}
 	words, err := policyWords(policy)
@@ -185,7 +158,7 @@ func checkAttribute(level, word string, seen map[string]bool) error {
 		return fmt.Errorf("%s: given twice: want it once", quote(word))
 	case a.values != nil && !slices.Contains(a.values, strings.ToLower(val)):
 		return fmt.Errorf("%s: want %s", quote(word), strings.Join(a.values, " or "))
-	case name == "servername" && !isHostName(strings.ToLower(val)):
+	case name == "servername" && hostname.Check(val) != nil:
 		return fmt.Errorf("%s: want a host name, or hostname or nexthop", quote(word))
 	}
 	seen[name] = true

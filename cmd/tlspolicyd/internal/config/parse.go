@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"tlspolicyd/internal/printable"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -61,7 +62,7 @@ func Parse(data []byte, name string) (Config, error) {
 			continue
 		}
 		line, column := position(data, e.at(err))
-		return Config{}, &Error{File: name, Line: line, Column: column, Key: e.key(), Problem: printable(err.Error())}
+		return Config{}, &Error{File: name, Line: line, Column: column, Key: e.key(), Problem: printable.Line(err.Error(), 300)}
 	}
 	return c, nil
 }
@@ -78,7 +79,7 @@ func syntaxError(err error, name string) error {
 
 // bounded makes one line of bounded length out of a text with parts of the file.
 func bounded(s string) string {
-	s = printable(s)
+	s = printable.Line(s, 300)
 	return s[:min(len(s), 200)]
 }
 

@@ -270,16 +270,6 @@ func quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// printable takes what is no printable ASCII out of a text.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 func asIs(s string) string { return s }
 
 // optional also allows the empty string.

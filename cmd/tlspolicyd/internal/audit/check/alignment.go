@@ -30,7 +30,7 @@ func judgeAlignment(f *Facts) (found []audit.Finding) {
 		pattern := f.covering(h.Name)
 		if pattern != "" {
 			found = append(found, audit.Finding{
-				Code: CodeMXCovered, Grade: audit.OK, Subject: h.Name, Text: "The policy covers this host.", Evidence: "mx: " + printable(pattern),
+				Code: CodeMXCovered, Grade: audit.OK, Subject: h.Name, Text: "The policy covers this host.", Evidence: "mx: " + oneLine(pattern),
 			})
 		} else {
 			found = append(found, f.uncovered(h.Name))
@@ -49,7 +49,7 @@ func judgeAlignment(f *Facts) (found []audit.Finding) {
 			continue
 		}
 		found = append(found, audit.Finding{
-			Code: CodePatternUnused, Grade: audit.Warn, Subject: "mx: " + printable(p), Text: "The pattern covers no mail host of the domain.",
+			Code: CodePatternUnused, Grade: audit.Warn, Subject: "mx: " + oneLine(p), Text: "The pattern covers no mail host of the domain.",
 			Advice: "Remove it if no mail host of that name will come back: it lets an attacker use whoever has such a name.",
 		})
 	}

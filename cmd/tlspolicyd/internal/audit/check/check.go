@@ -18,12 +18,12 @@ import (
 	"crypto/x509"
 	"net/netip"
 	"time"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 )
 
 // DefaultTimeout bounds the audit of one domain.
@@ -167,7 +167,7 @@ func (f *Facts) mtasts() string {
 	case f.Announced || f.Explanation.Record.Err != nil && len(f.Explanation.Record.Texts) > 0:
 		return "broken"
 	}
-	return policymap.STSAbsent.String()
+	return policy.STSAbsent.String()
 }
 
 func (f *Facts) daneWord() string {

@@ -101,7 +101,7 @@ func (f *Facts) judgeHostName(h dane.Host) (found []audit.Finding) {
 	if to := f.alias(h.Name); to != "" && !h.Implicit {
 		found = append(found, audit.Finding{
 			Code: CodeMXAlias, Grade: audit.Warn, Subject: h.Name, Text: "The MX record names an alias, which RFC 5321 section 5.1 does not allow.",
-			Evidence: "CNAME " + printable(to), Advice: "Name the host itself in the MX record; some senders refuse aliases, and certificates and TLSA records get harder to place.",
+			Evidence: "CNAME " + oneLine(to), Advice: "Name the host itself in the MX record; some senders refuse aliases, and certificates and TLSA records get harder to place.",
 		})
 	}
 	grade := audit.Warn
@@ -169,12 +169,12 @@ func (f *Facts) dnsFailure(what, so string, err error) audit.Finding {
 	out.Code, out.Grade = CodeDNSFailed, audit.Fail
 	out.Text = "DNS fails for " + what + ", while the resolver answers about others: " + so + "."
 	out.Advice = "Look at the name servers of the domain, and at its DNSSEC signatures."
-	out.Fix = "dig +trace -q " + printable(e.Name)
+	out.Fix = "dig +trace -q " + oneLine(e.Name)
 	if strings.Contains(e.Extended, "Bogus") || strings.Contains(e.Extended, "Signature") || strings.Contains(e.Extended, "DNSKEY") {
 		out.Code = CodeDNSBogus
 		out.Text = "The DNSSEC signatures about " + what + " are wrong, so validating resolvers give no answer: " + so + "."
 		out.Advice = "Sign the zone again, or put the DS record at the parent right."
-		out.Fix = "delv -q " + printable(e.Name)
+		out.Fix = "delv -q " + oneLine(e.Name)
 	}
 	return out
 }
@@ -183,7 +183,7 @@ func errorText(err error) string {
 	if err == nil {
 		return ""
 	}
-	return printable(err.Error())
+	return oneLine(err.Error())
 }
 
 func secureText(secure, trusted bool) string {

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"github.com/miekg/dns"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 )
 
 // Facts are what was seen of one domain, and from where. Judging adds nothing
@@ -33,7 +33,7 @@ type Facts struct {
 
 	OurDNSUntold bool // a lookup failed, and there was no time to find out about others
 
-	Explanation policymap.Explanation
+	Explanation explain.Explanation
 
 	// The policy file, whether or not a record announces it.
 	Announced bool

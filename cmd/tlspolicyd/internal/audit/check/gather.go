@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
@@ -14,7 +15,6 @@ import (
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 )
 
 const (
@@ -66,7 +66,7 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 	if limit := max(a.Timeout-fetchSpare, time.Second); fetcher.Timeout == 0 || fetcher.Timeout > limit {
 		fetcher.Timeout = limit
 	}
-	x := policymap.Explainer{
+	x := explain.Explainer{
 		// No settings and no overrides: the senders of the world have not these.
 		Resolver: a.Resolver, Fetcher: &fetcher,
 		OnDANE: func(res dane.Result) { work.Go(func() { a.hosts(ctx, f, res) }) },

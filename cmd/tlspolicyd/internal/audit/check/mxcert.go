@@ -71,7 +71,7 @@ func untrusted(chain []*x509.Certificate, err error) audit.Finding {
 	leaf := chain[0]
 	out := audit.Finding{
 		Code: CodeCertUntrusted, Text: "The certificate leads to no trusted authority.",
-		Evidence: "issued by " + issuerText(leaf.Issuer.String()) + "; " + printable(err.Error()), Advice: "Get one from a public authority.",
+		Evidence: "issued by " + issuerText(leaf.Issuer.String()) + "; " + oneLine(err.Error()), Advice: "Get one from a public authority.",
 	}
 	selfSigned := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)

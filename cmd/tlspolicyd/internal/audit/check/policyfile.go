@@ -74,7 +74,7 @@ func judgePolicyFile(f *Facts) (found []audit.Finding) {
 			if len(l.Answer.Chain) > 0 {
 				found = append(found, audit.Finding{
 					Code: CodePolicyAlias, Grade: audit.OK, Text: "The policy host is an alias: somebody else may be in charge of the file.",
-					Evidence: "mta-sts." + f.Domain + " CNAME " + printable(strings.TrimSuffix(l.Answer.Final, ".")),
+					Evidence: "mta-sts." + f.Domain + " CNAME " + oneLine(strings.TrimSuffix(l.Answer.Final, ".")),
 				})
 				break
 			}
@@ -128,14 +128,14 @@ func (f *Facts) judgeLines() (found []audit.Finding) {
 	lines, missing := mtasts.PolicyLines(f.Exchange.Body)
 	left := 0
 	for _, l := range lines {
-		one := audit.Finding{Code: CodeLineOK, Grade: audit.OK, Subject: fmt.Sprintf("line %d", l.Number), Text: printable(l.Text)}
+		one := audit.Finding{Code: CodeLineOK, Grade: audit.OK, Subject: fmt.Sprintf("line %d", l.Number), Text: oneLine(l.Text)}
 		switch {
 		case l.Fault != "":
-			one.Code, one.Grade, one.Evidence = CodeLineInvalid, audit.Fail, printable(l.Text)
+			one.Code, one.Grade, one.Evidence = CodeLineInvalid, audit.Fail, oneLine(l.Text)
 			one.Text = sentence(l.Fault + ": the whole policy is invalid, and senders treat it as absent")
 			one.Advice = "Mend the line, then publish a new id in the record."
 		case l.Note != "":
-			one.Code, one.Grade, one.Evidence, one.Text = CodeLineNoted, audit.Warn, printable(l.Text), sentence(l.Note)
+			one.Code, one.Grade, one.Evidence, one.Text = CodeLineNoted, audit.Warn, oneLine(l.Text), sentence(l.Note)
 			one.Advice = "Remove the line, or write what was meant."
 		case len(strings.TrimSpace(string(l.Text))) == 0:
 			continue // at the end, where it does no harm
@@ -193,7 +193,7 @@ func fetchFaults() map[mtasts.Stage]fetchFault {
 
 func (f *Facts) judgeFetchError() audit.Finding {
 	e := f.FetchErr
-	out := audit.Finding{Grade: audit.Fail, Evidence: printable(e.Reason)}
+	out := audit.Finding{Grade: audit.Fail, Evidence: oneLine(e.Reason)}
 	if x := f.Exchange; x != nil && x.URL != "" {
 		out.Evidence = x.URL + ": " + out.Evidence
 	}

@@ -42,7 +42,7 @@ func judgeRecord(f *Facts) (found []audit.Finding) {
 	if len(r.Answer.Chain) > 0 {
 		found = append(found, audit.Finding{
 			Code: CodeRecordAlias, Grade: audit.OK, Text: "The name is an alias: somebody else may be in charge of the record.",
-			Evidence: name + " CNAME " + printable(strings.TrimSuffix(r.Answer.Final, ".")),
+			Evidence: name + " CNAME " + oneLine(strings.TrimSuffix(r.Answer.Final, ".")),
 		})
 	}
 	switch {
@@ -90,7 +90,7 @@ func judgeRecord(f *Facts) (found []audit.Finding) {
 func texts(records [][]byte) string {
 	var quoted []string
 	for _, r := range records[:min(len(records), maxList)] {
-		quoted = append(quoted, `"`+printable(r)+`"`)
+		quoted = append(quoted, `"`+oneLine(r)+`"`)
 	}
 	return strings.Join(quoted, ", ")
 }

@@ -3,12 +3,12 @@ package check
 import (
 	"crypto/tls"
 	"strings"
+	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
-	"tlspolicyd/policymap"
 )
 
 // What all of this leads to: the reply that a Postfix with tlspolicyd gets, and
@@ -34,7 +34,7 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 		return nil
 	}
 	found = append(found, f.judgeReply())
-	if e.Decision.Level == policymap.Temporary {
+	if e.Decision.Level == policy.Temporary {
 		return found
 	}
 	if f.port25Dark() {
@@ -74,15 +74,15 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 
 func (f *Facts) judgeReply() audit.Finding {
 	e := f.Explanation
-	out := audit.Finding{Code: CodeSendersReply, Grade: audit.OK, Evidence: "reply: " + printable(strings.TrimSpace(e.Postfix))}
+	out := audit.Finding{Code: CodeSendersReply, Grade: audit.OK, Evidence: "reply: " + oneLine(strings.TrimSpace(e.Postfix))}
 	switch e.Decision.Level {
-	case policymap.DANEOnly:
+	case policy.DANEOnly:
 		out.Text = "Postfix with tlspolicyd insists on DANE."
-	case policymap.DANE:
+	case policy.DANE:
 		out.Text = "Postfix with tlspolicyd uses DANE with the hosts that have it."
-	case policymap.Secure:
+	case policy.Secure:
 		out.Text = "Postfix with tlspolicyd insists on the MTA-STS policy."
-	case policymap.Temporary:
+	case policy.Temporary:
 		out.Code, out.Grade, out.Text = CodeSendersDefer, audit.Fail, "Postfix defers mail to the domain, because a lookup that it cannot do without fails."
 		out.Advice = "See above which lookup fails."
 		if onlyTimeouts(f) {
@@ -124,7 +124,7 @@ type outcome struct{ host, verdict, text, why string }
 // enough.
 func (f *Facts) deliver(h Host) outcome {
 	out := outcome{host: h.Name, verdict: CodeDeliveryFails, text: "Senders do not deliver to it."}
-	if f.Explanation.Decision.Level == policymap.Secure && f.covering(h.Name) == "" {
+	if f.Explanation.Decision.Level == policy.Secure && f.covering(h.Name) == "" {
 		out.why = "MX host is in no mx line of the policy"
 		return out
 	}
@@ -147,12 +147,12 @@ func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
 		return "in the clear, because there is no TLS to be had"
 	}
 	switch f.Explanation.Decision.Level {
-	case policymap.DANEOnly, policymap.DANE:
+	case policy.DANEOnly, policy.DANE:
 		if h.Verdict == dane.Usable {
 			return "over TLS, checked by DANE"
 		}
 		return "over TLS, whoever it is"
-	case policymap.Secure:
+	case policy.Secure:
 		return "over TLS, checked by MTA-STS"
 	}
 	return "over TLS, whoever it is"
@@ -179,11 +179,11 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 		return p.Reason, false
 	case p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
 		return p.Reason, true
-	case h.Verdict == dane.Failed && (level == policymap.DANE || level == policymap.DANEOnly):
+	case h.Verdict == dane.Failed && (level == policy.DANE || level == policy.DANEOnly):
 		return "its TLSA lookup fails", f.dnsFailure("", "", h.Err).Grade == audit.Fail // 7672 §2.1.2
-	case level == policymap.Secure:
+	case level == policy.Secure:
 		return f.refusalSecure(h, p)
-	case level == policymap.DANEOnly, level == policymap.DANE && (h.Verdict == dane.Usable || h.Verdict == dane.Unusable):
+	case level == policy.DANEOnly, level == policy.DANE && (h.Verdict == dane.Usable || h.Verdict == dane.Unusable):
 		return f.refusalDANE(h, a)
 	}
 	return "", true // opportunistic: in the clear if need be
@@ -214,7 +214,7 @@ func (f *Facts) refusalDANE(h Host, a Address) (why string, known bool) {
 		return a.Probe.Reason, true
 	}
 	if h.Verdict != dane.Usable {
-		if f.Explanation.Decision.Level == policymap.DANEOnly {
+		if f.Explanation.Decision.Level == policy.DANEOnly {
 			return "none of its TLSA records is usable", true
 		}
 		return "", true // encrypted, whoever it is (7672 §2.2)

@@ -7,7 +7,7 @@ import (
 	"time"
 	"unicode"
 
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 const (
@@ -15,9 +15,9 @@ const (
 	maxList  = 6   // items of a list in a finding
 )
 
-// printable is what a stranger's text passes through before it becomes part of a
+// oneLine is what a stranger's text passes through before it becomes part of a
 // finding.
-func printable[T ~string | ~[]byte](s T) string { return foreign.Line(s, maxQuote) }
+func oneLine[T ~string | ~[]byte](s T) string { return printable.Line(s, maxQuote) }
 
 // sentence makes one of the reason of an error.
 func sentence(s string) string {
@@ -35,7 +35,7 @@ func sentence(s string) string {
 func list(items []string) string {
 	var shown []string
 	for _, item := range items[:min(len(items), maxList)] {
-		shown = append(shown, printable(item))
+		shown = append(shown, oneLine(item))
 	}
 	text := strings.Join(shown, ", ")
 	if more := len(items) - len(shown); more > 0 {
@@ -58,7 +58,7 @@ func issuerText(name string) string {
 	if name == "" {
 		return "an issuer without a name"
 	}
-	return printable(name)
+	return oneLine(name)
 }
 
 func daysLeft(end, now time.Time) int { return int(math.Floor(end.Sub(now).Hours() / 24)) }

@@ -41,10 +41,10 @@ func judgeThisHost(f *Facts) (found []audit.Finding) {
 	}
 	if f.OurDNS != nil && !f.dark() {
 		unknown(CodeDNSDown, "", "This host could not look up all of it, nor a name that has nothing to do with the domain: its resolver or its network fails.",
-			printable(f.OurDNS.Error()), "Look at the resolver of this host ("+f.servers()+"), then check again.", "")
+			oneLine(f.OurDNS.Error()), "Look at the resolver of this host ("+f.servers()+"), then check again.", "")
 	} else if f.OurDNS != nil {
 		unknown(CodeDNSDown, "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",
-			printable(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", f.servers()),
+			oneLine(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", f.servers()),
 			"dig "+f.digServer()+" com. SOA")
 		return found
 	}
@@ -69,7 +69,7 @@ func judgeThisHost(f *Facts) (found []audit.Finding) {
 		}
 	}
 	if f.policyDark() && f.Exchange != nil && f.Exchange.Proxy != "" {
-		unknown(CodeProxyFailed, "", "The proxy of fetch.proxy did not connect to the policy host.", printable(f.Exchange.Proxy+": "+f.FetchErr.Reason),
+		unknown(CodeProxyFailed, "", "The proxy of fetch.proxy did not connect to the policy host.", oneLine(f.Exchange.Proxy+": "+f.FetchErr.Reason),
 			"Look at the proxy, or whether it lets this host through to port 443.", "")
 	}
 	if f.NoRoots {

@@ -100,7 +100,7 @@ func ParseTLSRPT(texts [][]byte) (destinations []string, err error) {
 		switch {
 		case len(field) == 0: // behind the last delimiter, and nobody minds elsewhere
 		case !ok:
-			return nil, fmt.Errorf("field %q: want name=value", printable(field))
+			return nil, fmt.Errorf("field %q: want name=value", oneLine(field))
 		case string(name) == "rua" && destinations == nil:
 			if destinations, err = parseRUA(string(value)); err != nil {
 				return nil, err
@@ -119,9 +119,9 @@ func parseRUA(value string) (list []string, err error) {
 	for uri := range strings.SplitSeq(value, ",") {
 		uri = strings.Trim(uri, " \t")
 		if fault := uriFault(uri); fault != "" {
-			return nil, fmt.Errorf("rua %q: %s", printable(uri), fault)
+			return nil, fmt.Errorf("rua %q: %s", oneLine(uri), fault)
 		}
-		list = append(list, printable(uri))
+		list = append(list, oneLine(uri))
 	}
 	return list, nil
 }
@@ -179,7 +179,7 @@ func judgeTLSRPT(f *Facts) []audit.Finding {
 	case t.Err == nil:
 		out.Code, out.Grade, out.Text = CodeTLSRPTOK, audit.OK, "One valid TLSRPT record; reports go to "+list(t.Destinations)+"."
 		if t.Alias != "" {
-			out.Evidence += "; found at " + printable(t.Alias)
+			out.Evidence += "; found at " + oneLine(t.Alias)
 		}
 	case t.Failed:
 		out = f.dnsFailure("the TLSRPT record", "senders send no reports", t.Err)

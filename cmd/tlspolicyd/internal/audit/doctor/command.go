@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 const (
@@ -62,7 +62,7 @@ func run(ctx context.Context, program string, args ...string) (string, error) {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%s did not end within %v", name, commandTime)
 	case stderr.text.Len() > 0:
-		return "", fmt.Errorf("%s", printable(lastLine(stderr.text.String())))
+		return "", fmt.Errorf("%s", oneLine(lastLine(stderr.text.String())))
 	}
 	return "", fmt.Errorf("%s: %w", name, err)
 }
@@ -93,8 +93,8 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("no %s in PATH nor in /usr/sbin", name)
 }
 
-// printable is what a text of another program or file passes through.
-func printable(s string) string { return foreign.Line(s, 300) }
+// oneLine is what a text of another program or file passes through.
+func oneLine(s string) string { return printable.Line(s, 300) }
 
 // shellQuote makes one word of a POSIX shell of a text.
 func shellQuote(s string) string {

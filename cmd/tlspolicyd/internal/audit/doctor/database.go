@@ -74,9 +74,9 @@ func gatherDatabase(path string, daemon *string) Database {
 	case errors.Is(err, store.ErrLocked):
 		d.InUse = true
 	case errors.Is(err, store.ErrNewerSchema):
-		d.Newer = printable(err.Error())
+		d.Newer = oneLine(err.Error())
 	case errors.Is(err, store.ErrDamaged):
-		d.Damaged = printable(err.Error())
+		d.Damaged = oneLine(err.Error())
 	case errors.Is(err, fs.ErrPermission):
 		d.Untold = "it is closed to an ordinary user"
 	default:

@@ -14,7 +14,7 @@ const (
 func judgeDatabase(f Facts) []audit.Finding {
 	d := f.Database
 	all := []audit.Finding{judgeFile(d, f.Units)}
-	path := printable(d.Path)
+	path := oneLine(d.Path)
 	if d.Mode.Perm()&0o077 != 0 {
 		text := "Others may read which domains this host sends to."
 		one := warn(DatabaseMode, path, text, d.Mode.String(), "Only the daemon needs it.", "chmod 0600 "+shellQuote(d.Path))
@@ -44,7 +44,7 @@ func judgeDatabase(f Facts) []audit.Finding {
 
 // judgeFile is about what is in the file, or what the daemon says of it.
 func judgeFile(d Database, u Units) audit.Finding {
-	path := printable(d.Path)
+	path := oneLine(d.Path)
 	switch {
 	case d.Daemon != nil && *d.Daemon != "":
 		return fail(DatabaseFails, path, "The running daemon cannot use its database, and what it learns is lost with a restart.", *d.Daemon, "See its log.", "")

@@ -94,7 +94,7 @@ func judgeMaps(f Facts) []audit.Finding {
 // judgeOrder looks at what stands before and behind our table.
 func (f Facts) judgeOrder(s Service, tables []Table, at int) []audit.Finding {
 	var all []audit.Finding
-	evidence := func(t Table) string { return printable(t.Text) + " and " + printable(tables[at].Text) }
+	evidence := func(t Table) string { return oneLine(t.Text) + " and " + oneLine(tables[at].Text) }
 	for _, t := range tables[:at] {
 		switch _, holds := f.oursIn(s, t); {
 		case holds: // judgeNested speaks of one
@@ -109,7 +109,7 @@ func (f Facts) judgeOrder(s Service, tables []Table, at int) []audit.Finding {
 	for _, t := range tables[at+1:] {
 		if _, holds := f.oursIn(s, t); !holds && !t.local() {
 			all = append(all, warn(MapBeforeOther, "", "Where tlspolicyd has no policy another program is asked, which knows no better and can hold mail up when it is down.",
-				printable(tables[at].Text)+" and "+printable(t.Text), "Leave the other one out, unless it holds exceptions of yours.", ""))
+				oneLine(tables[at].Text)+" and "+oneLine(t.Text), "Leave the other one out, unless it holds exceptions of yours.", ""))
 		}
 	}
 	return all
@@ -117,7 +117,7 @@ func (f Facts) judgeOrder(s Service, tables []Table, at int) []audit.Finding {
 
 // judgeNested looks at what our table is inside of.
 func (f Facts) judgeNested(s Service, whole Table) []audit.Finding {
-	text := printable(whole.Text)
+	text := oneLine(whole.Text)
 	switch {
 	case len(leaves([]Table{whole})) == 1:
 		return nil
@@ -137,10 +137,10 @@ func (f Facts) judgeEntry(s Service, whole Table) []audit.Finding {
 	good := true
 	var all []audit.Finding
 	add := func(one audit.Finding) { all, good = append(all, one), false }
-	text := printable(t.Text)
+	text := oneLine(t.Text)
 	switch {
 	case !isPlain(t.Map) && !isTLSRPT(t.Map):
-		add(fail(MapNameUnknown, "", fmt.Sprintf("tlspolicyd has no map %q: every lookup fails, and all mail is deferred.", printable(t.Map)),
+		add(fail(MapNameUnknown, "", fmt.Sprintf("tlspolicyd has no map %q: every lookup fails, and all mail is deferred.", oneLine(t.Map)),
 			text, "The map for this version is "+p.Version.rightMap()+".", f.repair(s)))
 	case isTLSRPT(t.Map) && !p.Version.atLeast(3, 10, 0):
 		add(fail(MapTLSRPTTooNew, "", "Postfix "+p.Params["mail_version"]+" does not know the attributes of this map, and defers all mail to domains with MTA-STS.",
@@ -156,7 +156,7 @@ func (f Facts) judgeEntry(s Service, whole Table) []audit.Finding {
 	for _, t := range proxied([]Table{whole}) {
 		if !p.proxyAllows(t) {
 			add(fail(MapProxyRefused, "", "proxymap(8) refuses to open the map, and all mail is deferred.",
-				printable(t.Text)+" is not in proxy_read_maps", "Add it, or leave proxy: out.",
+				oneLine(t.Text)+" is not in proxy_read_maps", "Add it, or leave proxy: out.",
 				p.set(readMaps, f.allowing())))
 		}
 	}
@@ -172,7 +172,7 @@ func (f Facts) unreachable(s Service, t Table, probe Probe) audit.Finding {
 		"Name a socket that the daemon has."
 	if probe.Root != "" && strings.HasPrefix(t.Address, "/") {
 		text = fmt.Sprintf("Postfix (%s) runs chrooted in %s and does not find the socket there: mail is deferred, even where postmap -q is content.",
-			printable(strings.Join(probe.Services, ", ")), probe.Root)
+			oneLine(strings.Join(probe.Services, ", ")), probe.Root)
 		advice = "Use a path relative to the queue directory: it is right with and without chroot."
 	}
 	fix := f.repair(s)
@@ -182,5 +182,5 @@ func (f Facts) unreachable(s Service, t Table, probe Probe) audit.Finding {
 			fix = "" // the map is right
 		}
 	}
-	return fail(MapUnreachable, "", text, printable(t.Text)+" leads to "+printable(probe.Address), advice, fix)
+	return fail(MapUnreachable, "", text, oneLine(t.Text)+" leads to "+oneLine(probe.Address), advice, fix)
 }

@@ -88,7 +88,7 @@ func shown(value string) string {
 	if value == "" {
 		return "(empty)"
 	}
-	return printable(value)
+	return oneLine(value)
 }
 
 // set is the command that changes a setting of main.cf.
@@ -193,7 +193,7 @@ func judgeTLSRPT(p Postfix) []audit.Finding {
 	path := p.tlsrptPath()
 	if p.TLSRPTSocket != "" {
 		return []audit.Finding{warn(TLSRPTNoSocket, "", "TLSRPT is on, but the reporting service has no socket where Postfix looks for it.",
-			fmt.Sprintf("%s = %s, that is %s: %s", name, printable(socket), printable(path), p.TLSRPTSocket),
+			fmt.Sprintf("%s = %s, that is %s: %s", name, oneLine(socket), oneLine(path), p.TLSRPTSocket),
 			"Start the reporting service (tlsrpt-reporter, for example), or tell both of them the same place.", "")}
 	}
 	return []audit.Finding{ok(TLSRPTOn, "", "TLSRPT is on, and its socket is there.", path)}

@@ -74,7 +74,7 @@ func named(name string, o Outcome) string {
 	if o.Kind != 0 {
 		return o.text()
 	}
-	return printable(name) + ": " + o.text()
+	return oneLine(name) + ": " + o.text()
 }
 
 func addressText(a netip.AddrPort) string {

@@ -39,7 +39,7 @@ func (f Facts) expectsUs(p Probe) bool {
 }
 
 func judgeSocket(p Probe, u Units) audit.Finding {
-	name := printable(p.String())
+	name := oneLine(p.String())
 	mode := fmt.Sprintf("%s, owner %s", p.Mode, p.Owner)
 	start := u.systemctl("restart tlspolicyd.socket tlspolicyd.service")
 	switch {
@@ -69,7 +69,7 @@ func (p Probe) who(postfix, other string) string {
 	if len(p.Services) == 0 {
 		return other
 	}
-	return "Postfix (" + printable(strings.Join(p.Services, ", ")) + ") " + postfix
+	return "Postfix (" + oneLine(strings.Join(p.Services, ", ")) + ") " + postfix
 }
 
 func (p Probe) answered() string {
@@ -89,10 +89,10 @@ func (p Probe) denied(mode string) audit.Finding {
 		advice, fix = "Let Postfix's user into the directory.", "chmod o+x "+shellQuote(p.Denied)
 		mode = filepath.Clean(p.Denied) + " is closed"
 	}
-	return fail(SocketDenied, printable(p.String()), "Postfix may not connect as "+p.As+", so mail is deferred.", mode, advice, fix)
+	return fail(SocketDenied, oneLine(p.String()), "Postfix may not connect as "+p.As+", so mail is deferred.", mode, advice, fix)
 }
 
 func (p Probe) foreign(seen string) audit.Finding {
-	return fail(SocketForeign, printable(p.String()), "Another program than tlspolicyd answers here.", seen,
+	return fail(SocketForeign, oneLine(p.String()), "Another program than tlspolicyd answers here.", seen,
 		"Stop it, or give one of the two another address.", "ss -xltp | grep -F "+shellQuote(p.Address))
 }

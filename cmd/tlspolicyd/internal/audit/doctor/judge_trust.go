@@ -14,7 +14,7 @@ const systemCAs = "/etc/ssl/certs/ca-certificates.crt"
 func judgeTrust(f Facts) []audit.Finding {
 	t, p := f.Trust, f.Postfix
 	var all []audit.Finding
-	ours := printable(t.Ours.Shown)
+	ours := oneLine(t.Ours.Shown)
 	if t.Ours.Err != "" || len(t.Ours.CAs) == 0 {
 		all = append(all, fail(TrustStoreEmpty, ours, "tlspolicyd trusts no certificate authority, so no policy of MTA-STS can be fetched.",
 			t.Ours.state(), "Install the package ca-certificates, or see fetch.ca_file.", ""))
@@ -52,7 +52,7 @@ func judgePostfixCAs(t Trust, p Postfix) []audit.Finding {
 	if b := t.CAFile; b != nil {
 		if b.Err != "" || len(b.CAs) == 0 {
 			all = append(all, fail(PostfixCAMissing, "", "Postfix cannot load the file with certificate authorities: it turns TLS off, or no certificate passes.",
-				"smtp_tls_CAfile = "+printable(b.Shown)+": "+b.state(), "Name a file that is there.", fix))
+				"smtp_tls_CAfile = "+oneLine(b.Shown)+": "+b.state(), "Name a file that is there.", fix))
 		}
 		usable += len(b.CAs)
 	}
@@ -62,7 +62,7 @@ func judgePostfixCAs(t Trust, p Postfix) []audit.Finding {
 			if t.Chrooted {
 				code, text = PostfixCAChroot, "Postfix runs chrooted and reads its directory of certificate authorities inside, where none is: all mail to domains with MTA-STS is deferred."
 			}
-			all = append(all, fail(code, "", text, "smtp_tls_CApath = "+printable(b.Shown)+", that is "+printable(b.Path)+": "+b.state(),
+			all = append(all, fail(code, "", text, "smtp_tls_CApath = "+oneLine(b.Shown)+", that is "+oneLine(b.Path)+": "+b.state(),
 				"Use smtp_tls_CAfile, which is read before the chroot.", fix))
 		}
 		usable += len(b.CAs)
@@ -82,13 +82,13 @@ func judgePostfixCAs(t Trust, p Postfix) []audit.Finding {
 func caSettings(t Trust) string {
 	text := ""
 	if t.CAFile != nil {
-		text = "smtp_tls_CAfile = " + printable(t.CAFile.Shown)
+		text = "smtp_tls_CAfile = " + oneLine(t.CAFile.Shown)
 	}
 	if t.CAPath != nil {
 		if text != "" {
 			text += ", "
 		}
-		text += "smtp_tls_CApath = " + printable(t.CAPath.Shown)
+		text += "smtp_tls_CApath = " + oneLine(t.CAPath.Shown)
 	}
 	return text
 }

@@ -30,7 +30,7 @@ func (u Units) systemctl(args string) string {
 // judgeDaemon is about the process itself, by its control socket.
 func judgeDaemon(u Units) audit.Finding {
 	d := u.Daemon
-	socket := printable(d.Socket)
+	socket := oneLine(d.Socket)
 	switch {
 	case d.Socket == "":
 		return unknown(DaemonUntold, "", "The daemon has no control socket, so it was not asked for its version.", `listen.admin is ""`, "")
@@ -46,9 +46,9 @@ func judgeDaemon(u Units) audit.Finding {
 }
 
 func buildText(b admin.Build) string {
-	text := printable(b.Version)
+	text := oneLine(b.Version)
 	if b.Revision != "" {
-		text += " revision " + printable(b.Revision[:min(len(b.Revision), 12)])
+		text += " revision " + oneLine(b.Revision[:min(len(b.Revision), 12)])
 	}
 	return text
 }

@@ -116,7 +116,7 @@ func gatherPostfix(ctx context.Context, dir string) Postfix {
 	}
 	// Postfix chdirs to the queue directory: a relative one makes no sense.
 	if !filepath.IsAbs(p.queue()) {
-		p.Err = fmt.Sprintf("queue_directory is %q", printable(p.queue()))
+		p.Err = fmt.Sprintf("queue_directory is %q", oneLine(p.queue()))
 		return p
 	}
 	p.Services = parseServices(out[2], out[3], p.defaultChroot())

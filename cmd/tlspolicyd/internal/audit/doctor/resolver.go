@@ -139,7 +139,7 @@ func glibc() bool {
 // text is an outcome in words.
 func (o Outcome) text() string {
 	if o.Kind != 0 {
-		return printable(o.Err)
+		return oneLine(o.Err)
 	}
 	ad := "no AD bit"
 	if o.AD {

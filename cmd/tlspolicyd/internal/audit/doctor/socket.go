@@ -162,7 +162,7 @@ func (p *Probe) ask(ctx context.Context, dial func(context.Context) (net.Conn, e
 	}
 	switch {
 	case err == nil:
-		p.Reply = printable(strings.TrimSpace(reply.String()))
+		p.Reply = oneLine(strings.TrimSpace(reply.String()))
 	case errors.Is(err, fs.ErrPermission):
 		if p.Denied == "" {
 			p.Untold = "it is closed to " + userName(uint32(os.Geteuid()))
@@ -182,7 +182,7 @@ func reason(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}
-	return printable(err.Error())
+	return oneLine(err.Error())
 }
 
 // owner is "user:group", by number where there is no name.

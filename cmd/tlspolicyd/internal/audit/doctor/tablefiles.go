@@ -107,7 +107,7 @@ func (p Postfix) judgeTableFiles(tables []Table) []audit.Finding {
 			}
 		}
 		all = append(all, fail(MapFileMissing, "", "A table of "+policyMaps+" has no file, so that its lookups fail: all mail that comes to it is deferred.",
-			printable(t.Text)+" needs "+printable(p.inQueueDir(opened[0])), "Make the file, or take the table out.", fix+" && "+p.reload()))
+			oneLine(t.Text)+" needs "+oneLine(p.inQueueDir(opened[0])), "Make the file, or take the table out.", fix+" && "+p.reload()))
 	}
 	return all
 }

@@ -65,7 +65,7 @@ func gatherUnits(ctx context.Context, o Options) Units {
 	}
 	switch {
 	case err != nil:
-		u.Untold = printable(err.Error())
+		u.Untold = oneLine(err.Error())
 	case u.Service.Load == "" || u.Socket.Load == "":
 		u.Untold = "systemctl show did not tell of both units"
 	}
@@ -143,7 +143,7 @@ func gatherDaemon(ctx context.Context, paths []string) Daemon {
 				one.Build = &build
 			}
 			if state, err := client.Store(ctx); err == nil {
-				state = printable(state)
+				state = oneLine(state)
 				one.Store = &state
 			}
 		}

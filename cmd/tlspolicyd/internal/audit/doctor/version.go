@@ -15,13 +15,13 @@ func parseVersion(s string) (Version, error) {
 	numbers, _, _ := strings.Cut(s, "-")
 	parts := strings.Split(numbers, ".")
 	if len(parts) < 2 || len(parts) > 3 {
-		return Version{}, fmt.Errorf("%q is no version of Postfix", printable(s))
+		return Version{}, fmt.Errorf("%q is no version of Postfix", oneLine(s))
 	}
 	var n [3]int
 	for i, part := range parts {
 		v, err := strconv.ParseUint(part, 10, 16)
 		if err != nil {
-			return Version{}, fmt.Errorf("%q is no version of Postfix", printable(s))
+			return Version{}, fmt.Errorf("%q is no version of Postfix", oneLine(s))
 		}
 		n[i] = int(v)
 	}

@@ -167,7 +167,7 @@ func (d *dialogue) notConnected(err error) {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
 	}
-	d.fail(cause, printable(err.Error()))
+	d.fail(cause, oneLine(err.Error()))
 }
 
 // timeIsUp tells the end of the caller's time from that of ConnectTimeout. A
@@ -193,9 +193,9 @@ func (d *dialogue) broken(doing string, err error) bool {
 	case d.ctx.Err() != nil || isTimeout(err):
 		return d.fail(Slow, "not done in time: "+doing)
 	case errors.Is(err, errNoReply):
-		return d.fail(NoSMTP, doing+": "+printable(err.Error()))
+		return d.fail(NoSMTP, doing+": "+oneLine(err.Error()))
 	}
-	return d.fail(Broken, doing+": "+printable(err.Error()))
+	return d.fail(Broken, doing+": "+oneLine(err.Error()))
 }
 
 func (d *dialogue) greeting() bool {
@@ -204,7 +204,7 @@ func (d *dialogue) greeting() bool {
 	if err != nil {
 		return d.broken("waiting for the greeting", err)
 	}
-	d.result.Reply, d.result.Banner = reply.code, printable(reply.lines[0])
+	d.result.Reply, d.result.Banner = reply.code, oneLine(reply.lines[0])
 	if reply.code != 220 {
 		return d.fail(SentAway, reply.String())
 	}

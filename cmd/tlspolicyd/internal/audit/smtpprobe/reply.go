@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"strings"
 
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 const (
@@ -28,7 +28,7 @@ type reply struct {
 
 // String returns code and texts in one printable line.
 func (r reply) String() string {
-	return printable(fmt.Sprintf("%d %s", r.code, strings.Join(r.lines, " ")))
+	return oneLine(fmt.Sprintf("%d %s", r.code, strings.Join(r.lines, " ")))
 }
 
 // readReply reads one reply. The reader's buffer bounds a line. Its error is
@@ -50,7 +50,7 @@ func readReply(r *bufio.Reader) (reply, error) {
 		line = bytes.TrimRight(line, "\r\n")
 		code, last, text, ok := parseLine(line)
 		if !ok {
-			return out, fmt.Errorf("%w: %s", errNoReply, foreign.Quote(line, maxQuoted))
+			return out, fmt.Errorf("%w: %s", errNoReply, printable.Quote(line, maxQuoted))
 		}
 		if out.code != 0 && code != out.code {
 			return out, fmt.Errorf("%w: code %d after %d in one reply", errNoReply, code, out.code)
@@ -91,4 +91,4 @@ func parseLine(line []byte) (code int, last bool, text string, ok bool) {
 	return code, last, string(line[4:]), true
 }
 
-func printable(s string) string { return foreign.Line(s, maxText) }
+func oneLine(s string) string { return printable.Line(s, maxText) }

@@ -1,4 +1,4 @@
-package policymap
+package policy
 
 import (
 	"fmt"
@@ -44,11 +44,11 @@ func TestReplies(t *testing.T) {
 				" { policy_string = mx: *.example.test } { policy_string = mx: mx1.example.test } { policy_string = max_age: 86400 }",
 		},
 	} {
-		r := render(c.decision, "example.test", policy, c.literal)
-		if got := string(r.postfix); got != c.plain {
+		r := Render(c.decision, "example.test", policy, c.literal)
+		if got := string(r.Postfix); got != c.plain {
 			t.Errorf("%s, postfix:\n got %q\nwant %q", c.name, got, c.plain)
 		}
-		if got := string(r.tlsrpt); got != c.tlsrpt {
+		if got := string(r.TLSRPT); got != c.tlsrpt {
 			t.Errorf("%s, postfix-tlsrpt:\n got %q\nwant %q", c.name, got, c.tlsrpt)
 		}
 	}
@@ -56,9 +56,9 @@ func TestReplies(t *testing.T) {
 
 // §1: a reason is one printable line of at most 200 bytes.
 func TestReasonIsOneShortPrintableLine(t *testing.T) {
-	r := render(Decision{Level: Temporary, Reason: "a\nb\x00c\xff" + strings.Repeat("x", 500)}, "example.test", nil, "")
-	reason := strings.TrimPrefix(string(r.postfix), "TEMP ")
-	if len(reason) > 200 || !strings.HasPrefix(reason, "a?b?c?x") {
+	r := Render(Decision{Level: Temporary, Reason: "a\nb\x00c\xff" + strings.Repeat("x", 500)}, "example.test", nil, "")
+	reason := strings.TrimPrefix(string(r.Postfix), "TEMP ")
+	if len(reason) > 200 || !strings.HasPrefix(reason, `a\x0ab\x00c\xffx`) {
 		t.Errorf("got %d bytes: %q", len(reason), reason)
 	}
 }
@@ -75,21 +75,21 @@ func manyMX(n int, length int) string {
 // §5: a reply that would pass 100,000 bytes loses its policy strings first, but
 // for one; if that is not enough it is TEMP.
 func TestReplyTooLong(t *testing.T) {
-	fits := render(Decision{Level: Secure}, "example.test", mustPolicy(t, manyMX(500, 20)), "")
-	if got := strings.Count(string(fits.tlsrpt), "policy_string"); got != 503 {
+	fits := Render(Decision{Level: Secure}, "example.test", mustPolicy(t, manyMX(500, 20)), "")
+	if got := strings.Count(string(fits.TLSRPT), "policy_string"); got != 503 {
 		t.Errorf("a reply that fits has %d policy strings, want 503", got)
 	}
-	long := render(Decision{Level: Secure}, "example.test", mustPolicy(t, manyMX(1000, 20)), "")
-	if got := string(long.tlsrpt); len(got) > 100000 || strings.Count(got, "policy_string") != 1 ||
+	long := Render(Decision{Level: Secure}, "example.test", mustPolicy(t, manyMX(1000, 20)), "")
+	if got := string(long.TLSRPT); len(got) > 100000 || strings.Count(got, "policy_string") != 1 ||
 		strings.Count(got, "mx_host_pattern=") != 1000 || !strings.HasPrefix(got, "OK secure match=") {
 		t.Errorf("%d bytes with %d policy strings and %d patterns", len(got), strings.Count(got, "policy_string"), strings.Count(got, "mx_host_pattern="))
 	}
 	policy := mustPolicy(t, manyMX(3000, 10))
-	huge := render(Decision{Level: Secure}, "example.test", policy, "")
-	if got := string(huge.tlsrpt); !strings.HasPrefix(got, "TEMP ") || !strings.Contains(got, "too many mx patterns") {
+	huge := Render(Decision{Level: Secure}, "example.test", policy, "")
+	if got := string(huge.TLSRPT); !strings.HasPrefix(got, "TEMP ") || !strings.Contains(got, "too many mx patterns") {
 		t.Errorf("got %.100q, %d bytes", got, len(got))
 	}
-	if got := string(huge.postfix); len(got) > 100000 || !strings.HasPrefix(got, "OK secure") {
+	if got := string(huge.Postfix); len(got) > 100000 || !strings.HasPrefix(got, "OK secure") {
 		t.Errorf("the map without attributes still fits, got %.100q", got)
 	}
 }
@@ -97,11 +97,11 @@ func TestReplyTooLong(t *testing.T) {
 // A pattern that Postfix would take for a word of its own must not reach match=.
 func TestPatternThatIsAPostfixKeyword(t *testing.T) {
 	mixed := &mtasts.Policy{Mode: mtasts.Enforce, MaxAge: time.Hour, MX: []string{"hostname", "mx.example.test"}, Lines: []string{"version: STSv1"}}
-	if got := string(render(Decision{Level: Secure}, "example.test", mixed, "").postfix); got != "OK secure match=mx.example.test servername=hostname" {
+	if got := string(Render(Decision{Level: Secure}, "example.test", mixed, "").Postfix); got != "OK secure match=mx.example.test servername=hostname" {
 		t.Errorf("got %q", got)
 	}
 	only := &mtasts.Policy{Mode: mtasts.Enforce, MaxAge: time.Hour, MX: []string{"nexthop"}, Lines: []string{"version: STSv1"}}
-	if got := string(render(Decision{Level: Secure}, "example.test", only, "").postfix); !strings.HasPrefix(got, "TEMP ") {
+	if got := string(Render(Decision{Level: Secure}, "example.test", only, "").Postfix); !strings.HasPrefix(got, "TEMP ") {
 		t.Errorf("got %q", got)
 	}
 }

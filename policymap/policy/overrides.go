@@ -1,14 +1,15 @@
-package policymap
+package policy
 
 import (
 	"strings"
-	"time"
+
+	"tlspolicyd/internal/hostname"
 )
 
 // Overrides are the operator's own answers: a host name, or ".parent" for all
 // names below it, to "skip" (NOTFOUND), "lookup" (as though there were no
 // line) or a literal Postfix policy. Keys are A-labels in lower case without
-// final dot; package config sees to that.
+// final dot, as package config writes them.
 type Overrides map[string]string
 
 const (
@@ -35,43 +36,30 @@ func (o Overrides) Find(host string) (value string, ok bool) {
 	return "", false
 }
 
-// overrideFor finds the override for a key, by its host alone, whatever
-// service stands behind it.
-func overrideFor(o Overrides, key string, hop NextHop, parsed bool) (value string, ok bool) {
+// For returns the operator's answer to a key, or false where there is none. The
+// host of the key alone counts, whatever its service; hop is what ParseNextHop
+// made of the key, the zero value where it is not a next hop.
+func (o Overrides) For(key string, hop NextHop) (value string, ok bool) {
 	if len(o) == 0 || key == "" || key[0] == '.' {
 		return "", false
 	}
 	host := hop.Domain
-	if !parsed {
+	if host == "" { // the service may be unknown, and the host not
 		raw, _ := hostPart(key)
-		if host, ok = hostName(raw); !ok {
+		parsed, err := hostname.Parse(raw)
+		if err != nil {
 			return "", false
 		}
+		host = parsed
 	}
 	value, ok = o.Find(host)
 	return value, ok && value != overrideLookup
 }
 
-func overrideDecision(value string) Decision {
+// OverrideDecision is the decision that an override stands for.
+func OverrideDecision(value string) Decision {
 	if value == overrideSkip {
 		return Decision{Level: NoPolicy, Row: RowOverride, Why: `the operator's override "skip"`}
 	}
 	return Decision{Level: Override, Row: RowOverride, Why: "the operator's override"}
-}
-
-// override answers a key by the operator's word, or returns nil.
-func (m *Map) override(key string, hop NextHop, parsed bool) *entry {
-	cfg := m.config.Load()
-	value, ok := overrideFor(cfg.Overrides, key, hop, parsed)
-	if !ok {
-		return nil
-	}
-	now := m.clock.now()
-	d := overrideDecision(value)
-	e := &entry{hop: hop, decision: d, replies: render(d, hop.Domain, nil, value), until: now.Add(24 * time.Hour)}
-	if parsed {
-		e.lastUsed.Store(now.Unix())
-		m.keep(e, cfg)
-	}
-	return e
 }

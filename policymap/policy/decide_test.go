@@ -1,4 +1,4 @@
-package policymap
+package policy
 
 import (
 	"testing"
@@ -89,7 +89,7 @@ func TestDANEAlone(t *testing.T) {
 		{"Unknown", DANEFacts{}, Settings{}, true},
 		{"Unknown with an insecure MX answer", DANEFacts{MXInsecure: true}, Settings{}, false},
 	} {
-		if got := daneAlone(c.dane, c.settings); got != c.want {
+		if got := DANEAlone(c.dane, c.settings); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

@@ -1,70 +1,65 @@
-package policymap
+package policy
 
 import (
 	"fmt"
 	"strings"
 
+	"tlspolicyd/internal/hostname"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/printable"
 )
 
-// This file is the only one that knows Postfix's syntax: socketmap replies
+// This file is the only one that knows Postfix's syntax: socketmap Replies
 // (socketmap_table(5)) and TLS policies (postconf(5), smtp_tls_policy_maps).
 
 // maxReply is how many bytes of a reply Postfix reads (socketmap_table(5)).
 const maxReply = 100000
 
-// maxReason bounds the reason of a TEMP or PERM: Postfix copies it into the
-// mail log.
-const maxReason = 200
+// MaxReason bounds the reason of a TEMP or PERM in bytes: Postfix copies it into
+// the mail log.
+const MaxReason = 200
 
-// replies are the two payloads for one next hop. They are shared by all
-// callers and never changed.
-type replies struct {
-	postfix []byte // map "postfix": every Postfix since 3.4
-	tlsrpt  []byte // map "postfix-tlsrpt": Postfix 3.10 and later
+// Replies are the two socketmap payloads for one next hop. They are shared by
+// all callers and never changed.
+type Replies struct {
+	Postfix []byte // map "postfix": every Postfix since 3.4
+	TLSRPT  []byte // map "postfix-tlsrpt": Postfix 3.10 and later
 }
 
-func (r replies) of(m mapKind) []byte {
-	if m == mapTLSRPT {
-		return r.tlsrpt
-	}
-	return r.postfix
-}
-
-// render writes a decision in Postfix's words. The policy is needed for
-// Secure only, the literal for Override only.
-func render(d Decision, domain string, policy *mtasts.Policy, literal string) replies {
+// Render writes a decision in Postfix's syntax. The policy is needed for Secure
+// only, the literal for Override only.
+func Render(d Decision, domain string, policy *mtasts.Policy, literal string) Replies {
 	switch d.Level {
 	case DANEOnly:
 		return daneOnly
 	case DANE:
 		return daneFirst
 	case Temporary:
-		return both("TEMP " + printable(d.Reason, maxReason))
+		return both("TEMP " + printable.Line(d.Reason, MaxReason))
 	case Override:
 		return both("OK " + literal)
 	case Secure:
 		return renderSecure(domain, policy)
 	}
-	return notFound
+	return NotFound
 }
 
-// Replies that are the same for all next hops, and for both maps: of a million
-// entries most share them.
-var notFound, daneOnly, daneFirst = both("NOTFOUND "), both("OK dane-only"), both("OK dane")
+// NotFound is the reply where nothing is known. Like the other two it is the same
+// for all next hops and both maps: most of a million entries share them.
+var NotFound, daneOnly, daneFirst = both("NOTFOUND "), both("OK dane-only"), both("OK dane")
 
-func both(s string) replies {
+func both(s string) Replies {
 	b := []byte(s)
-	return replies{b, b}
+	return Replies{b, b}
 }
 
 // renderSecure writes an MTA-STS policy (8461 §4, §5).
-func renderSecure(domain string, p *mtasts.Policy) replies {
+func renderSecure(domain string, p *mtasts.Policy) Replies {
 	patterns := unique(p.MX)
 	if len(patterns) == 0 || !safe(domain) || !allSafe(patterns) || !allSafe(p.Lines) {
-		// The parser lets nothing like that through. Should it ever: better mail
-		// that waits than a reply that Postfix misreads.
-		return both("TEMP MTA-STS policy of " + printable(domain, 100) + " cannot be told to Postfix")
+		// The parser lets nothing like that through. Should it ever do so: mail
+		// that waits is better than a reply that Postfix misreads.
+		return both("TEMP MTA-STS policy of " + printable.Line(domain, 100) + " cannot be written as a Postfix policy")
 	}
 	names := make([]string, 0, len(patterns))
 	for _, mx := range patterns {
@@ -73,7 +68,7 @@ func renderSecure(domain string, p *mtasts.Policy) replies {
 		}
 	}
 	if len(names) == 0 {
-		return both("TEMP MTA-STS policy of " + printable(domain, 100) + " names no mail host, only words that mean something else to Postfix")
+		return both("TEMP MTA-STS policy of " + printable.Line(domain, 100) + " names no mail host, only keywords of smtp_tls_secure_cert_match")
 	}
 	plain := "OK secure match=" + strings.Join(names, ":") + " servername=hostname"
 
@@ -88,11 +83,11 @@ func renderSecure(domain string, p *mtasts.Policy) replies {
 	head := rpt.String()
 	full := head + policyStrings(p.Lines)
 	if len(full) > maxReply {
-		// The policy strings only tell the report reader more. One has to stay:
-		// Postfix 3.10 does not survive a policy_type without any.
+		// The policy strings serve TLSRPT reports only. One has to stay: Postfix
+		// 3.10 crashes on a policy_type without any.
 		full = head + policyStrings(p.Lines[:1])
 	}
-	return replies{bounded(plain, domain), bounded(full, domain)}
+	return Replies{bounded(plain, domain), bounded(full, domain)}
 }
 
 // keyword reports whether a pattern would not be a name in match=, but stand
@@ -114,7 +109,7 @@ func policyStrings(lines []string) string {
 func bounded(reply, domain string) []byte {
 	if len(reply) > maxReply {
 		return fmt.Appendf(nil, "TEMP MTA-STS policy of %s has too many mx patterns for a socketmap reply of %d bytes",
-			printable(domain, 100), maxReply)
+			printable.Line(domain, 100), maxReply)
 	}
 	return []byte(reply)
 }
@@ -137,7 +132,7 @@ func unique(patterns []string) []string {
 func safe(s string) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
-		case isLDH(c), c == '.', c == '*', c == ':', c == ' ', c == '_':
+		case hostname.IsLetterDigit(c), c == '-', c == '.', c == '*', c == ':', c == ' ', c == '_':
 		default:
 			return false
 		}
@@ -152,17 +147,4 @@ func allSafe(list []string) bool {
 		}
 	}
 	return len(list) > 0
-}
-
-// printable makes one line of printable ASCII of at most n bytes.
-func printable(s string, n int) string {
-	b := make([]byte, 0, min(len(s), n))
-	for i := 0; i < len(s) && len(b) < n; i++ {
-		c := s[i]
-		if c < ' ' || c > '~' {
-			c = '?'
-		}
-		b = append(b, c)
-	}
-	return string(b)
 }

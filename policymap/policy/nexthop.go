@@ -1,21 +1,19 @@
-package policymap
+package policy
 
 import (
 	"context"
 	"net"
-	"net/netip"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
-	"golang.org/x/net/idna"
+	"tlspolicyd/internal/hostname"
 )
 
 // maxKey bounds what is looked at as a next hop, in bytes. A domain has 253
 // at most; U-labels, brackets and a service name need some more.
 const maxKey = 1024
 
-// NextHop is what a key asks about. The zero value is no next hop.
+// NextHop is what a key asks about. The zero value is not a next hop.
 type NextHop struct {
 	Domain  string // policy domain: A-labels, lower case, no final dot; the host itself when Literal
 	Literal bool   // "[host]": no MX lookup (postconf(5), relayhost)
@@ -35,16 +33,16 @@ func (h NextHop) String() string {
 }
 
 // ParseNextHop reads a key in any of the forms that Postfix uses for a next
-// hop. It reports false for keys about which nothing can be known: parent
+// hop. It returns false for keys about which nothing can be known: parent
 // domains (".example.com"), addresses, paths, unknown services and names that
-// are no host names.
+// are not host names.
 func ParseNextHop(key string) (NextHop, bool) {
 	host, port, literal, ok := splitKey(key)
 	if !ok {
 		return NextHop{}, false
 	}
-	domain, ok := hostName(host)
-	if !ok {
+	domain, err := hostname.Parse(host)
+	if err != nil {
 		return NextHop{}, false
 	}
 	return NextHop{Domain: domain, Literal: literal, Port: port}, true
@@ -99,7 +97,7 @@ func servicePort(service string) (uint16, bool) {
 		return uint16(n), err == nil && n > 0
 	}
 	for _, c := range []byte(service) {
-		if !isLDH(c) && c != '_' {
+		if !hostname.IsLetterDigit(c) && c != '-' && c != '_' {
 			return 0, false // "host:[::1]" and the like
 		}
 	}
@@ -111,8 +109,8 @@ func servicePort(service string) (uint16, bool) {
 	return uint16(n), n > 0 && n < 1<<16
 }
 
-// mailPort knows the services of mail where the system does not: a container
-// need not have /etc/services, while Postfix, which is elsewhere, has.
+// mailPort knows the mail services where the system does not: a container may
+// lack /etc/services while Postfix, outside of it, has the file.
 func mailPort(service string) (uint16, bool) {
 	switch strings.ToLower(service) {
 	case "lmtp":
@@ -127,65 +125,18 @@ func mailPort(service string) (uint16, bool) {
 	return 0, false
 }
 
-// hostName returns the A-label form of a host name, in lower case and without
-// the final dot. Addresses and names that break RFC 1123 §2.1 are refused.
-func hostName(s string) (string, bool) {
-	s = strings.TrimSuffix(s, ".")
-	if !isASCII(s) {
-		if !utf8.ValidString(s) {
-			return "", false
-		}
-		// IDNA2008, non-transitional: what a mail user typed as a U-label.
-		ascii, err := idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false),
-			idna.StrictDomainName(true)).ToASCII(s)
-		if err != nil {
-			return "", false
-		}
-		s = strings.TrimSuffix(ascii, ".")
+// WhyNotLookedUp says, for the operator, why nothing is looked up for a key that
+// ParseNextHop does not accept.
+func WhyNotLookedUp(key string) string {
+	host, _ := hostPart(key)
+	_, err := hostname.Parse(host)
+	switch {
+	case key != "" && key[0] == '.':
+		return "a parent domain: a parent's policy never covers a child (RFC 8461 §3.4)"
+	case host == "":
+		return "not a next hop: a path, an empty key or unbalanced brackets"
+	case err == nil:
+		return "the service name is unknown on this host"
 	}
-	s = strings.ToLower(s)
-	if !validHostName(s) {
-		return "", false
-	}
-	return s, true
-}
-
-func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
-func validHostName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	label := ""
-	for label = range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for i := 0; i < len(label); i++ {
-			if !isLDH(label[i]) {
-				return false
-			}
-		}
-	}
-	// RFC 1123 §2.1, RFC 3696 §2: a name whose last label is a number is an
-	// address, or somebody's attempt at one.
-	if _, err := strconv.ParseUint(label, 0, 64); err == nil {
-		return false
-	}
-	if strings.Trim(label, "0123456789") == "" {
-		return false
-	}
-	_, err := netip.ParseAddr(s)
-	return err != nil
-}
-
-func isLDH(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-'
+	return "an address, or not a valid host name"
 }

@@ -1,4 +1,4 @@
-package policymap
+package policy
 
 import (
 	"fmt"
@@ -10,28 +10,12 @@ import (
 // This file is the decision table of docs/behaviour.md §5: one pure function
 // from what DANE and MTA-STS say, and what the operator chose, to an answer.
 
-// Settings are the operator's choices in the decision table. The zero value
-// is the default of each.
+// Settings are the operator's choices in the decision table. Zero values are
+// the defaults.
 type Settings struct {
 	InsecureMXPrefersDANE bool // policy.insecure_mx = "dane"
 	PartialPrefersSTS     bool // policy.partial = "mta-sts"
 	EnforceTesting        bool // policy.testing = "enforce"
-}
-
-// DANEFacts is the DANE side of the table.
-type DANEFacts struct {
-	State      dane.State
-	NullMX     bool // State None: the domain takes no mail (7505)
-	MXInsecure bool // State Unknown: the MX answer was seen, and is insecure
-	SomeTLSA   bool // State Unknown: another host has a secure TLSA record
-	SomeNone   bool // State Unknown: another host is proved to have none
-
-	// Last is the last state that was known before this one, Unknown for none,
-	// and LastAge the time since it was learned.
-	Last    dane.State
-	LastAge time.Duration
-
-	Reason string // State Unknown: the failing step, for the TEMP reply
 }
 
 // STSState is the MTA-STS side of the table: the mode in force.
@@ -91,8 +75,7 @@ type Decision struct {
 	Why    string // one sentence for the operator
 	Reason string // Level Temporary: the failing step
 
-	// Stale tells that DANE could not be evaluated and that the last known
-	// state stood in for it.
+	// Stale: DANE could not be evaluated, and the last known state was used.
 	Stale bool
 
 	// KeepAtMost bounds how long the answer may be kept; 0: no bound of its own.
@@ -100,9 +83,9 @@ type Decision struct {
 }
 
 const (
-	lastKnownFor   = 24 * time.Hour   // how long a last known state stands in for a failing lookup
-	keepIncomplete = 5 * time.Minute  // how long an answer is kept that a failing host took part in
-	keepFailure    = 10 * time.Second // how long a failure is remembered
+	LastKnownFor   = 24 * time.Hour   // how long the last known DANE state is used while lookups fail
+	KeepFailure    = 10 * time.Second // how long a failure is remembered
+	keepIncomplete = 5 * time.Minute  // how long an answer is kept while a host of the domain fails
 )
 
 // Decide returns the first row of the table that fits.
@@ -116,7 +99,7 @@ func Decide(d DANEFacts, sts STSState, set Settings) Decision {
 	if d.State != dane.Unknown {
 		return decideKnown(d.State, sts, set)
 	}
-	if d.Last != dane.Unknown && d.LastAge <= lastKnownFor {
+	if d.Last != dane.Unknown && d.LastAge <= LastKnownFor {
 		// Never weaker than an hour ago because of a lookup that fails today.
 		dec := decideKnown(d.Last, sts, set)
 		dec.Stale = true
@@ -144,7 +127,7 @@ func Decide(d DANEFacts, sts STSState, set Settings) Decision {
 		}
 	}
 	return Decision{
-		Level: Temporary, Row: RowUnknown, Reason: d.Reason, KeepAtMost: keepFailure,
+		Level: Temporary, Row: RowUnknown, Reason: d.Reason, KeepAtMost: KeepFailure,
 		Why: "a failed lookup is not an absence (RFC 7672 §2.1.2)",
 	}
 }
@@ -198,12 +181,10 @@ func decideKnown(state dane.State, sts STSState, set Settings) Decision {
 	return Decision{Level: NoPolicy, Row: RowNone, Why: "no DANE and no MTA-STS policy: the default level of Postfix applies"}
 }
 
-// daneAlone reports whether DANE decides the row whatever MTA-STS says, so
-// that an answer need not wait for a policy host.
-func daneAlone(d DANEFacts, set Settings) bool {
-	without := Decide(d, STSAbsent, set)
-	with := Decide(d, STSEnforce, set)
-	return without.Level == with.Level
+// DANEAlone reports whether DANE decides the row whatever MTA-STS says, so that
+// an answer need not wait for a policy host.
+func DANEAlone(d DANEFacts, set Settings) bool {
+	return Decide(d, STSAbsent, set).Level == Decide(d, STSEnforce, set).Level
 }
 
 // age prints a duration for people: whole seconds, minutes or hours.

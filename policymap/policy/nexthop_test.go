@@ -1,4 +1,4 @@
-package policymap
+package policy
 
 import (
 	"strings"
@@ -24,6 +24,8 @@ func TestNextHopForms(t *testing.T) {
 		"[bücher.test]":                     hop("xn--bcher-kva.test", true, 25),
 		"xn--bcher-kva.test":                hop("xn--bcher-kva.test", false, 25),
 		"mailhost":                          hop("mailhost", false, 25),
+		"my_dom.test":                       hop("my_dom.test", false, 25), // Postfix takes it
+		"[mail_relay.test]":                 hop("mail_relay.test", true, 25),
 		"3com.test":                         hop("3com.test", false, 25),
 		"1.2.3.test":                        hop("1.2.3.test", false, 25),
 		strings.Repeat("a.", 124) + "test1": hop(strings.Repeat("a.", 124)+"test1", false, 25),
@@ -56,7 +58,7 @@ func TestNextHopNothingToKnow(t *testing.T) {
 		"[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]:25", "[2001:db8::1]", "2001:db8::1", "::1", "[::ffff:192.0.2.1]",
 		"/var/spool/lmtp", "unix:/var/run/lmtp", "example.test:nosuchservice", "example.test:", "example.test:0",
 		"example.test:65536", "example.test:+25", "example.test:25:26", "[example.test", "example.test]", "[]", "[]:25", "[example.test]25",
-		"exa mple.test", "example..test", "-example.test", "example-.test", "exa_mple.test", "exam\x00ple.test",
+		"exa mple.test", "example..test", "-example.test", "example-.test", "exam\x00ple.test",
 		"example.test\n", "256.1.1.1", "1.2.3.4.5", "0x7f.1", "example.0x10", "example.123", "\xff\xfe.test", "a\u0300\u200d.test",
 		strings.Repeat("a", 64) + ".test", strings.Repeat("a.", 125) + "test1", strings.Repeat("ü", 2000),
 	} {

@@ -1,4 +1,6 @@
-package policymap
+// Package explain resolves a next hop afresh, past every cache, and shows every
+// question, answer and decision on the way to the reply.
+package explain
 
 import (
 	"context"
@@ -8,17 +10,21 @@ import (
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 )
+
+// daneTimeout is how long an evaluation of DANE may take.
+const daneTimeout = 14 * time.Second
 
 // Explainer resolves next hops afresh, past every cache, and shows its work.
 type Explainer struct {
 	Resolver  dnsclient.Resolver
 	Fetcher   *mtasts.Fetcher // used with a Resolver that takes notes
-	Settings  Settings
-	Overrides Overrides
+	Settings  policy.Settings
+	Overrides policy.Overrides
 
-	// OnDANE, when not nil, is told of the mail hosts as soon as they are known,
-	// while the policy may still be on its way.
+	// OnDANE, when not nil, is called as soon as the mail hosts are known, while
+	// the policy may still be on its way.
 	OnDANE func(dane.Result)
 }
 
@@ -26,7 +32,7 @@ type Explainer struct {
 // the decision table, and the replies.
 type Explanation struct {
 	Key      string
-	NextHop  NextHop
+	NextHop  policy.NextHop
 	LookedUp bool   // false: the form of the key or an override decided
 	Override string // the operator's line that applied
 
@@ -37,8 +43,8 @@ type Explanation struct {
 	Policy   *mtasts.Policy   // nil: none
 	FetchErr error            // why there is none
 
-	STS      STSState
-	Decision Decision
+	STS      policy.STSState
+	Decision policy.Decision
 	Postfix  string // the reply for the map "postfix"
 	TLSRPT   string // the reply for the map "postfix-tlsrpt"
 	Took     time.Duration
@@ -49,7 +55,7 @@ type Explanation struct {
 func (x *Explainer) Explain(ctx context.Context, key string) Explanation {
 	began := time.Now()
 	out := Explanation{Key: key}
-	hop, ok := ParseNextHop(key)
+	hop, ok := policy.ParseNextHop(key)
 	out.NextHop = hop
 	if done := x.withoutLookup(&out, key, hop, ok); done {
 		return out
@@ -70,12 +76,12 @@ func (x *Explainer) Explain(ctx context.Context, key string) Explanation {
 	work.Wait()
 
 	if out.Policy != nil {
-		out.STS = stateOf(out.Policy.Mode)
+		out.STS = policy.StateOf(out.Policy.Mode)
 	}
 	out.DNS = recorder.Lookups()
-	out.Decision = Decide(withResult(DANEFacts{}, out.DANE), out.STS, x.Settings)
-	r := render(out.Decision, hop.Domain, out.Policy, "")
-	out.Postfix, out.TLSRPT = string(r.postfix), string(r.tlsrpt)
+	out.Decision = policy.Decide(policy.DANEFacts{}.With(out.DANE), out.STS, x.Settings)
+	r := policy.Render(out.Decision, hop.Domain, out.Policy, "")
+	out.Postfix, out.TLSRPT = string(r.Postfix), string(r.TLSRPT)
 	out.Took = time.Since(began)
 	return out
 }
@@ -99,30 +105,16 @@ func (x *Explainer) explainSTS(ctx context.Context, r dnsclient.Resolver, domain
 }
 
 // withoutLookup answers keys for which nothing is looked up.
-func (x *Explainer) withoutLookup(out *Explanation, key string, hop NextHop, parsed bool) bool {
-	if value, ok := overrideFor(x.Overrides, key, hop, parsed); ok {
+func (x *Explainer) withoutLookup(out *Explanation, key string, hop policy.NextHop, parsed bool) bool {
+	if value, ok := x.Overrides.For(key, hop); ok {
 		out.Override = value
-		out.Decision = overrideDecision(value)
+		out.Decision = policy.OverrideDecision(value)
 	} else if !parsed {
-		out.Decision = Decision{Level: NoPolicy, Row: RowNotLookedUp, Why: whyNotLookedUp(key)}
+		out.Decision = policy.Decision{Level: policy.NoPolicy, Row: policy.RowNotLookedUp, Why: policy.WhyNotLookedUp(key)}
 	} else {
 		return false
 	}
-	r := render(out.Decision, hop.Domain, nil, out.Override)
-	out.Postfix, out.TLSRPT = string(r.postfix), string(r.tlsrpt)
+	r := policy.Render(out.Decision, hop.Domain, nil, out.Override)
+	out.Postfix, out.TLSRPT = string(r.Postfix), string(r.TLSRPT)
 	return true
-}
-
-func whyNotLookedUp(key string) string {
-	switch host, _ := hostPart(key); {
-	case key != "" && key[0] == '.':
-		return "a parent domain: a parent's policy never covers a child (RFC 8461 §3.4)"
-	case host == "":
-		return "no next hop: a path, an empty key or unbalanced brackets"
-	default:
-		if _, ok := hostName(host); ok {
-			return "the service name is not known on this host"
-		}
-		return "an address, or a name that is no valid host name"
-	}
 }

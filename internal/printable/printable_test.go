@@ -1,10 +1,10 @@
-package foreign_test
+package printable_test
 
 import (
 	"strings"
 	"testing"
 
-	"tlspolicyd/internal/foreign"
+	"tlspolicyd/internal/printable"
 )
 
 func TestLine(t *testing.T) {
@@ -18,16 +18,16 @@ func TestLine(t *testing.T) {
 		{"lines", "one\r\ntwo\ttabs\x00", 60, `one\x0d\x0atwo\x09tabs\x00`},
 		{"UTF-8, and bytes that are none", "\u00fc\u202e\xff", 60, `\xc3\xbc\xe2\x80\xae\xff`},
 		{"as long as it may be", "12345678", 8, "12345678"},
-		{"too long", "123456789", 8, "12345678..."},
-		{"an escape that does not fit", "123456\n", 8, "123456..."},
-		{"only escapes", "\n\n\n", 8, `\x0a\x0a...`},
+		{"too long", "123456789", 8, "12345..."},
+		{"an escape that does not fit", "123456\n", 8, "12345..."},
+		{"only escapes", "\n\n\n", 8, `\x0a...`},
 		{"empty", "", 8, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := foreign.Line(tc.text, tc.limit); got != tc.want {
+			if got := printable.Line(tc.text, tc.limit); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
-			if got := foreign.Line([]byte(tc.text), tc.limit); got != tc.want {
+			if got := printable.Line([]byte(tc.text), tc.limit); got != tc.want {
 				t.Errorf("of bytes: got %s, want %s", got, tc.want)
 			}
 		})
@@ -42,7 +42,7 @@ func TestQuote(t *testing.T) {
 		"0123456789abcdef":  `"0123456789abcdef"`,
 		"0123456789abcdefg": `"0123456789abcdef"...`,
 	} {
-		if got := foreign.Quote(value, 16); got != want {
+		if got := printable.Quote(value, 16); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
@@ -53,7 +53,7 @@ func FuzzForeign(f *testing.F) {
 	f.Add("v=STSv1; id=\x1b]0;gotcha\a\u2028", 20)
 	f.Fuzz(func(t *testing.T, text string, limit int) {
 		limit = min(max(limit, 0), 1000)
-		line, quoted := foreign.Line(text, limit), foreign.Quote(text, limit)
+		line, quoted := printable.Line(text, limit), printable.Quote(text, limit)
 		for _, got := range []string{line, quoted} {
 			if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r > '~' }) {
 				t.Errorf("not printable: %q", got)

@@ -1,0 +1,234 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/policymap/policy"
+	"tlspolicyd/policymap/records"
+	"tlspolicyd/store"
+)
+
+const (
+	lookupTimeout = 15 * time.Second                       // no lookup takes longer, whatever does not answer
+	daneTimeout   = 14 * time.Second                       // leaves a second to decide, write and reply
+	knownWait     = 2 * time.Second                        // how long a lookup waits where a last known state can be used
+	timeToWrite   = lookupTimeout - 2*records.LongestWrite // until then a lookup may still wait for the disk
+)
+
+var errStopping = errors.New("tlspolicyd is stopping")
+
+// lookups looks next hops up that memory and store do not know: one flight for
+// each next hop and each DANE evaluation, for all that ask meanwhile.
+type lookups struct {
+	*core
+	sts         *stsLookups
+	cold, danes singleflight.Group
+}
+
+// flight runs fn once for all that want the same at the same time. It counts as
+// work that Close waits for, and a defect in it ends one lookup, not the service
+// of all others.
+func (l *lookups) flight(g *singleflight.Group, key string, fn func() any) <-chan singleflight.Result {
+	return g.DoChan(key, func() (any, error) {
+		var v any
+		var met error
+		done := make(chan struct{})
+		if !l.start(func() {
+			defer close(done)
+			met = l.guard(key, func() { v = fn() })
+		}) {
+			return nil, errStopping
+		}
+		<-done
+		return v, met
+	})
+}
+
+// startLookup starts the cold lookup of a next hop. Its answer replaces the one
+// in memory.
+func (l *lookups) startLookup(hop policy.NextHop) <-chan singleflight.Result {
+	return l.flight(&l.cold, hop.String(), func() any { return l.lookUp(hop) })
+}
+
+// await waits for the cold lookup of a next hop.
+func (l *lookups) await(ctx context.Context, hop policy.NextHop) *entry {
+	reason := errStopping
+	select {
+	case r := <-l.startLookup(hop):
+		if r.Err == nil {
+			return r.Val.(*entry)
+		}
+		reason = r.Err
+	case <-ctx.Done():
+	case <-l.ctx.Done():
+	}
+	return &entry{hop: hop, answer: policy.Failure(hop, policy.ReasonOf(reason))}
+}
+
+// lookUp looks a next hop up: DANE and MTA-STS side by side, as far as the store
+// does not know them already.
+func (l *lookups) lookUp(hop policy.NextHop) *entry {
+	began := l.book.Clock.Now()
+	cfg := l.config.Load()
+	untrusted := !cfg.trusted()
+	rec := l.book.Get(hop.Domain)
+	v := l.view(cfg, &rec, hop, began)
+
+	var sts *stsFlight
+	switch {
+	case !v.STS.Known && !(v.Fresh && v.DANE.NullMX):
+		sts = l.sts.startSTS(hop.Domain, began, policy.OnLookup)
+	case v.STS.Known && began.After(v.STS.Recheck):
+		l.sts.startSTS(hop.Domain, began, policy.OnLookup) // the policy in force answers meanwhile
+	}
+	var res dane.Result
+	var dns time.Duration
+	if !v.Fresh {
+		v.DANE, res = l.awaitDANE(v)
+		dns = l.book.Clock.Now().Sub(began)
+	}
+	inTime := false
+	switch {
+	case sts == nil:
+	case res.NullMX:
+		l.sts.abandon(sts) // 7505: no mail will go there
+	case !policy.DANEAlone(v.DANE, cfg.Settings):
+		inTime = sts.wait(l.ctx, min(cfg.FetchWait, daneTimeout)-l.book.Clock.Now().Sub(began))
+	}
+
+	rec = l.book.Get(hop.Domain)
+	if rec.Class == store.Positive && res.State != dane.Unknown && policy.Endpoint(&rec, hop) == nil &&
+		l.book.Clock.Now().Sub(began) < timeToWrite {
+		// When DANE was decided nothing called for writing it at once, and it was
+		// evicted since: it goes to disk with the policy.
+		l.book.LearnDANE(hop, res, began, untrusted || !l.config.Load().trusted())
+	}
+	e := l.conclude(cfg, v, sts, inTime)
+	l.observer.Resolved(Resolution{
+		Key: hop.String(), Decision: e.answer.Decision, STS: e.answer.STS, STSWhy: e.answer.STSWhy,
+		Reply: string(e.answer.Replies.Postfix), Took: l.book.Clock.Now().Sub(began), DNS: dns,
+	})
+	return e
+}
+
+// conclude makes the answer of a cold lookup and keeps it. sts is the flight that
+// the lookup waited for, nil for none, and inTime says that it ended in time.
+// The record is read once more, while the domain is locked: what was learned
+// meanwhile is in the answer, and what is learned later finds it in memory and
+// has it follow.
+func (l *lookups) conclude(cfg *Config, looked policy.View, sts *stsFlight, inTime bool) (e *entry) {
+	l.book.Locked(looked.Hop.Domain, func(rec store.Record) {
+		now := l.book.Clock.Now()
+		v := l.view(cfg, &rec, looked.Hop, now)
+		if !v.Fresh || v.DANE.State == dane.Unknown {
+			v.DANE = looked.DANE
+		}
+		switch {
+		case inTime && sts.once != nil:
+			v.STS = policy.OncePolicy(sts.once)
+		case inTime && sts.learned != nil && !v.STS.Known:
+			v.STS = policy.ReadSTS(sts.learned, now) // the store could not take it
+		case sts != nil && !inTime && !v.STS.Known:
+			v.STS.Reason = "not waited for"
+		}
+		e = &entry{hop: v.Hop, answer: v.Answer(cfg.Settings), noted: rec.LastUsed}
+		e.lastUsed.Store(now.Unix())
+		if e.answer.Until.After(now) {
+			l.keep(e, cfg)
+		}
+	})
+	return e
+}
+
+// awaitDANE evaluates DANE and waits for it; where a last known state can be
+// used, not for long. The result is zero where the wait was in vain.
+func (l *lookups) awaitDANE(v policy.View) (policy.DANEFacts, dane.Result) {
+	wait := lookupTimeout - 500*time.Millisecond
+	if v.DANE.SomeTLSA || v.DANE.HasLast() {
+		wait = knownWait
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	last := v.DANE
+	select {
+	case r := <-l.startDANE(v.Hop, v.Now):
+		if res, ok := r.Val.(dane.Result); ok {
+			return last.With(res), res
+		}
+		last.Reason = policy.ReasonOf(r.Err)
+	case <-timer.C:
+		last.Reason = fmt.Sprintf("DNS lookups for %s: no answer within %s", v.Hop.Domain, wait)
+	case <-l.ctx.Done():
+		last.Reason = errStopping.Error()
+	}
+	return last, dane.Result{}
+}
+
+// startDANE evaluates a next hop, once for all that ask meanwhile, and keeps the
+// result.
+func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singleflight.Result {
+	return l.flight(&l.danes, hop.String(), func() any {
+		rec := l.book.Get(hop.Domain)
+		last := policy.Endpoint(&rec, hop)
+		bound := policy.ReadSTS(rec.STS, l.book.Clock.Now()).Policy != nil && (last == nil || !last.NullMX)
+		ctx, cancel := context.WithTimeout(l.ctx, daneTimeout)
+		defer cancel()
+		cfg := l.config.Load()
+		untrusted := !cfg.trusted()
+		res := dane.Lookup(ctx, cfg.Resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		if bound {
+			// A null MX means that MTA-STS has no say, and it can be forged: it
+			// ends no policy that was in force before it was seen.
+			res.NullMX = false
+		}
+		if l.ctx.Err() == nil {
+			l.book.LearnDANE(hop, res, used, untrusted || !cfg.trusted())
+		}
+		return res
+	})
+}
+
+// stored makes the answer of what the store knows, or returns nil where that is
+// not enough. It goes into memory unless the record is being written just now:
+// the lookup does not wait for that, and what is learned then must not be
+// overwritten.
+func (l *lookups) stored(hop policy.NextHop) (e *entry) {
+	l.book.TryLocked(hop.Domain, func(rec store.Record, locked bool) {
+		if rec.STS == nil && rec.DANE == nil {
+			return
+		}
+		now, cfg := l.book.Clock.Now(), l.config.Load()
+		v := l.view(cfg, &rec, hop, now)
+		if !v.Enough(cfg.Settings) {
+			return
+		}
+		e = &entry{hop: hop, answer: v.Answer(cfg.Settings), noted: rec.LastUsed}
+		e.lastUsed.Store(now.Unix())
+		if locked {
+			l.keep(e, cfg)
+		} else {
+			e.prepare(hop.String())
+		}
+	})
+	return e
+}
+
+// recheck starts what a hit on an ageing answer calls for: the TXT record, and
+// for a stale answer the DANE evaluation that failed. The hit does not wait.
+func (l *lookups) recheck(e *entry) {
+	l.start(func() {
+		defer e.checking.Store(false) // where nothing was learned the next hit tries again
+		sts := l.sts.startSTS(e.hop.Domain, l.book.Clock.Now(), policy.OnLookup)
+		if !e.answer.Decision.Stale {
+			<-sts.done
+			return
+		}
+		<-l.startLookup(e.hop)
+	})
+}

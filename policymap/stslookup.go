@@ -1,0 +1,244 @@
+package policymap
+
+import (
+	"context"
+	"time"
+
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
+	"tlspolicyd/store"
+)
+
+const (
+	stsTimeout = 90 * time.Second // TXT lookup and fetch; the fetch has its own 60 s
+	maxFetches = 512              // fetches at a time that lookups wait for; and as many that they no longer wait for
+)
+
+// stsLookups looks up MTA-STS for policy domains and keeps what it finds, for a
+// cold lookup, a background lookup or the refresher alike.
+type stsLookups struct {
+	*core
+	flights map[string]*stsFlight // by policy domain; core.mu
+
+	// One token for each fetch under way for a lookup: while the lookup waits,
+	// and after it stopped waiting.
+	fetches, lateFetches chan struct{}
+}
+
+func newSTSLookups(c *core) *stsLookups {
+	return &stsLookups{
+		core: c, flights: make(map[string]*stsFlight),
+		fetches: make(chan struct{}, maxFetches), lateFetches: make(chan struct{}, maxFetches),
+	}
+}
+
+// stsFlight is one lookup of a policy domain, shared by all that want it at the
+// same time.
+type stsFlight struct {
+	done   chan struct{}
+	cancel context.CancelFunc
+	wanted int // callers that have not abandoned it; core.mu
+	why    policy.Occasion
+
+	// Set before done is closed.
+	learned *store.STS     // the facts as they are now; nil: nothing was learned
+	once    *mtasts.Policy // max_age 0: for the callers that wait, and kept nowhere (8461 §3.2)
+}
+
+// wait reports whether the flight ended within d.
+func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// startSTS looks up a domain's TXT record, fetches its policy where that is called
+// for, and keeps what it finds: once for all that ask meanwhile.
+func (l *stsLookups) startSTS(domain string, used time.Time, why policy.Occasion) *stsFlight {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.flights[domain]; f != nil && f.wanted > 0 {
+		f.wanted++
+		return f
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, stsTimeout)
+	f := &stsFlight{done: make(chan struct{}), cancel: cancel, wanted: 1, why: why}
+	if l.closed {
+		cancel()
+		close(f.done)
+		return f
+	}
+	l.flights[domain] = f
+	l.work.Go(func() {
+		defer cancel()
+		defer close(f.done)
+		defer l.ended(domain, f)
+		if met := l.guard(domain, func() { f.learned, f.once = l.lookUpSTS(ctx, domain, used, why) }); met != nil {
+			l.observer.Fetched(domain, why != policy.OnLookup, 0, met)
+		}
+	})
+	return f
+}
+
+// startSTSFor is startSTS for a caller that wants no less than why asks for: a flight
+// for less is waited for, and followed by another. The channel is closed when
+// all that has ended.
+func (l *stsLookups) startSTSFor(domain string, why policy.Occasion) (done <-chan struct{}) {
+	f := l.startSTS(domain, time.Time{}, why)
+	if f.why >= why {
+		return f.done
+	}
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		for f.why < why {
+			<-f.done
+			f = l.startSTS(domain, time.Time{}, why)
+		}
+		<-f.done
+	}()
+	return all
+}
+
+func (l *stsLookups) ended(domain string, f *stsFlight) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flights[domain] == f {
+		delete(l.flights, domain)
+	}
+}
+
+// abandon gives a flight up. It ends when no other caller wants it.
+func (l *stsLookups) abandon(f *stsFlight) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.wanted--; f.wanted == 0 {
+		f.cancel()
+	}
+}
+
+// lookUpSTS is 8461 §3 for one domain: TXT record, then the policy file.
+func (l *stsLookups) lookUpSTS(ctx context.Context, domain string, used time.Time, why policy.Occasion) (sts *store.STS, once *mtasts.Policy) {
+	cfg := l.config.Load()
+	txt := mtasts.LookupRecord(ctx, cfg.Resolver, domain)
+	if ctx.Err() != nil {
+		return nil, nil // abandoned or stopping: nothing was learned
+	}
+	checked := l.book.Clock.Now()
+	var got fetched
+	if txt.Found && policy.WantsFetch(l.book.Get(domain).STS, txt.Record.ID, checked, why) {
+		got = l.fetch(ctx, cfg, domain, why)
+		if got.givenUp {
+			return nil, nil // the new id must not look as though it had been followed
+		}
+	}
+	// Changed after the lookup and not before: the record may have moved on.
+	sts = l.book.LearnSTS(domain, used, func(s *store.STS, now time.Time) {
+		noteTXT(s, txt, checked, why)
+		got.note(s, now, why)
+	})
+	if got.policy != nil && got.policy.Policy.MaxAge == 0 {
+		once = &got.policy.Policy
+	}
+	return sts, once
+}
+
+// noteTXT notes the result of the TXT lookup.
+func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time, why policy.Occasion) {
+	s.CheckedAt, s.TXTTTL = checked, policy.ClampTTL(txt.Answer.TTL)
+	switch {
+	case txt.Failed:
+		s.TXTTTL, s.TXTError = policy.TXTRetry, policy.ReasonOf(txt.Err)
+		if why != policy.OnLookup { // what lookups find does not make the refresher's pauses longer
+			s.FailedAt = checked
+			s.Failures++
+		}
+	case !txt.Found:
+		s.TXTID, s.TXTError = "", policy.ReasonOf(txt.Err)
+	default:
+		s.TXTID, s.TXTError = txt.Record.ID, ""
+	}
+}
+
+// fetched is the result of a fetch; the zero value: none was made.
+type fetched struct {
+	policy  *mtasts.Fetched
+	err     error
+	givenUp bool // says nothing about the policy host
+}
+
+// fetch gets the policy file. Fetches of lookups are bounded in number; those
+// of the refresher are by its workers, so that silent policy hosts do not keep
+// it from its work.
+func (l *stsLookups) fetch(ctx context.Context, cfg *Config, domain string, why policy.Occasion) (out fetched) {
+	if why == policy.OnLookup {
+		held, leave := l.takePlace(ctx, cfg.FetchWait+time.Second)
+		defer leave()
+		ctx = held
+	}
+	if ctx.Err() != nil {
+		return fetched{givenUp: true}
+	}
+	began := l.book.Clock.Now()
+	out.policy, out.err = cfg.Fetcher.Fetch(ctx, domain)
+	if ctx.Err() != nil {
+		return fetched{givenUp: true}
+	}
+	l.observer.Fetched(domain, why != policy.OnLookup, l.book.Clock.Now().Sub(began), out.err)
+	return out
+}
+
+// takePlace waits for one of the places of fetches that a lookup waits for. When
+// no lookup can be waiting any more, the fetch moves to the places of the late
+// ones, and the context returned ends where those are taken. So, however many
+// policy hosts hang, the places that matter are free again within seconds.
+func (l *stsLookups) takePlace(ctx context.Context, lookupWaits time.Duration) (_ context.Context, leave func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	select {
+	case l.fetches <- struct{}{}:
+	case <-ctx.Done():
+		return ctx, cancel
+	}
+	place, moved := l.fetches, make(chan struct{})
+	late := time.AfterFunc(lookupWaits, func() {
+		defer close(moved)
+		select {
+		case l.lateFetches <- struct{}{}:
+			<-l.fetches
+			place = l.lateFetches
+		default:
+			cancel()
+		}
+	})
+	return ctx, func() {
+		if !late.Stop() {
+			<-moved
+		}
+		<-place
+		cancel()
+	}
+}
+
+// note notes the result. A failure never ends or shortens a policy (8461 §5.1).
+func (f fetched) note(s *store.STS, now time.Time, why policy.Occasion) {
+	switch {
+	case f.err != nil:
+		s.FailedID, s.FailedAt, s.Error = s.TXTID, now, policy.ReasonOf(f.err)
+		if why != policy.OnLookup {
+			s.Failures++
+		}
+	case f.policy != nil:
+		s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
+		s.Policy, s.PolicyID, s.FetchedAt = f.policy.Body, s.TXTID, now
+		s.EndTold, s.Moved = false, 0
+		if f.policy.Policy.MaxAge == 0 {
+			s.Policy, s.PolicyID = nil, ""
+		}
+	}
+}
