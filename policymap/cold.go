@@ -74,7 +74,7 @@ func (m *Map) resolve(hop NextHop) *entry {
 	landed := false
 	switch {
 	case policy == nil:
-	case res.NullMX:
+	case res.MX.Null:
 		m.abandon(policy) // 7505: no mail will go there
 	case !daneAlone(facts, cfg.Settings):
 		landed = policy.wait(m.ctx, min(cfg.FetchWait, daneTimeout)-m.clock.now().Sub(began))
@@ -151,10 +151,10 @@ func (m *Map) awaitDANE(hop NextHop, last DANEFacts, began time.Time) (DANEFacts
 // withResult adds a fresh evaluation to what was last known.
 func withResult(f DANEFacts, res dane.Result) DANEFacts {
 	f.State = res.State
-	f.MXInsecure = !res.MXSecure && !res.MXUnknown
+	f.MXInsecure = res.MX.Answer == dane.MXInsecure
 	f.SomeTLSA = f.SomeTLSA || res.SomeTLSA
 	f.SomeNone = res.SomeNone
-	f.NullMX = res.NullMX
+	f.NullMX = res.MX.Null
 	if res.State == dane.Unknown {
 		f.Reason = reasonOf(res.Err)
 	}
@@ -187,7 +187,7 @@ func (m *Map) startDANE(hop NextHop, used time.Time) <-chan singleflight.Result 
 		if bound {
 			// A null MX means that MTA-STS has no say, and it can be forged: it
 			// ends no policy that was in force before it was seen.
-			res.NullMX = false
+			res.MX.Null = false
 		}
 		if m.ctx.Err() == nil {
 			m.learnDANE(hop, res, used, blind || !adCounts(r))
