@@ -4,27 +4,16 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 
-	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 )
 
-// laggard is how much longer than the address family that answered the other
-// one may take. Past it the one that answered decides, as it does when the
-// other fails: a resolver may try for long to reach a broken server.
-const laggard = 2 * time.Second
-
-// Bounds of what is kept of one host's answers, which may be of 64 KiB each. What
-// follows from them follows from all records.
-const (
-	maxAddresses = 32
-	maxTLSA      = 100
-)
+// maxTLSA bounds what is kept of one host's TLSA records, which may be thousands.
+// The verdict follows from all of them.
+const maxTLSA = 100
 
 // evaluate looks one host up: its addresses, then its TLSA records.
 func evaluate(ctx context.Context, r dnsclient.Resolver, h *Host, port uint16) {
@@ -77,56 +66,35 @@ type evaluation struct {
 	answered bool // h.TTL means something
 }
 
-// addresses looks A and AAAA up side by side. It returns one answer with secure
+// addresses looks the host's addresses up. It returns one answer with secure
 // addresses and one with insecure ones, nil where there is none; where there is
 // neither, the verdict is set.
 func (e *evaluation) addresses() (secure, insecure *dnsclient.Answer) {
-	ctx, cancel := context.WithCancel(e.ctx)
-	defer cancel()
-	var answers [2]dnsclient.Answer
-	var errs [2]error
-	var wg sync.WaitGroup
-	for i, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		wg.Go(func() {
-			defer defect.Catch(&errs[i])
-			answers[i], errs[i] = e.r.Lookup(ctx, e.h.Name, qtype)
-			// The other family may take its time, and four thousand records are
-			// not to be held meanwhile.
-			answers[i].Records = slices.Clone(answers[i].Records[:min(len(answers[i].Records), maxAddresses)])
-			if errs[i] == nil && !answers[i].Negative() {
-				time.AfterFunc(laggard, cancel)
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		defect.Raise(err)
-	}
-
-	for i := range answers {
-		a := &answers[i]
-		if errs[i] != nil {
+	lookups := dnsclient.LookupAddresses(e.ctx, e.r, e.h.Name)
+	for i := range lookups {
+		l := &lookups[i]
+		if l.Err != nil {
 			continue
 		}
-		e.lowerTTL(a.TTL)
+		e.lowerTTL(l.Answer.TTL)
 		switch {
-		case a.Negative():
+		case l.Answer.Negative():
 			continue
-		case !a.Authentic:
-			insecure = a
-		case secure == nil:
-			secure = a
+		case l.Answer.Authentic:
+			secure = &l.Answer
+		default:
+			insecure = &l.Answer
 		}
-		e.h.addAddresses(a.Records)
+		e.h.addAddresses(l.Answer.Records)
 	}
 	if secure != nil || insecure != nil {
 		return secure, insecure
 	}
 	e.h.Verdict = NoAddress
-	for i, err := range errs {
-		if err != nil && answers[1-i].Rcode != dns.RcodeNameError { // NXDOMAIN holds for every type (8020 §2)
+	for i, l := range lookups {
+		if l.Err != nil && lookups[1-i].Answer.Rcode != dns.RcodeNameError { // NXDOMAIN holds for every type (8020 §2)
 			// The other one, if it answered, has no address: nothing is known.
-			e.h.Verdict, e.h.Err = AddressFailed, err
+			e.h.Verdict, e.h.Err = AddressFailed, l.Err
 			break
 		}
 	}
@@ -187,7 +155,7 @@ func (e *evaluation) lowerTTL(ttl time.Duration) {
 
 func (h *Host) addAddresses(records []dns.RR) {
 	for _, rr := range records {
-		if len(h.Addresses) == maxAddresses {
+		if len(h.Addresses) == dnsclient.MaxAddresses {
 			return
 		}
 		switch rr := rr.(type) {

@@ -184,7 +184,7 @@ func TestHugeAddressAndTLSASets(t *testing.T) {
 		w.Fault("mx1.test", "A", lab.Huge)
 		w.Fault("_25._tcp.mx1.test", "TLSA", lab.Huge)
 		got := Lookup(t.Context(), r, Target{Domain: "example.test", Port: 25})
-		if got.State != Full || len(got.Hosts[0].Addresses) != maxAddresses {
+		if got.State != Full || len(got.Hosts[0].Addresses) != dnsclient.MaxAddresses {
 			t.Errorf("%s, %d addresses", got.State, len(got.Hosts[0].Addresses))
 		}
 	})
@@ -221,7 +221,7 @@ func TestHugeAnswersAreNotHeld(t *testing.T) {
 		go func() {
 			done <- Lookup(t.Context(), laggingAAAA{r}, Target{Domain: "example.test", Port: 25})
 		}()
-		time.Sleep(laggard / 2) // the bubble's clock: every A is there
+		time.Sleep(time.Second) // the bubble's clock: every A is there
 		if more := held() - before; more > most {
 			t.Errorf("%d KiB held for AAAA", more>>10)
 		}
@@ -233,7 +233,7 @@ func TestHugeAnswersAreNotHeld(t *testing.T) {
 			t.Errorf("%d KiB held in the outcome", more>>10)
 		}
 		for _, h := range res.Hosts {
-			if len(h.TLSA) != maxTLSA || len(h.Addresses) != maxAddresses {
+			if len(h.TLSA) != maxTLSA || len(h.Addresses) != dnsclient.MaxAddresses {
 				t.Errorf("%s: %d TLSA records, %d addresses", h.Name, len(h.TLSA), len(h.Addresses))
 			}
 		}
@@ -289,7 +289,7 @@ func TestHangingAddressFamilyIsNotWaitedFor(t *testing.T) {
 		w.Fault("mx1.test", "AAAA", lab.Drop)
 		start := time.Now()
 		got := Lookup(t.Context(), r, Target{Domain: "example.test", Port: 25})
-		if d := time.Since(start); d != laggard || got.State != Full {
+		if d := time.Since(start); d != 2*time.Second || got.State != Full {
 			t.Errorf("%s took %v", outcomeOf(got), d)
 		}
 	})
