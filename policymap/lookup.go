@@ -96,7 +96,7 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	inTime := false
 	switch {
 	case sts == nil:
-	case res.NullMX:
+	case res.MX.Null:
 		l.sts.abandon(sts) // 7505: no mail will go there
 	case !policy.DANEAlone(v.DANE, cfg.Settings):
 		inTime = sts.wait(l.ctx, min(cfg.FetchWait, daneTimeout)-l.book.Clock.Now().Sub(began))
@@ -185,7 +185,7 @@ func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singlefli
 		if bound {
 			// A null MX means that MTA-STS has no say, and it can be forged: it
 			// ends no policy that was in force before it was seen.
-			res.NullMX = false
+			res.MX.Null = false
 		}
 		if l.ctx.Err() == nil {
 			l.book.LearnDANE(hop, res, used, untrusted || !cfg.trusted())

@@ -53,6 +53,7 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 		Connections: func() admin.Connections { return connections(lookups.Stats()) },
 		LinesLost:   log.Lost,
 		Listening:   o.listening.Load,
+		Roots:       p.roots,
 		Answers: func(ctx context.Context) error {
 			if !answers(ctx, p.handler, time.Second) {
 				return errors.New("no answer within a second")

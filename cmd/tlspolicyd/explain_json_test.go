@@ -224,7 +224,7 @@ func FuzzExplainHostile(f *testing.F) {
 		} else {
 			e.FetchErr = &mtasts.FetchError{Stage: mtasts.StagePolicy, Reason: err.Error(), Exchange: e.Exchange, Err: err}
 		}
-		e.DANE = dane.Result{Hosts: []dane.Host{{Name: name, Base: name, TLSA: []dane.TLSA{{Data: txt, Unusable: name}}}}}
+		e.DANE = dane.Result{Hosts: []dane.Host{{Evidence: dane.Evidence{Name: name}, Base: name, TLSA: []dane.TLSA{{Data: txt, Unusable: name}}}}}
 
 		r := newExplainReport(e, nil, false, time.Unix(0, 0))
 		if n := len(r.Policy.Lines); n > explainLines+5 {

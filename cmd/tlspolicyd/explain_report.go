@@ -290,18 +290,18 @@ func newExplainPolicy(x *mtasts.Exchange, policy *mtasts.Policy, err error) *exp
 func newExplainDANE(res dane.Result, literal bool) *explainDANE {
 	d := &explainDANE{
 		State: res.State.String(), TTLSeconds: int64(res.TTL / time.Second),
-		Hosts: []explainHost{}, HostsOmitted: res.Omitted, Error: errorText(res.Err),
+		Hosts: []explainHost{}, HostsOmitted: res.MX.Omitted, Error: errorText(res.Err),
 	}
 	switch {
 	case literal:
 		d.MX = "not-asked"
-	case res.MXUnknown:
+	case res.MX.Answer == dane.MXFailed:
 		d.MX = "failed"
-	case res.NoDomain:
+	case res.MX.NoDomain:
 		d.MX = "no-domain"
-	case res.NullMX:
+	case res.MX.Null:
 		d.MX = "null"
-	case res.MXSecure:
+	case res.MX.Answer.Secure():
 		d.MX = "secure"
 	default:
 		d.MX = "insecure"
@@ -335,6 +335,8 @@ func hostVerdict(v dane.Verdict) string {
 		return "no-tlsa"
 	case dane.Unusable:
 		return "unusable"
+	case dane.PartlyInsecure:
+		return "partly-insecure"
 	case dane.Usable:
 		return "usable"
 	}

@@ -306,6 +306,8 @@ func verdictText(h explainHost) string {
 		return "no secure TLSA record"
 	case "unusable":
 		return "TLSA records, none of them usable"
+	case "partly-insecure":
+		return "TLSA usable, but not at every address: some are not secure (RFC 7672 section 2.2.2)"
 	case "usable":
 		return "TLSA usable"
 	}

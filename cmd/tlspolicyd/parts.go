@@ -36,6 +36,7 @@ type parts struct {
 	store    store.Store
 	metrics  *admin.Metrics
 	resolver *atomic.Pointer[dnsclient.Client] // in force
+	roots    func() error                      // mtasts.ErrNoRoots when there are none now
 
 	// reconfigure puts new settings in force, or returns why that cannot be.
 	// The parts that are only built once keep theirs.
@@ -68,6 +69,8 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	metrics := admin.NewMetrics(adminBuild())
 	current := new(atomic.Pointer[dnsclient.Client])
 	current.Store(resolver)
+	var fetcher atomic.Pointer[mtasts.Fetcher]
+	fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings,
 		Observer: policymap.Observers{told, metrics}, Concurrency: cfg.Fetch.Concurrency,
@@ -79,6 +82,10 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
 		cache:     m, store: db, metrics: metrics, resolver: current,
+		roots: func() error {
+			_, err := fetcher.Load().Roots()
+			return err
+		},
 		reconfigure: func(cfg config.Config) error {
 			next, settings, err := mapConfig(cfg, changed)
 			if err != nil {
@@ -90,6 +97,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			}
 			resolver = next
 			current.Store(next)
+			fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
 			return nil
 		},
 		stop: func(ctx context.Context) error {
@@ -130,7 +138,7 @@ func newFetcher(cfg config.Config, resolver dnsclient.Resolver) (*mtasts.Fetcher
 		return nil, err
 	}
 	return &mtasts.Fetcher{
-		Resolver: resolver, RootCAs: roots, AllowNetworks: cfg.Fetch.AllowNetworks,
+		Resolver: resolver, RootCAs: roots, System: new(mtasts.SystemRoots), AllowNetworks: cfg.Fetch.AllowNetworks,
 		Proxy: cfg.Fetch.Proxy, Timeout: cfg.Fetch.Timeout,
 	}, nil
 }

@@ -183,8 +183,8 @@ func answer(ctx context.Context, stop func(), server *socketmap.Server, listener
 	return err
 }
 
-// tellStart says in one line what runs, and in another one when DANE cannot
-// work (docs/behaviour.md §4).
+// tellStart logs in one line what runs, and in others when DANE (docs/behaviour.md
+// §4) or MTA-STS cannot work.
 func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
 	log.Info("started", "version", readBuildInfo().Version, "sockets", addresses(listeners),
 		"resolvers", p.resolvers, "ad_trusted", p.trustAD, "database", cfg.Cache.Path, "entries", p.entries)
@@ -194,6 +194,9 @@ func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Li
 	}
 	if !p.trustAD {
 		warnNoDANE(log)
+	}
+	if err := p.roots(); err != nil {
+		log.Warn("MTA-STS is off: no policy can be fetched", "reason", err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/cmd/tlspolicyd/internal/logging"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/socketmap"
 )
 
@@ -160,17 +161,24 @@ func TestAListenerThatFailsEndsTheDaemon(t *testing.T) {
 }
 
 // docs/behaviour.md §4: start-up says once that DANE is off where AD bits
-// cannot be trusted, and what to do.
-func TestStartSaysWhenDANEIsOff(t *testing.T) {
+// cannot be trusted, and MTA-STS without certificate authorities, and what to do.
+func TestStartSaysWhatIsOff(t *testing.T) {
 	for _, trusted := range []bool{false, true} {
 		var out bytes.Buffer
 		log := logging.New(&out, logging.Options{})
-		tellStart(log.Logger, config.Default(), &parts{trustAD: trusted}, nil)
+		var noRoots error
+		if !trusted {
+			noRoots = mtasts.ErrNoRoots
+		}
+		tellStart(log.Logger, config.Default(), &parts{trustAD: trusted, roots: func() error { return noRoots }}, nil)
 		if err := log.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := strings.Count(out.String(), " WARN  DANE is off: "), map[bool]int{false: 1, true: 0}[trusted]; got != want {
 			t.Errorf("trusted %v: warned %d times, want %d: %s", trusted, got, want, out.String())
+		}
+		if got, want := strings.Contains(out.String(), `install the package ca-certificates`), noRoots != nil; got != want {
+			t.Errorf("authorities %v: %s", noRoots == nil, out.String())
 		}
 	}
 }

@@ -1,12 +1,73 @@
-// Package dane is the client side of RFC 7672 (SMTP security via opportunistic
-// DANE TLS): it finds the mail hosts of a domain, their addresses and their
-// TLSA records, and says what DNSSEC proves about them. It keeps nothing and
-// knows nothing of Postfix.
+// Package dane is the client side of RFC 7672, SMTP security via opportunistic
+// DANE TLS: it finds the mail hosts of a domain, their addresses and their TLSA
+// records, and reports what DNSSEC proves about them. It caches nothing and
+// knows nothing of Postfix's syntax.
+//
+// # The threat
+//
+// SMTP between mail servers starts in the clear. A server offers STARTTLS in its
+// greeting, so an attacker on the path can delete the offer and read on. He can
+// also take the connection over and present a certificate of his own: a sender
+// that has no name to hold it against accepts any. And he can forge the MX
+// answer, so that mail goes to a host of his with a perfectly valid certificate.
+//
+// # What DANE does about it
+//
+// The receiving domain publishes in DNS which certificate or key its mail hosts
+// present, and signs its zone with DNSSEC:
+//
+//	example.com.                IN MX   10 mx.example.com.
+//	mx.example.com.             IN A    192.0.2.25
+//	_25._tcp.mx.example.com.    IN TLSA 3 1 1 (
+//	    8bd1da95272f7fa4ffb24137fc0ed03aae67e5c4d8b3c50734e1050a7920b922 )
+//
+// The existence of a secure TLSA record is a promise that the host speaks TLS,
+// and its content says how to recognise the host. A sender therefore never falls
+// back to the clear, and needs no certificate authority. The owner name has the
+// port and the "TLSA base domain", which is the MX host, or the end of its alias
+// chain (7672 §2.2.3).
+//
+// The three numbers of a TLSA record (6698 §2.1):
+//
+//	usage          0 PKIX-TA   1 PKIX-EE   not for SMTP (7672 §3.1.3): they also need
+//	                                       a public authority, which senders do not share
+//	               2 DANE-TA   the data is about an issuer in the chain; the name in
+//	                           the certificate and its dates are checked
+//	               3 DANE-EE   the data is about the server's own certificate; neither
+//	                           name nor dates matter
+//	selector       0 the whole certificate    1 its public key (SubjectPublicKeyInfo)
+//	matching type  0 the object itself        1 its SHA2-256    2 its SHA2-512
+//
+// "3 1 1" is the usual choice: it survives renewal as long as the key stays.
+//
+// # DNSSEC and the AD bit
+//
+// All of this rests on signatures that an attacker cannot make. This package
+// does not validate them itself: it relies on a validating resolver, which sets
+// the AD bit in an answer it has verified ("secure"), omits it for an unsigned
+// zone ("insecure"), and answers SERVFAIL for signatures that are wrong
+// ("bogus"). An AD bit can be forged between the resolver and here, so it counts
+// only where that path is safe, which is loopback by default (7672 §2.1.3; see
+// package dnsclient).
+//
+// A failed lookup is not an absence (7672 §2.1.2). If it were, an attacker who
+// blocks the TLSA answer would switch DANE off. So a host whose TLSA lookup
+// fails is one to which mail waits.
+//
+// # dane and dane-only
+//
+// Postfix asks for TLSA records itself, address by address, when it delivers.
+// What it is given for a domain is a level. At "dane" it uses TLSA where a host
+// has secure ones and any TLS where a host has none; a host whose records are
+// all unusable gets encryption without authentication. At "dane-only" it
+// delivers to authenticated hosts only. "dane-only" is right when every host of
+// the domain has proved TLSA records and the MX answer that names these hosts is
+// secure too ([Full]); it closes the gap through which a record that vanished, or
+// an unprotected host, would lower the protection. In every other mixture
+// "dane-only" would hold back mail that the domain is able to receive.
 package dane
 
-import "time"
-
-// State is what DNSSEC proves about a destination (BEHAVIOUR §4).
+// State is what DNSSEC proves about a destination (behaviour.md §4).
 type State uint8
 
 const (
@@ -20,57 +81,27 @@ const (
 // Target is what is to be evaluated.
 type Target struct {
 	Domain  string // A-labels, lower case, no final dot; the mail domain, or the host itself when Literal
-	Literal bool   // "[host]" in Postfix: no MX lookup, Domain is the host
+	Literal bool   // "[host]" in Postfix: no MX lookup, Domain is the host (7672 §2.2.4)
 	Port    uint16 // for "_PORT._tcp."
 }
 
-// Result is the outcome of one evaluation.
+// Result is the outcome of one evaluation: the evidence, and what it amounts to.
 type Result struct {
-	State State
-	TTL   time.Duration // smallest TTL involved, as DNS gave it: the caller clamps it; 0 when nothing said
-	Hosts []Host        // in order of preference; at most 32
-
-	// Omitted is how many MX hosts beyond those were not looked at. State is
-	// never Full then. None still stands: a client gives up long before (Postfix
-	// tries 5 addresses, smtp_mx_address_limit).
-	Omitted int
-
-	NullMX   bool // RFC 7505: the domain takes no mail
-	NullToo  bool // a null MX beside other MX records, which must not be (7505 §3); Postfix bounces then
-	NoDomain bool // NXDOMAIN for the MX question
-
-	MXSecure  bool  // the MX answer was authentic (true for Literal: there is none to forge)
-	MXUnknown bool  // the MX lookup itself failed
-	SomeTLSA  bool  // at least one host has a secure TLSA record; tells what to do when State is Unknown
-	SomeNone  bool  // at least one host with an address is proved to have no secure TLSA record
-	Err       error // first failure that made State Unknown, or that was set aside
+	MX    MX
+	Hosts []Host // in order of preference, by name among equals; at most 32
+	Outcome
 }
 
-// Host is one MX host and the verdict on it.
+// Host is one MX host: the evidence about it, and what the operator may want to
+// see of the answers.
 type Host struct {
-	Name       string // A-label, lower case, no final dot
-	Preference uint16
-	Implicit   bool     // no MX record: the domain itself (5321 §5.1)
-	Addresses  []string // at most 32, for display
-	Secure     bool     // address answers (and aliases) are all authentic
-	Base       string   // TLSA base domain that decided (7672 §2.2.3), empty when none was asked
-	Verdict    Verdict
-	TLSA       []TLSA        // the first 100
-	TTL        time.Duration // smallest TTL of the answers about this host
-	Err        error         // for Failed
+	Evidence
+	Implicit  bool     // no MX record: the domain itself (5321 §5.1)
+	Addresses []string // at most 32
+	Secure    bool     // address answers (and aliases) are all authentic
+	Base      string   // TLSA base domain that decided (7672 §2.2.3), empty when none was asked
+	TLSA      []TLSA   // the first 100
 }
-
-// Verdict is what is known about one MX host.
-type Verdict uint8
-
-const (
-	Failed    Verdict = iota // address lookup failed (Addresses is empty), or alias or TLSA lookup
-	NoAddress                // has no address, takes no part
-	Insecure                 // addresses are not secure: no TLSA lookup (7672 §2.2.2)
-	NoTLSA                   // secure denial, or TLSA answer not secure
-	Unusable                 // secure TLSA records, none usable
-	Usable                   // at least one secure, usable TLSA record
-)
 
 // TLSA is one record and whether it can be used for SMTP (7672 §3.1).
 type TLSA struct {
@@ -92,25 +123,6 @@ func (s State) String() string {
 		return "partial"
 	case InsecureMX:
 		return "insecure-mx"
-	}
-	return "invalid"
-}
-
-// String returns the verdict in a few words, for logs and explain.
-func (v Verdict) String() string {
-	switch v {
-	case Failed:
-		return "lookup failed"
-	case NoAddress:
-		return "no address"
-	case Insecure:
-		return "insecure"
-	case NoTLSA:
-		return "no TLSA"
-	case Unusable:
-		return "unusable TLSA"
-	case Usable:
-		return "usable TLSA"
 	}
 	return "invalid"
 }

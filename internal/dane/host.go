@@ -1,61 +1,58 @@
 package dane
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 
-	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 )
 
-// laggard is how much longer than the address family that answered the other
-// one may take. Past it the one that answered decides, as it does when the
-// other fails: a resolver may try for long to reach a broken server.
-const laggard = 2 * time.Second
+// maxTLSA bounds what is kept of one host's TLSA records, which may be thousands.
+// The verdict follows from all of them.
+const maxTLSA = 100
 
-// Bounds of what is kept of one host's answers, which may be of 64 KiB each. What
-// follows from them follows from all records.
-const (
-	maxAddresses = 32
-	maxTLSA      = 100
-)
-
-// evaluate finds out about one host: its addresses, then its TLSA records.
+// evaluate looks one host up: its addresses, then its TLSA records.
 func evaluate(ctx context.Context, r dnsclient.Resolver, h *Host, port uint16) {
-	if !lookable(h.Name) {
-		h.Verdict = NoAddress
-		return
-	}
 	e := &evaluation{ctx: ctx, r: r, h: h, port: port}
-	address, ok := e.addresses()
-	if !ok {
-		return
-	}
-	if h.Secure {
+	secure, insecure := e.addresses()
+	h.Secure = secure != nil && insecure == nil
+	switch {
+	case secure != nil:
 		bases := []string{h.Name}
-		if len(address.Chain) > 0 {
-			bases = []string{trim(address.Final), h.Name} // 7672 §2.2.3: final name first
+		if len(secure.Chain) > 0 {
+			bases = []string{trim(secure.Final), h.Name} // 7672 §2.2.3: final name first
 		}
 		e.tlsa(bases)
-		return
+		if h.Verdict == Usable && insecure != nil {
+			// Clients evaluate DANE address by address: those of the insecure
+			// answer are used without it (7672 §2.2.2). A resolver with DNS64
+			// makes up such answers beside a signed A record (6147 §5.5).
+			h.Verdict = PartlyInsecure
+		}
+	case insecure != nil:
+		h.Verdict = Insecure // 7672 §2.2.2: no TLSA lookup
+		if len(insecure.Chain) > 0 {
+			e.insecureTarget()
+		}
 	}
-	h.Verdict = Insecure // 7672 §2.2.2: no TLSA lookup
-	if len(address.Chain) == 0 {
-		return
+	if h.Verdict.Failed() {
+		h.TTL = min(failedHostTTL, cmp.Or(h.TTL, failedHostTTL))
 	}
-	// An insecure target behind an alias that may itself be secure: then TLSA
-	// records at the original name count (7672 §2.2.2).
-	alias, err := e.lookup(h.Name, dns.TypeCNAME)
+}
+
+// insecureTarget is for a host whose alias chain is not all secure. The alias
+// itself may be: then TLSA records at the original name count (7672 §2.2.2).
+func (e *evaluation) insecureTarget() {
+	alias, err := e.lookup(e.h.Name, dns.TypeCNAME)
 	switch {
 	case err != nil:
-		h.fail(err)
+		e.h.Verdict, e.h.Err = TLSAFailed, err
 	case alias.Authentic && !alias.Negative():
-		e.tlsa([]string{h.Name})
+		e.tlsa([]string{e.h.Name})
 	}
 }
 
@@ -69,62 +66,39 @@ type evaluation struct {
 	answered bool // h.TTL means something
 }
 
-// addresses looks A and AAAA up side by side. It returns the answer that leads
-// on, or false when the verdict is in already.
-func (e *evaluation) addresses() (dnsclient.Answer, bool) {
-	ctx, cancel := context.WithCancel(e.ctx)
-	defer cancel()
-	var answers [2]dnsclient.Answer
-	var errs [2]error
-	var wg sync.WaitGroup
-	for i, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-		wg.Go(func() {
-			defer defect.Catch(&errs[i])
-			answers[i], errs[i] = e.r.Lookup(ctx, e.h.Name, qtype)
-			// The other family may take its time, and four thousand records are
-			// not to be held meanwhile.
-			answers[i].Records = slices.Clone(answers[i].Records[:min(len(answers[i].Records), maxAddresses)])
-			if errs[i] == nil && !answers[i].Negative() {
-				time.AfterFunc(laggard, cancel)
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		defect.Raise(err)
-	}
-
-	var lead *dnsclient.Answer
-	for i := range answers {
-		a := &answers[i]
-		if errs[i] != nil {
+// addresses looks the host's addresses up. It returns one answer with secure
+// addresses and one with insecure ones, nil where there is none; where there is
+// neither, the verdict is set.
+func (e *evaluation) addresses() (secure, insecure *dnsclient.Answer) {
+	lookups := dnsclient.LookupAddresses(e.ctx, e.r, e.h.Name)
+	for i := range lookups {
+		l := &lookups[i]
+		if l.Err != nil {
 			continue
 		}
-		e.lowerTTL(a.TTL)
-		if a.Negative() {
+		e.lowerTTL(l.Answer.TTL)
+		switch {
+		case l.Answer.Negative():
 			continue
+		case l.Answer.Authentic:
+			secure = &l.Answer
+		default:
+			insecure = &l.Answer
 		}
-		e.h.addAddresses(a.Records)
-		if lead == nil {
-			lead, e.h.Secure = a, a.Authentic
-		} else if !a.Authentic {
-			// Addresses that can be forged may not be used under DANE, so both
-			// families have to be secure (7672 §2.2.2).
-			lead, e.h.Secure = a, false
-		}
+		e.h.addAddresses(l.Answer.Records)
 	}
-	if lead != nil {
-		return *lead, true
-	}
-	for i, err := range errs {
-		if err != nil && answers[1-i].Rcode != dns.RcodeNameError { // NXDOMAIN holds for every type (8020 §2)
-			// The other one, if it answered, has no address: nothing is known.
-			e.h.fail(err)
-			return dnsclient.Answer{}, false
-		}
+	if secure != nil || insecure != nil {
+		return secure, insecure
 	}
 	e.h.Verdict = NoAddress
-	return dnsclient.Answer{}, false
+	for i, l := range lookups {
+		if l.Err != nil && lookups[1-i].Answer.Rcode != dns.RcodeNameError { // NXDOMAIN holds for every type (8020 §2)
+			// The other one, if it answered, has no address: nothing is known.
+			e.h.Verdict, e.h.Err = AddressFailed, l.Err
+			break
+		}
+	}
+	return nil, nil
 }
 
 // tlsa asks for TLSA records at the base domains in turn, until there are
@@ -141,7 +115,7 @@ func (e *evaluation) tlsa(bases []string) {
 		h.Base = base
 		a, err := e.lookup(name, dns.TypeTLSA)
 		if err != nil {
-			h.fail(err) // 7672 §2.1.2: a failed lookup is not an absence
+			h.Verdict, h.Err = TLSAFailed, err // 7672 §2.1.2: a failed lookup is not an absence
 			return
 		}
 		if !a.Authentic || a.Negative() {
@@ -179,13 +153,9 @@ func (e *evaluation) lowerTTL(ttl time.Duration) {
 	}
 }
 
-func (h *Host) fail(err error) {
-	h.Verdict, h.Err = Failed, err
-}
-
 func (h *Host) addAddresses(records []dns.RR) {
 	for _, rr := range records {
-		if len(h.Addresses) == maxAddresses {
+		if len(h.Addresses) == dnsclient.MaxAddresses {
 			return
 		}
 		switch rr := rr.(type) {

@@ -20,11 +20,11 @@ func outcomeOf(r Result) string {
 		word  string
 		holds bool
 	}{
-		{" +nullmx", r.NullMX},
-		{" +nulltoo", r.NullToo},
-		{" +nodomain", r.NoDomain},
-		{" +mxunknown", r.MXUnknown},
-		{" +mxinsecure", !r.MXSecure && !r.MXUnknown},
+		{" +nullmx", r.MX.Null},
+		{" +nulltoo", r.MX.NullToo},
+		{" +nodomain", r.MX.NoDomain},
+		{" +mxunknown", r.MX.Answer == MXFailed},
+		{" +mxinsecure", r.MX.Answer == MXInsecure},
 		{" +tlsa", r.SomeTLSA},
 		{" +none", r.SomeNone},
 	} {

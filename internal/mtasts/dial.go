@@ -12,164 +12,61 @@ import (
 	"github.com/miekg/dns"
 
 	"tlspolicyd/internal/defect"
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/printable"
 )
 
-// Happy Eyeballs version 2 (8305 §8 for the figures).
 const (
-	resolutionDelay = 50 * time.Millisecond  // A waits this long for AAAA
-	attemptDelay    = 250 * time.Millisecond // between the starts of two connections
-	maxAttempts     = 8                      // connections tried for one fetch
-	maxCandidates   = 8                      // addresses looked at in one answer
+	httpsPort     = 443
+	maxCandidates = 8                      // addresses considered of one family, and connections tried for one fetch
+	attemptDelay  = 250 * time.Millisecond // between the starts of two connections (8305 §5)
 )
 
-const httpsPort = 443
-
-// connect finds the policy host's addresses and connects to the first that
-// answers, IPv6 before IPv4, later addresses joining while earlier ones are
-// still being tried. Only addresses that pass the check are tried, and what
-// is connected to is the address itself, so a second DNS answer can change
-// nothing. The TCP connection decides: a host that answers with a bad
-// certificate is not tried at its next address.
-func (f *Fetcher) connect(ctx context.Context, host string, x *Exchange) (net.Conn, *FetchError) {
-	raceCtx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends every lookup and attempt that has not won
-	lookups := f.lookUp(raceCtx, host)
-	results := make(chan attempt)
-	timer := time.NewTimer(attemptDelay)
-	timer.Stop()
-
-	var queue candidates
-	waiting, running := 2, 0 // lookups and attempts
-	ready := false           // the next address may be tried
-	var failed error
-	for {
-		if ready {
-			if a, ok := queue.next(); ok {
-				ready = false
-				running++
-				timer.Reset(attemptDelay)
-				go f.attempt(raceCtx, a, results)
+// lookUp returns the policy host's addresses in the order in which they are to
+// be tried: the families in turn, IPv6 first (8305 §4). Those that are not
+// public are left out. What is connected to is the address itself, so a second
+// DNS answer can change nothing.
+func (f *Fetcher) lookUp(ctx context.Context, host string, x *Exchange) ([]netip.Addr, *FetchError) {
+	x.Lookups = dnsclient.LookupAddresses(ctx, f.Resolver, host)
+	x.DNS = time.Since(x.start)
+	var v6, v4 []netip.Addr
+	for _, l := range x.Lookups {
+		for _, rr := range l.Answer.Records[:min(len(l.Answer.Records), maxCandidates)] {
+			var a netip.Addr
+			switch rr := rr.(type) {
+			case *dns.AAAA:
+				a, _ = netip.AddrFromSlice(rr.AAAA)
+			case *dns.A:
+				a, _ = netip.AddrFromSlice(rr.A)
 			}
-		}
-		if waiting == 0 && running == 0 {
-			if over(ctx) {
-				return nil, interrupted(ctx, x, queue.doing())
+			a = a.Unmap() // miekg/dns keeps A in 16 bytes; see refusal for a mapped AAAA
+			known := slices.ContainsFunc(x.Addresses, func(r AddressReport) bool { return r.Addr == a })
+			if !a.IsValid() || known {
+				continue
 			}
-			return nil, noConnection(x, failed)
-		}
-		select {
-		case l := <-lookups:
-			waiting--
-			defect.Raise(l.Err)
-			f.admit(l, x, &queue)
-			if x.DNS == 0 && (waiting == 0 || !queue.empty()) {
-				x.DNS = time.Since(x.start)
-			}
+			why := refusal(a, f.AllowNetworks)
+			x.Addresses = append(x.Addresses, AddressReport{Addr: a, Refused: why})
 			switch {
-			case waiting == 0 || l.Type == dns.TypeAAAA:
-				ready = ready || running == 0
-			case !queue.empty():
-				timer.Reset(resolutionDelay)
+			case why != "":
+			case a.Is4():
+				v4 = append(v4, a)
+			default:
+				v6 = append(v6, a)
 			}
-		case r := <-results:
-			running--
-			defect.Raise(r.err)
-			if r.err == nil {
-				x.Connected, x.Connect = r.addr, time.Since(x.start)-x.DNS
-				return r.conn, nil
-			}
-			ready = true
-			if failed == nil {
-				failed = r.err
-			}
-			x.connectionFailed(r)
-		case <-timer.C:
-			ready = true
-		case <-ctx.Done():
-			return nil, interrupted(ctx, x, queue.doing())
 		}
 	}
-}
-
-// lookUp asks for AAAA and A side by side.
-func (f *Fetcher) lookUp(ctx context.Context, host string) <-chan AddressLookup {
-	out := make(chan AddressLookup, 2)
-	for _, qtype := range []uint16{dns.TypeAAAA, dns.TypeA} {
-		go func() {
-			l := AddressLookup{Type: qtype}
-			defer func() { out <- l }()
-			defer defect.Catch(&l.Err)
-			l.Answer, l.Err = f.Resolver.Lookup(ctx, host, qtype)
-		}()
+	var order []netip.Addr
+	for i := range maxCandidates {
+		order = append(order, v6[min(i, len(v6)):min(i+1, len(v6))]...)
+		order = append(order, v4[min(i, len(v4)):min(i+1, len(v4))]...)
 	}
-	return out
-}
-
-// admit notes an answer, and queues those of its addresses that may be tried.
-func (f *Fetcher) admit(l AddressLookup, x *Exchange, queue *candidates) {
-	x.Lookups = append(x.Lookups, l)
-	for _, rr := range l.Answer.Records[:min(len(l.Answer.Records), maxCandidates)] {
-		var a netip.Addr
-		switch rr := rr.(type) {
-		case *dns.AAAA:
-			a, _ = netip.AddrFromSlice(rr.AAAA)
-		case *dns.A:
-			a, _ = netip.AddrFromSlice(rr.A)
-		}
-		a = a.Unmap() // miekg/dns keeps A in 16 bytes; see refusal for a mapped AAAA
-		known := slices.ContainsFunc(x.Addresses, func(r AddressReport) bool { return r.Addr == a })
-		if !a.IsValid() || known {
-			continue
-		}
-		why := refusal(a, f.AllowNetworks)
-		x.Addresses = append(x.Addresses, AddressReport{Addr: a, Refused: why})
-		if why == "" {
-			queue.add(a)
-		}
+	if len(order) > 0 {
+		return order[:min(len(order), maxCandidates)], nil
 	}
-}
-
-// candidates are the addresses not yet tried.
-type candidates struct {
-	v6, v4 []netip.Addr
-	tried  int
-	was6   bool // the family tried last
-}
-
-func (c *candidates) empty() bool { return len(c.v6)+len(c.v4) == 0 }
-
-// doing names the step for a fetch that is ended here.
-func (c *candidates) doing() string {
-	if c.tried == 0 {
-		return "looking up its addresses"
+	if over(ctx) {
+		return nil, interrupted(ctx, x, "looking up its addresses")
 	}
-	return "connecting"
-}
-
-func (c *candidates) add(a netip.Addr) {
-	if a.Is4() {
-		c.v4 = append(c.v4, a)
-	} else {
-		c.v6 = append(c.v6, a)
-	}
-}
-
-// next takes the address to try next: the families in turn, IPv6 first
-// (8305 §4).
-func (c *candidates) next() (netip.AddrPort, bool) {
-	if c.tried == maxAttempts || c.empty() {
-		return netip.AddrPort{}, false
-	}
-	from := &c.v6
-	if len(c.v6) == 0 || c.was6 && len(c.v4) > 0 {
-		from = &c.v4
-	}
-	a := (*from)[0]
-	*from = (*from)[1:]
-	c.tried++
-	c.was6 = a.Is6()
-	return netip.AddrPortFrom(a, httpsPort), true
+	return nil, noAddress(x)
 }
 
 // attempt is the outcome of trying one address.
@@ -177,6 +74,48 @@ type attempt struct {
 	addr netip.AddrPort
 	conn net.Conn
 	err  error
+}
+
+// connect returns the first connection that is made. The next address is tried
+// when one has failed, or has not answered for a while.
+func (f *Fetcher) connect(ctx context.Context, addrs []netip.Addr, x *Exchange) (net.Conn, *FetchError) {
+	start := time.Now()
+	raceCtx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends every attempt that has not won
+	results := make(chan attempt)
+	var failed error
+	for running := 0; len(addrs) > 0 || running > 0; {
+		var next <-chan time.Time
+		if len(addrs) > 0 {
+			addr := netip.AddrPortFrom(addrs[0], httpsPort)
+			addrs = addrs[1:]
+			running++
+			go f.attempt(raceCtx, addr, results)
+		}
+		if len(addrs) > 0 {
+			next = time.After(attemptDelay)
+		}
+		select {
+		case r := <-results:
+			running--
+			defect.Raise(r.err)
+			if r.err == nil {
+				x.Connected, x.Connect = r.addr, time.Since(start)
+				return r.conn, nil
+			}
+			if failed == nil {
+				failed = r.err
+			}
+			x.failedAt(r.addr.Addr(), dialReason(r.err))
+		case <-next:
+		case <-ctx.Done():
+			return nil, interrupted(ctx, x, "connecting")
+		}
+	}
+	if over(ctx) {
+		return nil, interrupted(ctx, x, "connecting")
+	}
+	return nil, connectError(x, failed)
 }
 
 // attempt tries one address. A connection that comes too late is closed.
@@ -207,15 +146,17 @@ func (f *Fetcher) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-func (x *Exchange) connectionFailed(r attempt) {
+// failedAt notes why an address did not do.
+func (x *Exchange) failedAt(addr netip.Addr, reason string) {
 	for i := range x.Addresses {
-		if x.Addresses[i].Addr == r.addr.Addr() {
-			x.Addresses[i].Failed = dialReason(r.err)
+		if x.Addresses[i].Addr == addr {
+			x.Addresses[i].Failed = reason
 		}
 	}
 }
 
-// dialReason drops what net.OpError says of the addresses, which is said already.
+// dialReason drops what net.OpError says of the addresses, which the report
+// names anyway.
 func dialReason(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
@@ -223,39 +164,26 @@ func dialReason(err error) string {
 	return printable.Line(err.Error(), maxReason)
 }
 
-// noConnection says why no address could be connected to. failed is the error
-// of the first attempt, nil when there was none.
-func noConnection(x *Exchange, failed error) *FetchError {
-	if failed != nil {
-		return connectError(x, failed)
+// noAddress says why there is no address to connect to.
+func noAddress(x *Exchange) *FetchError {
+	if n := len(x.Addresses); n > 0 {
+		a := x.Addresses[0]
+		return &FetchError{Stage: StageAddress, Reason: fmt.Sprintf("address %s is not public: %s", a.Addr, a.Refused) + others(n-1)}
 	}
-	refused, more := "", 0
-	for _, a := range x.Addresses {
-		if refused == "" {
-			refused = fmt.Sprintf("address %s is not public: %s", a.Addr, a.Refused)
-			continue
-		}
-		more++
-	}
-	if refused != "" {
-		return &FetchError{Stage: StageAddress, Reason: refused + others(more)}
-	}
-	missing := 0
+	missing := false
 	for _, l := range x.Lookups {
 		if l.Err != nil {
 			return &FetchError{Stage: StageDNS, Reason: printable.Line(l.Err.Error(), maxReason), Err: l.Err}
 		}
-		if l.Answer.Rcode == dns.RcodeNameError {
-			missing++
-		}
+		missing = missing || l.Answer.Rcode == dns.RcodeNameError
 	}
-	if missing > 0 {
+	if missing {
 		return &FetchError{Stage: StageDNS, Reason: "does not exist (NXDOMAIN)"}
 	}
 	return &FetchError{Stage: StageDNS, Reason: "has no address"}
 }
 
-// connectError tells of the first attempt that failed, and how many more did.
+// connectError reports the first attempt that failed, and how many more did.
 func connectError(x *Exchange, failed error) *FetchError {
 	if p, ok := errors.AsType[*proxyError](failed); ok {
 		return &FetchError{Stage: StageProxy, Reason: p.Error(), Err: failed}

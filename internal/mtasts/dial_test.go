@@ -181,6 +181,9 @@ func TestFetchWithoutAddress(t *testing.T) {
 	}
 }
 
+// laggard is how long an address family is waited for that the other one is there.
+const laggard = 2 * time.Second
+
 // BEHAVIOUR §3: happy eyeballs over IPv6 and IPv4 (8305). Times are those of
 // the bubble, where nothing takes time by itself.
 func TestFetchHappyEyeballs(t *testing.T) {
@@ -199,24 +202,20 @@ func TestFetchHappyEyeballs(t *testing.T) {
 			w.Silent(v6)
 			f.Dial = refusingIPv4(w)
 		}, true, 3, attemptDelay + refusalDelay},
-		{"AAAA is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "AAAA", lab.Drop) }, false, 1, resolutionDelay},
+		{"AAAA is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "AAAA", lab.Drop) }, false, 1, laggard},
 		{"AAAA fails", func(w *lab.World, _ *Fetcher) { w.Fault(host, "AAAA", lab.ServFail) }, false, 1, 0},
-		{"A is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "A", lab.Drop) }, true, 1, 0},
+		{"A is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "A", lab.Drop) }, true, 1, laggard},
 		{"A fails", func(w *lab.World, _ *Fetcher) { w.Fault(host, "A", lab.ServFail) }, true, 1, 0},
-		{"AAAA comes a little later", func(_ *lab.World, f *Fetcher) {
-			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, 30 * time.Millisecond}
-		}, true, 1, 30 * time.Millisecond},
+		{"AAAA comes later", func(_ *lab.World, f *Fetcher) {
+			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, time.Second}
+		}, true, 1, time.Second},
 		{"AAAA comes too late", func(_ *lab.World, f *Fetcher) {
-			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, 60 * time.Millisecond}
-		}, false, 1, resolutionDelay},
-		{"AAAA comes too late, and IPv4 is refused", func(w *lab.World, f *Fetcher) {
-			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, 2 * time.Second}
-			f.Dial = refusingIPv4(w)
-		}, true, 2, 2 * time.Second},
+			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, 3 * time.Second}
+		}, false, 1, laggard},
 		{"A comes late, and IPv6 is refused", func(w *lab.World, f *Fetcher) {
-			f.Resolver = slowType{f.Resolver, dns.TypeA, 2 * time.Second}
+			f.Resolver = slowType{f.Resolver, dns.TypeA, time.Second}
 			f.Dial = refusing(w, v6, v6b)
-		}, false, 3, 2 * time.Second},
+		}, false, 2, time.Second + refusalDelay},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
@@ -283,23 +282,26 @@ func TestFetchBoundsAttempts(t *testing.T) {
 
 // The families take turns, so that one that is broken as a whole cannot use up
 // all attempts.
-func TestCandidatesTakeTurns(t *testing.T) {
-	var c candidates
-	for i := range 6 {
-		c.add(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
-		c.add(netip.AddrFrom16([16]byte{0: 0x20, 15: byte(i)}))
-	}
-	var order string
-	for a, ok := c.next(); ok; a, ok = c.next() {
-		if a.Addr().Is6() {
-			order += "6"
-		} else {
-			order += "4"
+func TestFetchFamiliesTakeTurns(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
+		for i := range 6 {
+			w.Zone(fmt.Sprintf("%s. A 203.0.113.%d\n%s. AAAA 2001:db8::%d", host, i, host, i))
 		}
-	}
-	if order != "64646464" {
-		t.Errorf("order %s", order)
-	}
+		var d dialed
+		f.Dial = d.through(w.Dial) // where nothing listens
+		failed(t, f, domain, StageConnect)
+		order := ""
+		for _, addr := range d.list() {
+			if strings.HasPrefix(addr, "[") {
+				order += "6"
+			} else {
+				order += "4"
+			}
+		}
+		if order != "64646464" {
+			t.Errorf("order %s", order)
+		}
+	})
 }
 
 // A connection that is made after another has won is closed.
@@ -357,8 +359,7 @@ func (s slowType) Lookup(ctx context.Context, name string, qtype uint16) (dnscli
 	return s.Resolver.Lookup(ctx, name, qtype)
 }
 
-// refusalDelay is how long a refusal takes: long enough for both DNS answers
-// to be in.
+// refusalDelay is how long a refusal takes.
 const refusalDelay = time.Millisecond
 
 // refusing returns a Dial hook that refuses some addresses.

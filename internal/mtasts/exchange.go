@@ -58,10 +58,10 @@ type Fetched struct {
 // is one line of printable ASCII, except Body.
 type Exchange struct {
 	URL       string
-	Lookups   []AddressLookup // AAAA and A, in the order of their answers
-	Addresses []AddressReport // what they gave, at most 8 of each
-	Proxy     string          // scheme, host and port of the proxy, without its password; empty: none
-	Connected netip.AddrPort  // the address that was connected to; zero: none
+	Lookups   [2]dnsclient.AddressLookup // A and AAAA; zero when the fetch ended before
+	Addresses []AddressReport            // what they gave, at most 8 of each
+	Proxy     string                     // scheme, host and port of the proxy, without its password; empty: none
+	Connected netip.AddrPort             // the address that was connected to; zero: none
 
 	TLSVersion  string // "TLS 1.3"; empty: no session
 	CipherSuite string
@@ -79,18 +79,11 @@ type Exchange struct {
 	start time.Time
 }
 
-// AddressLookup is one of the two lookups of the policy host's addresses.
-type AddressLookup struct {
-	Type   uint16 // AAAA or A
-	Answer dnsclient.Answer
-	Err    error
-}
-
 // AddressReport is one address of the policy host.
 type AddressReport struct {
 	Addr    netip.Addr
 	Refused string // why it was not tried: the address is not public
-	Failed  string // why the connection failed
+	Failed  string // why it did not do: the TCP connection, or the TLS session
 }
 
 // Certificate is what the operator wants to know of an X.509 certificate.

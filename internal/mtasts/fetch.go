@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,8 @@ const (
 type Fetcher struct {
 	Resolver dnsclient.Resolver // finds the policy hosts' addresses
 
-	RootCAs *x509.CertPool // nil: the system's
+	RootCAs *x509.CertPool // nil: those of System
+	System  *SystemRoots   // nil: read anew for each fetch
 
 	// AllowNetworks are networks that policy hosts may be in although they are
 	// not public.
@@ -59,6 +61,18 @@ type Fetcher struct {
 	// Timeout bounds a whole fetch, from the first DNS question to the last
 	// byte; 0: DefaultTimeout.
 	Timeout time.Duration
+}
+
+// Roots returns the authorities that policy hosts' certificates are verified
+// with now, or ErrNoRoots when there are none.
+func (f *Fetcher) Roots() (*x509.CertPool, error) {
+	switch {
+	case f.RootCAs == nil:
+		return f.System.Pool()
+	case f.RootCAs.Equal(x509.NewCertPool()):
+		return nil, ErrNoRoots
+	}
+	return f.RootCAs, nil
 }
 
 // Fetch fetches and parses the policy of a domain, given in A-labels. The
@@ -97,16 +111,19 @@ func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Po
 	if f.Proxy != nil {
 		x.Proxy = printable.Line(f.Proxy.Scheme+"://"+f.Proxy.Host, maxReason)
 	}
-	conn, failure := f.connect(ctx, host, x)
+	roots, err := f.Roots()
+	if err != nil {
+		return Policy{}, &FetchError{Stage: StageCertificate, Reason: printable.Line(err.Error(), maxReason), Err: err}
+	}
+	addrs, failure := f.lookUp(ctx, host, x)
 	if failure != nil {
 		return Policy{}, failure
 	}
-	defer conn.Close()
-	wire := &wireEnd{Conn: conn}
-	session, failure := f.handshake(ctx, wire, host, x)
+	session, wire, failure := f.open(ctx, host, addrs, roots, x)
 	if failure != nil {
 		return Policy{}, failure
 	}
+	defer wire.Close()
 	if failure := get(ctx, session, wire, x); failure != nil {
 		return Policy{}, failure
 	}
@@ -117,16 +134,61 @@ func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Po
 	return policy, nil
 }
 
+// open connects and opens the TLS session. After a TLS or certificate failure the
+// other address family is tried, once: an AAAA record that leads to some other
+// machine than the A record is a common mistake. Otherwise the first failure
+// stands.
+func (f *Fetcher) open(ctx context.Context, host string, addrs []netip.Addr, roots *x509.CertPool, x *Exchange) (*tls.Conn, *wireEnd, *FetchError) {
+	session, wire, failure := f.openAt(ctx, host, addrs, roots, x)
+	if failure == nil || failure.Stage != StageTLS && failure.Stage != StageCertificate {
+		return session, wire, failure
+	}
+	x.failedAt(x.Connected.Addr(), failure.Reason)
+	same := x.Connected.Addr().Is4()
+	rest := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() == same })
+	if len(rest) == 0 {
+		return nil, nil, failure
+	}
+	second := *x
+	second.Certificate = nil
+	session, wire, again := f.openAt(ctx, host, rest, roots, &second)
+	if again != nil {
+		x.failedAt(second.Connected.Addr(), again.Reason)
+		return nil, nil, failure
+	}
+	*x = second
+	return session, wire, nil
+}
+
+func (f *Fetcher) openAt(ctx context.Context, host string, addrs []netip.Addr, roots *x509.CertPool, x *Exchange) (*tls.Conn, *wireEnd, *FetchError) {
+	conn, failure := f.connect(ctx, addrs, x)
+	if failure != nil {
+		return nil, nil, failure
+	}
+	wire := &wireEnd{Conn: conn}
+	session, failure := handshake(ctx, wire, host, roots, x)
+	if failure != nil {
+		conn.Close()
+		return nil, nil, failure
+	}
+	return session, wire, nil
+}
+
 // handshake opens the TLS session: 1.2 or later, SNI, and a WebPKI certificate
 // with a DNS-ID that matches the policy host (8461 §3.3). crypto/tls matches
 // as 6125 §6.4 asks: subjectAltName only, a wildcard only as the whole
 // left-most label.
-func (f *Fetcher) handshake(ctx context.Context, conn net.Conn, host string, x *Exchange) (*tls.Conn, *FetchError) {
+func handshake(ctx context.Context, conn net.Conn, host string, roots *x509.CertPool, x *Exchange) (*tls.Conn, *FetchError) {
 	start := time.Now()
 	session := tls.Client(conn, &tls.Config{
 		ServerName: host,
-		RootCAs:    f.RootCAs,
+		RootCAs:    roots,
 		MinVersion: tls.VersionTLS12,
+		// Without the hybrid key exchange X25519MLKEM768, whose share makes the
+		// ClientHello larger than one packet: some servers and middleboxes reset
+		// such a connection. The policy is public, so there is nothing to keep
+		// secret for decades.
+		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
 		// HTTP/2 would bring nothing to a single small request, and its framing
 		// and header compression are more for a hostile server to play with.
 		NextProtos: []string{"http/1.1"},
@@ -201,7 +263,7 @@ func get(ctx context.Context, session *tls.Conn, wire *wireEnd, x *Exchange) *Fe
 	}
 	defer resp.Body.Close()
 	x.Status = resp.StatusCode
-	x.MediaType = printable.Line(resp.Header.Get("Content-Type"), maxReason)
+	x.MediaType = printable.Line(strings.Join(resp.Header.Values("Content-Type"), ", "), maxReason)
 	x.Location = printable.Line(resp.Header.Get("Location"), maxReason)
 	if failure := headFault(resp); failure != nil {
 		x.Response = time.Since(start)
@@ -239,13 +301,28 @@ func headFault(resp *http.Response) *FetchError {
 			return &FetchError{Stage: StageEncoding, Reason: fmt.Sprintf("content coding %s was not asked for", quote(coding))}
 		}
 	}
-	// Any parameters will do, even those that mime.ParseMediaType refuses.
-	field := resp.Header.Get("Content-Type")
-	mediaType, _, _ := strings.Cut(field, ";")
-	if !strings.EqualFold(strings.Trim(mediaType, blanks), "text/plain") {
+	if field := strings.Join(resp.Header.Values("Content-Type"), ", "); !plainText(field) {
 		return &FetchError{Stage: StageMediaType, Reason: fmt.Sprintf("media type %s: want text/plain", quote(field))}
 	}
 	return nil
+}
+
+// plainText reports whether a Content-Type is text/plain, with any parameters,
+// even those that mime.ParseMediaType refuses. Some servers send the field twice,
+// which is the same as a list (9110 §5.3): then every element has to be.
+func plainText(field string) bool {
+	quoted := false
+	elements := strings.FieldsFunc(field, func(r rune) bool {
+		quoted = quoted != (r == '"') // a comma may be inside the value of a parameter
+		return r == ',' && !quoted
+	})
+	for _, element := range elements {
+		mediaType, _, _ := strings.Cut(element, ";")
+		if !strings.EqualFold(strings.Trim(mediaType, blanks), "text/plain") {
+			return false
+		}
+	}
+	return len(elements) > 0
 }
 
 func statusLine(code int) string {

@@ -100,6 +100,10 @@ func TestFetchAccepts(t *testing.T) {
 		{"parameter without value", goodFile, lab.HostFault{MediaType: "text/plain; charset"}},
 		{"parameter twice", goodFile, lab.HostFault{MediaType: "text/plain; a=b; a=c"}},
 		{"identity as content coding", goodFile, lab.HostFault{Header: http.Header{"Content-Encoding": {"Identity"}}}},
+		{"media type twice", goodFile, lab.HostFault{Header: http.Header{"Content-Type": {"text/plain", "text/plain; charset=utf-8"}}}},
+		{"media type twice in one field", goodFile, lab.HostFault{MediaType: "text/plain, text/plain"}},
+		{"comma inside a parameter", goodFile, lab.HostFault{MediaType: `text/plain; x="a, b"; charset=utf-8`}},
+		{"a large ClientHello is reset", goodFile, lab.HostFault{MaxHello: 1400}},
 		{"exactly 64 KiB", goodFile + padding, lab.HostFault{}},
 		{"59 seconds before the header", goodFile, lab.HostFault{Delay: 59 * time.Second}},
 		{"a slow body that ends in time", goodFile, lab.HostFault{Drip: time.Second / 2}},
@@ -147,6 +151,8 @@ func TestFetchRefuses(t *testing.T) {
 		{"no media type", goodFile, lab.HostFault{MediaType: "-"}, StageMediaType, `media type "": want text/plain`},
 		{"media type that begins like the right one", goodFile, lab.HostFault{MediaType: "text/plainer"}, StageMediaType, `"text/plainer"`},
 		{"two media types", goodFile, lab.HostFault{MediaType: "text/plain, text/html"}, StageMediaType, `"text/plain, text/html"`},
+		{"two media types in two fields", goodFile, lab.HostFault{Header: http.Header{"Content-Type": {"text/plain", "text/html"}}}, StageMediaType, `"text/plain, text/html"`},
+		{"empty media type", goodFile, lab.HostFault{MediaType: ", "}, StageMediaType, "want text/plain"},
 		{"compressed though nobody asked", goodFile, lab.HostFault{Gzip: true}, StageEncoding, `content coding "gzip" was not asked for`},
 		{"64 KiB and one byte", oneMore, lab.HostFault{}, StageSize, "larger than 65536 bytes"},
 		{"8 MiB", goodFile, lab.HostFault{Size: 8 << 20}, StageSize, "larger than 65536 bytes"},
@@ -177,6 +183,62 @@ func TestFetchRefuses(t *testing.T) {
 				}
 				if tc.stage == StageCertificate && (failure.Exchange.Certificate == nil || failure.Exchange.Certificate.NotAfter.IsZero()) {
 					t.Errorf("certificate %+v", failure.Exchange.Certificate)
+				}
+			})
+		})
+	}
+}
+
+// The ClientHello fits into one packet, however long the name in it.
+func TestFetchSendsASmallClientHello(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
+		domain := strings.Repeat(strings.Repeat("a", 61)+".", 3) + strings.Repeat("b", 54) + ".test"
+		w.PolicyHost(domain, goodFile).Fault(lab.HostFault{MaxHello: 1400})
+		fetched(t, f, domain)
+	})
+}
+
+// An AAAA record that leads to another machine than the A record: after a TLS or
+// certificate failure the other family is tried, once.
+func TestFetchWhereOneFamilyLeadsElsewhere(t *testing.T) {
+	v6, v6b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	for _, tc := range []struct {
+		name     string
+		elsewhat lab.HostFault
+		stage    Stage // of the failure, if the other address is no better
+		reason   string
+	}{
+		{"another certificate", lab.HostFault{}, StageCertificate, "valid for mta-sts.elsewhere.test"},
+		{"not TLS", lab.HostFault{NoTLS: "SSH-2.0-OpenSSH_9.2\r\n"}, StageTLS, "TLS handshake"},
+		{"hangs up", lab.HostFault{Hangup: lab.AtHandshake}, StageTLS, "TLS handshake"},
+		{"TLS 1.1 only", lab.HostFault{TLSMax: tls.VersionTLS11}, StageTLS, "TLS handshake"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
+				h := w.PolicyHost(domain, goodFile)
+				elsewhere := w.PolicyHost("elsewhere.test", goodFile)
+				elsewhere.Fault(tc.elsewhat)
+				elsewhere.AddAddr(v6)
+				elsewhere.AddAddr(v6b)
+				w.Zone(host + ". AAAA 2001:db8::1\n" + host + ". AAAA 2001:db8::2")
+				x := fetched(t, f, domain).Exchange
+				if x.Connected.Addr() != h.Addr() || !slices.Equal(x.Certificate.Names, []string{host}) {
+					t.Errorf("connected to %v, certificate %+v", x.Connected, x.Certificate)
+				}
+				for _, a := range x.Addresses {
+					if failed := strings.Contains(a.Failed, tc.reason); failed != (a.Addr == v6) {
+						t.Errorf("%+v", a)
+					}
+				}
+				if n := elsewhere.Connections(); n != 1 {
+					t.Errorf("%d connections to the other machine", n)
+				}
+
+				// No better there: what the preferred address does is reported.
+				h.Fault(lab.HostFault{Refuse: true})
+				failure := failed(t, f, domain, tc.stage)
+				if !strings.Contains(failure.Reason, tc.reason) || failure.Exchange.Connected.Addr() != v6 {
+					t.Errorf("%v, connected to %v", failure, failure.Exchange.Connected)
 				}
 			})
 		})

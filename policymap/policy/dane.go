@@ -32,10 +32,10 @@ func (f DANEFacts) HasLast() bool { return f.Last != dane.Unknown && f.LastAge <
 // With adds a new evaluation to what was last known.
 func (f DANEFacts) With(res dane.Result) DANEFacts {
 	f.State = res.State
-	f.MXInsecure = !res.MXSecure && !res.MXUnknown
+	f.MXInsecure = res.MX.Answer == dane.MXInsecure
 	f.SomeTLSA = f.SomeTLSA || res.SomeTLSA
 	f.SomeNone = res.SomeNone
-	f.NullMX = res.NullMX
+	f.NullMX = res.MX.Null
 	if res.State == dane.Unknown {
 		f.Reason = ReasonOf(res.Err)
 	}

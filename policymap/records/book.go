@@ -199,7 +199,7 @@ func (b *Book) LearnDANE(hop policy.NextHop, res dane.Result, used time.Time, un
 	}
 	fact := store.DANE{
 		Literal: hop.Literal, Port: hop.Port, State: uint8(res.State), Detail: detail(res),
-		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.NullMX,
+		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.MX.Null,
 		KnownAt: now, ExpiresAt: now.Add(policy.ClampTTL(res.TTL)),
 		Blind: res.State == dane.None && unvalidated,
 	}
@@ -245,9 +245,9 @@ func dropOldest(list []store.DANE) []store.DANE {
 // detail is one line about the hosts for the operator.
 func detail(res dane.Result) string {
 	switch {
-	case res.NoDomain:
+	case res.MX.NoDomain:
 		return "no such domain"
-	case res.NullMX:
+	case res.MX.Null:
 		return "null MX: takes no mail"
 	}
 	var s string

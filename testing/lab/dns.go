@@ -202,6 +202,9 @@ func (w *World) answer(req *dns.Msg, name string, do bool, fault Fault) *dns.Msg
 		m.Ns = nil
 	}
 	w.finish(m, req, name, do)
+	if fault == NoAD {
+		m.AuthenticatedData = false
+	}
 	return m
 }
 

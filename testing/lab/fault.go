@@ -40,6 +40,7 @@ const (
 	StreamHangsUp                    // TC over UDP; TCP ends without an answer
 	StreamBreaks                     // TC over UDP; TCP ends in the middle of the answer
 	Expanding                        // TC over UDP; over TCP 64 KiB of compressed names that are a megabyte unpacked
+	NoAD                             // the right answer without the AD bit, such as an AAAA record that DNS64 makes up
 
 	faultMask Fault = 0xff
 )

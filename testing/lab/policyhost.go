@@ -64,10 +64,11 @@ type HostFault struct {
 	CloseEarly    bool          // half of the announced body, then the connection ends
 	Gzip          bool          // compressed, with Content-Encoding, though nobody asked
 
-	Hangup  Stall  // where it closes the connection: AtHandshake or AtHeaders
-	NoTLS   string // bytes in the place of the TLS handshake
-	Raw     string // bytes in the place of the response, then the end without close_notify; Drip and Stall AtBody hold
-	Endless string // bytes that follow Raw again and again until the client gives up
+	Hangup   Stall  // where it closes the connection: AtHandshake or AtHeaders
+	MaxHello int    // bytes of a TLS record: a larger ClientHello ends the connection, as with some middleboxes; 0: any
+	NoTLS    string // bytes in the place of the TLS handshake
+	Raw      string // bytes in the place of the response, then the end without close_notify; Drip and Stall AtBody hold
+	Endless  string // bytes that follow Raw again and again until the client gives up
 }
 
 // Stall is where a policy host stops for good.

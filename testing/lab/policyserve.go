@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"crypto/tls"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -46,6 +47,14 @@ func (h *PolicyHost) serve(c net.Conn, _ string) {
 		stall(c)
 		return
 	}
+	if fault.MaxHello > 0 {
+		br := bufio.NewReader(c)
+		head, err := br.Peek(5)
+		if err != nil || 5+int(binary.BigEndian.Uint16(head[3:])) > fault.MaxHello {
+			return
+		}
+		c = buffered{c, br}
+	}
 	tc := tls.Server(c, serverConfig(fault.TLSMax, h.certificate))
 	if tc.Handshake() != nil {
 		return
@@ -62,6 +71,14 @@ func (h *PolicyHost) serve(c net.Conn, _ string) {
 		}
 	}
 }
+
+// buffered is a connection of which a reader has read ahead.
+type buffered struct {
+	net.Conn
+	r io.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
 
 // stall reads until the client has gone and answers nothing.
 func stall(c net.Conn) { io.Copy(io.Discard, c) }

@@ -71,6 +71,7 @@ type Options struct {
 	LinesLost   func() uint64                   // of the log
 	Listening   func() bool                     // lookups are accepted
 	Answers     func(ctx context.Context) error // a lookup that needs nothing is answered
+	Roots       func() error                    // nil when there are certificate authorities; see mtasts.ErrNoRoots
 }
 
 // Server is the operator's side. Its Serve methods take any listener.

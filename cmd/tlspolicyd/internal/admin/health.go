@@ -166,6 +166,15 @@ func (s *Server) checkResolver(ctx context.Context) check {
 	return c
 }
 
+// checkRoots: without certificate authorities DANE still works.
+func (s *Server) checkRoots() check {
+	c := check{Name: "trust store"}
+	if err := s.opt.Roots(); err != nil {
+		c.Note = "no MTA-STS policy can be fetched: " + err.Error()
+	}
+	return c
+}
+
 // healthz answers 200 as long as the process works.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkWithin)
@@ -178,7 +187,7 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkWithin)
 	defer cancel()
-	report(w, s.checkSocket(), s.checkStore(), s.checkResolver(ctx))
+	report(w, s.checkSocket(), s.checkStore(), s.checkResolver(ctx), s.checkRoots())
 }
 
 func report(w http.ResponseWriter, checks ...check) {

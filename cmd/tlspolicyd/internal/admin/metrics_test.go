@@ -231,7 +231,7 @@ func TestFailedCountIsNotRepeatedAtOnce(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	d := start(t)
-	if status, text := d.get(t, "GET", "/readyz"); status != 200 || text != "socket: ok\nstore: ok\nresolver: ok, validates\n" {
+	if status, text := d.get(t, "GET", "/readyz"); status != 200 || text != "socket: ok\nstore: ok\nresolver: ok, validates\ntrust store: ok\n" {
 		t.Errorf("%d %s", status, text)
 	}
 	if status, text := d.get(t, "GET", "/healthz"); status != 200 || text != "lookups: ok\n" {
@@ -278,6 +278,17 @@ func TestHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, text := d.get(t, "GET", "/readyz"); status != 503 || !strings.Contains(text, "store: store is closed") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+// Without certificate authorities DANE still works, so the daemon is ready, and
+// says what is missing.
+func TestHealthWithoutAuthorities(t *testing.T) {
+	d := start(t)
+	d.server.opt.Roots = func() error { return mtasts.ErrNoRoots }
+	if status, text := d.get(t, "GET", "/readyz"); status != 200 ||
+		!strings.Contains(text, "trust store: ok, no MTA-STS policy can be fetched: this host has no certificate authorities: install") {
 		t.Errorf("%d %s", status, text)
 	}
 }

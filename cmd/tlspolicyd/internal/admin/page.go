@@ -71,7 +71,7 @@ func (s *Server) page(ctx context.Context) page {
 	c := s.opt.Connections()
 	p := page{
 		Build: s.opt.Build, Up: time.Since(s.started).Round(time.Second),
-		Checks:  []check{s.checkLookups(ctx), s.checkSocket(), s.checkStore(), s.checkResolver(ctx)},
+		Checks:  []check{s.checkLookups(ctx), s.checkSocket(), s.checkStore(), s.checkResolver(ctx), s.checkRoots()},
 		Sockets: s.opt.Sockets,
 		Records: s.opt.Store.Len(), Bytes: s.opt.Store.Size(),
 		Open: c.Open, Accepted: c.Accepted,

@@ -92,12 +92,13 @@ func start(t testing.TB) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
+	fetcher := &mtasts.Fetcher{
+		Resolver: resolver, RootCAs: d.Roots(), Dial: d.Dial,
+		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
+	}
 	d.Map = policymap.New(policymap.Options{
 		Store: d.store, Observer: d.metrics,
-		Config: policymap.Config{Resolver: resolver, Fetcher: &mtasts.Fetcher{
-			Resolver: resolver, RootCAs: d.Roots(), Dial: d.Dial,
-			AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
-		}},
+		Config: policymap.Config{Resolver: resolver, Fetcher: fetcher},
 	})
 	d.server = New(Options{
 		Map: d.Map, Store: d.store, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
@@ -106,6 +107,10 @@ func start(t testing.TB) *daemon {
 		Connections: func() Connections { return Connections{Open: 5, Idle: 3, Accepted: 7} },
 		LinesLost:   func() uint64 { return 4 },
 		Listening:   d.listening.Load,
+		Roots: func() error {
+			_, err := fetcher.Roots()
+			return err
+		},
 		Answers: func(context.Context) error {
 			if d.hangs.Load() {
 				return errors.New("no answer within a second")

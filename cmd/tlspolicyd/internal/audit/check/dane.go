@@ -37,7 +37,7 @@ const (
 )
 
 func judgeDANE(f *Facts) (found []audit.Finding) {
-	if f.noMail() || f.Explanation.DANE.MXUnknown {
+	if f.noMail() || f.Explanation.DANE.MX.Answer == dane.MXFailed {
 		return nil
 	}
 	if f.port25Dark() && f.anyTLSA() {
@@ -49,7 +49,7 @@ func judgeDANE(f *Facts) (found []audit.Finding) {
 	with, without := 0, ""
 	for _, h := range f.Hosts {
 		switch h.Verdict {
-		case dane.Usable, dane.Unusable:
+		case dane.Usable, dane.PartlyInsecure, dane.Unusable:
 			with++
 		case dane.NoTLSA, dane.Insecure:
 			without = h.Name
@@ -58,7 +58,7 @@ func judgeDANE(f *Facts) (found []audit.Finding) {
 	}
 	res := f.Explanation.DANE
 	switch {
-	case with > 0 && !res.MXSecure:
+	case with > 0 && !res.MX.Answer.Secure():
 		found = append(found, audit.Finding{
 			Code: CodeDANEInsecureMX, Grade: audit.Warn, Text: "The mail hosts have TLSA records, but the MX answer is not signed: an attacker can name other hosts.",
 			Advice: "Sign the zone of " + f.Domain + " (DNSSEC), or rely on MTA-STS for this domain.",
@@ -76,7 +76,7 @@ func judgeDANE(f *Facts) (found []audit.Finding) {
 
 func (f *Facts) anyTLSA() bool {
 	for _, h := range f.Hosts {
-		if h.Verdict == dane.Usable {
+		if h.Verdict.HasUsable() {
 			return true
 		}
 	}
@@ -85,10 +85,7 @@ func (f *Facts) anyTLSA() bool {
 
 func (f *Facts) judgeHostDANE(h Host) (found []audit.Finding) {
 	switch h.Verdict {
-	case dane.Failed:
-		if len(h.Host.Addresses) == 0 {
-			return nil // said of the domain
-		}
+	case dane.TLSAFailed:
 		one := f.dnsFailure("its TLSA records", "senders that use DANE do not deliver to it", h.Err)
 		one.Code, one.Subject = CodeDANELookupFailed, h.Name
 		return append(found, one)
@@ -112,7 +109,7 @@ func (f *Facts) judgeHostDANE(h Host) (found []audit.Finding) {
 			Evidence: unusableText(h.TLSA), Advice: "Publish a record with usage 3, selector 1 and matching type 1 (RFC 7672 section 3.1):",
 			Fix: tlsaCommand(h),
 		})
-	case dane.Usable:
+	case dane.Usable, dane.PartlyInsecure:
 		return f.judgeUsable(h)
 	}
 	return nil

@@ -48,16 +48,16 @@ func judgeDomain(f *Facts) []audit.Finding {
 		return nil
 	case f.MXErr != nil:
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}
-	case d.NoDomain:
+	case d.MX.NoDomain:
 		return []audit.Finding{{
 			Code: CodeDomainMissing, Grade: audit.Fail, Text: "The domain does not exist.", Evidence: "MX " + f.Domain + ": NXDOMAIN",
 			Advice: "Check the spelling; if it is right, register or delegate the domain.",
 		}}
-	case d.NullMX:
+	case d.MX.Null:
 		return []audit.Finding{{
 			Code: CodeMXNull, Grade: audit.OK, Text: "The domain says that it takes no mail (null MX, RFC 7505): there is nothing to protect.",
 		}}
-	case d.MXUnknown:
+	case d.MX.Answer == dane.MXFailed:
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", d.Err)}
 	}
 	var found []audit.Finding
@@ -74,11 +74,11 @@ func judgeDomain(f *Facts) []audit.Finding {
 		})
 	} else {
 		found = append(found, audit.Finding{
-			Code: CodeMXFound, Grade: audit.OK, Text: number(len(d.Hosts), "mail host") + ", the MX answer is " + secureText(d.MXSecure, f.Trusted) + ".",
+			Code: CodeMXFound, Grade: audit.OK, Text: number(len(d.Hosts), "mail host") + ", the MX answer is " + secureText(d.MX.Answer.Secure(), f.Trusted) + ".",
 			Evidence: list(hostNames(d.Hosts)),
 		})
 	}
-	if d.NullToo {
+	if d.MX.NullToo {
 		found = append(found, audit.Finding{
 			Code: CodeMXNullToo, Grade: audit.Fail, Text: "A null MX stands beside other MX records, which must not be (RFC 7505 section 3): some senders, Postfix among them, bounce all mail to the domain.",
 			Advice: "Remove the null MX, the record that names the root (MX 0 .).",
@@ -87,10 +87,10 @@ func judgeDomain(f *Facts) []audit.Finding {
 	for _, h := range d.Hosts {
 		found = append(found, f.judgeHostName(h)...)
 	}
-	if more := d.Omitted + f.Omitted; more > 0 {
+	if more := d.MX.Omitted + f.Omitted; more > 0 {
 		found = append(found, audit.Finding{
 			Code: CodeMXMany, Grade: audit.Warn, Text: "There are more mail hosts or addresses than anybody tries.",
-			Evidence: fmt.Sprintf("%d hosts and %d addresses were left out", d.Omitted, f.Omitted),
+			Evidence: fmt.Sprintf("%d hosts and %d addresses were left out", d.MX.Omitted, f.Omitted),
 			Advice:   "Publish fewer MX records: sending servers give up after the first few.",
 		})
 	}
@@ -119,7 +119,7 @@ func (f *Facts) judgeHostName(h dane.Host) (found []audit.Finding) {
 			Code: CodeMXNoAddress, Grade: grade, Subject: h.Name, Text: "The mail host has no address.",
 			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
 		})
-	case h.Verdict == dane.Failed && len(h.Addresses) == 0:
+	case h.Verdict == dane.AddressFailed:
 		failed := f.dnsFailure("its addresses", "senders cannot deliver to it", h.Err)
 		failed.Code, failed.Subject = CodeMXLookupFailed, h.Name
 		found = append(found, failed)
@@ -130,7 +130,7 @@ func (f *Facts) judgeHostName(h dane.Host) (found []audit.Finding) {
 // anyAddress reports whether a mail host has an address, as far as is known.
 func (f *Facts) anyAddress() bool {
 	for _, h := range f.Explanation.DANE.Hosts {
-		if len(h.Addresses) > 0 || h.Verdict == dane.Failed {
+		if len(h.Addresses) > 0 || h.Verdict.Failed() {
 			return true
 		}
 	}

@@ -72,7 +72,7 @@ func (f *Facts) dark() bool { return f.MXErr != nil }
 // noMail reports whether there is nobody to deliver to: nothing else is judged.
 func (f *Facts) noMail() bool {
 	d := f.Explanation.DANE
-	return f.dark() || d.NoDomain || d.NullMX || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
+	return f.dark() || d.MX.NoDomain || d.MX.Null || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
 }
 
 // mode is the mode that senders know of.

@@ -109,7 +109,7 @@ func unanswered(err error) bool {
 func (f *Facts) matchTLSA() {
 	for _, h := range f.Hosts {
 		for i := range h.Addresses {
-			if a := &h.Addresses[i]; h.Verdict == dane.Usable && a.Probe != nil && a.Probe.Stage == smtpprobe.Done {
+			if a := &h.Addresses[i]; h.Verdict.HasUsable() && a.Probe != nil && a.Probe.Stage == smtpprobe.Done {
 				a.Match = dane.MatchChain(h.TLSA, a.Probe.Chain, []string{h.Name, h.Base, f.Domain}, f.At)
 			}
 		}

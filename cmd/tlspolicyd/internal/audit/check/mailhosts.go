@@ -7,7 +7,6 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
-	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
 )
 
@@ -191,7 +190,7 @@ func (f *Facts) oldTLS(h Host, p *smtpprobe.Result) audit.Finding {
 		Code: CodeTLSOld, Grade: audit.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
 		Evidence: p.CipherSuite, Advice: "Update the mail server, or switch on TLS 1.2 and 1.3.",
 	}
-	if f.mode() == mtasts.Enforce || h.Verdict == dane.Usable {
+	if f.mode() == mtasts.Enforce || h.Verdict.HasUsable() {
 		out.Grade = audit.Fail
 		out.Text = "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; where MTA-STS or DANE is to be kept, senders of today, Postfix with OpenSSL 3 among them, refuse it."
 	}
@@ -224,7 +223,7 @@ func (f *Facts) certificateNeeded(h Host, a Address) need {
 	case mtasts.Testing:
 		return goodToHave
 	}
-	if h.Verdict == dane.Usable && a.Match.OK {
+	if h.Verdict.HasUsable() && a.Match.OK {
 		return notNeeded
 	}
 	return goodToHave

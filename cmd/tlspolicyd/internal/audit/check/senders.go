@@ -148,7 +148,7 @@ func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
 	}
 	switch f.Explanation.Decision.Level {
 	case policy.DANEOnly, policy.DANE:
-		if h.Verdict == dane.Usable {
+		if h.Verdict.HasUsable() {
 			return "over TLS, checked by DANE"
 		}
 		return "over TLS, whoever it is"
@@ -161,7 +161,7 @@ func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
 // refusal says why a sender would not deliver to an address, or "" when it
 // would. known is false where this host could not see that.
 func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
-	if f.Explanation.DANE.NullToo {
+	if f.Explanation.DANE.MX.NullToo {
 		return "there is a null MX beside it", true
 	}
 	p := a.Probe
@@ -179,11 +179,11 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 		return p.Reason, false
 	case p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
 		return p.Reason, true
-	case h.Verdict == dane.Failed && (level == policy.DANE || level == policy.DANEOnly):
+	case h.Verdict.Failed() && (level == policy.DANE || level == policy.DANEOnly):
 		return "its TLSA lookup fails", f.dnsFailure("", "", h.Err).Grade == audit.Fail // 7672 §2.1.2
 	case level == policy.Secure:
 		return f.refusalSecure(h, p)
-	case level == policy.DANEOnly, level == policy.DANE && (h.Verdict == dane.Usable || h.Verdict == dane.Unusable):
+	case level == policy.DANEOnly, level == policy.DANE && h.Verdict.HasTLSA():
 		return f.refusalDANE(h, a)
 	}
 	return "", true // opportunistic: in the clear if need be
@@ -213,7 +213,7 @@ func (f *Facts) refusalDANE(h Host, a Address) (why string, known bool) {
 	if a.Probe.Stage != smtpprobe.Done {
 		return a.Probe.Reason, true
 	}
-	if h.Verdict != dane.Usable {
+	if !h.Verdict.HasUsable() {
 		if f.Explanation.Decision.Level == policy.DANEOnly {
 			return "none of its TLSA records is usable", true
 		}

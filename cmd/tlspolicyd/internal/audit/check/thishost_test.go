@@ -14,7 +14,7 @@ func TestAnotherDomainToCompareWith(t *testing.T) {
 		"gmail.com": "tlspolicyd check gmail.com outlook.com",
 	} {
 		silent := &smtpprobe.Result{Stage: smtpprobe.Connect, Cause: smtpprobe.Silence}
-		f := &Facts{Domain: domain, Hosts: []Host{{Host: dane.Host{Name: "mx.test"}, Addresses: []Address{{Probe: silent}}}}}
+		f := &Facts{Domain: domain, Hosts: []Host{{Host: dane.Host{Evidence: dane.Evidence{Name: "mx.test"}}, Addresses: []Address{{Probe: silent}}}}}
 		found := judgeThisHost(f)
 		if len(found) != 1 || found[0].Code != CodePort25Blocked || found[0].Fix != want {
 			t.Errorf("%s: %+v, want %q", domain, found, want)
