@@ -46,6 +46,9 @@ func (l *lookups) flight(g *singleflight.Group, key string, fn func() any) <-cha
 			return nil, errStopping
 		}
 		<-done
+		if err, failed := v.(error); failed {
+			return nil, err
+		}
 		return v, met
 	})
 }
@@ -87,27 +90,28 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	case v.STS.Known && began.After(v.STS.Recheck):
 		l.sts.startSTS(hop.Domain, began, policy.OnLookup) // the policy in force answers meanwhile
 	}
-	var res dane.Result
+	var done evaluation
 	var dns time.Duration
-	if !v.Fresh {
-		v.DANE, res = l.awaitDANE(v)
+	if !v.Fresh || v.Decide(cfg.Settings).Level == policy.Temporary {
+		done = l.awaitDANE(cfg, v)
+		v.DANE = done.facts
 		dns = l.book.Clock.Now().Sub(began)
 	}
 	inTime := false
 	switch {
 	case sts == nil:
-	case res.MX.Null:
+	case v.DANE.NullMX:
 		l.sts.abandon(sts) // 7505: no mail will go there
 	case !policy.DANEAlone(v.DANE, cfg.Settings):
 		inTime = sts.wait(l.ctx, min(cfg.FetchWait, daneTimeout)-l.book.Clock.Now().Sub(began))
 	}
 
 	rec = l.book.Get(hop.Domain)
-	if rec.Class == store.Positive && res.State != dane.Unknown && policy.Endpoint(&rec, hop) == nil &&
+	if rec.Class == store.Positive && done.res != nil && policy.Endpoint(&rec, hop) == nil &&
 		l.book.Clock.Now().Sub(began) < timeToWrite {
 		// When DANE was decided nothing called for writing it at once, and it was
 		// evicted since: it goes to disk with the policy.
-		l.book.LearnDANE(hop, res, began, untrusted || !l.config.Load().trusted())
+		l.book.LearnDANE(hop, *done.res, began, untrusted || !l.config.Load().trusted())
 	}
 	e := l.conclude(cfg, v, sts, inTime)
 	l.observer.Resolved(Resolution{
@@ -126,7 +130,7 @@ func (l *lookups) conclude(cfg *Config, looked policy.View, sts *stsFlight, inTi
 	l.book.Locked(looked.Hop.Domain, func(rec store.Record) {
 		now := l.book.Clock.Now()
 		v := l.view(cfg, &rec, looked.Hop, now)
-		if !v.Fresh || v.DANE.State == dane.Unknown {
+		if !v.Fresh {
 			v.DANE = looked.DANE
 		}
 		switch {
@@ -146,28 +150,34 @@ func (l *lookups) conclude(cfg *Config, looked policy.View, sts *stsFlight, inTi
 	return e
 }
 
-// awaitDANE evaluates DANE and waits for it; where a last known state can be
-// used, not for long. The result is zero where the wait was in vain.
-func (l *lookups) awaitDANE(v policy.View) (policy.DANEFacts, dane.Result) {
+// evaluation is a finished evaluation of DANE.
+type evaluation struct {
+	facts policy.DANEFacts // beside the evidence before it
+	res   *dane.Result     // nil: it was not waited for
+}
+
+// awaitDANE evaluates DANE and waits for it; where what is last known gives an
+// answer, not for long.
+func (l *lookups) awaitDANE(cfg *Config, v policy.View) evaluation {
 	wait := lookupTimeout - 500*time.Millisecond
-	if v.DANE.SomeTLSA || v.DANE.HasLast() {
+	if v.Decide(cfg.Settings).Level != policy.Temporary {
 		wait = knownWait
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	last := v.DANE
+	var reason string
 	select {
 	case r := <-l.startDANE(v.Hop, v.Now):
-		if res, ok := r.Val.(dane.Result); ok {
-			return last.With(res), res
+		if done, ok := r.Val.(evaluation); ok {
+			return done
 		}
-		last.Reason = policy.ReasonOf(r.Err)
+		reason = policy.ReasonOf(r.Err)
 	case <-timer.C:
-		last.Reason = fmt.Sprintf("DNS lookups for %s: no answer within %s", v.Hop.Domain, wait)
+		reason = fmt.Sprintf("DNS lookups for %s: no answer within %s", v.Hop.Domain, wait)
 	case <-l.ctx.Done():
-		last.Reason = errStopping.Error()
+		reason = errStopping.Error()
 	}
-	return last, dane.Result{}
+	return evaluation{facts: v.DANE.Failed(reason)}
 }
 
 // startDANE evaluates a next hop, once for all that ask meanwhile, and keeps the
@@ -187,10 +197,10 @@ func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singlefli
 			// ends no policy that was in force before it was seen.
 			res.MX.Null = false
 		}
-		if l.ctx.Err() == nil {
-			l.book.LearnDANE(hop, res, used, untrusted || !cfg.trusted())
+		if l.ctx.Err() != nil {
+			return errStopping
 		}
-		return res
+		return evaluation{l.book.LearnDANE(hop, res, used, untrusted || !cfg.trusted()), &res}
 	})
 }
 

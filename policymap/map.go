@@ -63,7 +63,6 @@ func New(o Options) *Map {
 	c.book = records.New(c.ctx, o.Store, clock, records.Hooks{
 		Schedule:      func(domain string) policy.Schedule { return c.config.Load().schedule(domain) },
 		LastUsed:      c.usedInMemory,
-		Trusted:       func() bool { return c.config.Load().trusted() },
 		Written:       c.follow,
 		Forgotten:     c.forget,
 		DropAnswers:   c.cache.clear,

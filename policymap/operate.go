@@ -84,7 +84,7 @@ func (m *Map) meaning(rec store.Record) Info {
 		d := &rec.DANE[i]
 		v := policy.Look(&rec, sts, policy.HopOf(rec.Domain, d), cfg.trusted(), now)
 		a := m.current(cfg, v)
-		a.DANE, a.DANEFresh, a.DANEExpires = dane.State(d.State), v.Fresh, policy.DANEExpiry(d, now)
+		a.DANE, a.DANEFresh, a.DANEExpires = v.DANE.State, v.Fresh, policy.DANEExpiry(d, now)
 		info.Answers = append(info.Answers, a)
 	}
 	for _, hop := range m.unrecorded(&rec) {

@@ -116,7 +116,7 @@ func TestOperatorAndUnknownDANE(t *testing.T) {
 		if err := h.Refresh(ctx, "insecure.test"); err != nil {
 			t.Fatal(err)
 		}
-		h.want("insecure.test", "TEMP …")
+		h.want("insecure.test", "OK dane")
 		h.Fault("_25._tcp.mx.full.test", "TLSA", 0)
 		if err := h.Refresh(ctx, "insecure.test"); err != nil {
 			t.Fatal(err)

@@ -179,7 +179,7 @@ func (r *refresher) refresh(domain string) {
 			r.observer.Refreshed(domain, Expired)
 			return
 		}
-		if sts.Ended != nil && !rec.STS.EndTold {
+		if sts.Ended != nil && !rec.STS.EndReported {
 			_ = r.book.Learn(domain, time.Time{}, records.Soon, nil)
 		}
 	}
@@ -205,7 +205,7 @@ func outcomeOf(before, after *store.Record, began time.Time, endpoints []int) Ou
 	for _, i := range endpoints {
 		was := &before.DANE[i]
 		is := policy.Endpoint(after, policy.HopOf(before.Domain, was))
-		if is == nil || !is.KnownAt.After(was.KnownAt) {
+		if is == nil || !is.KnownAt.After(was.KnownAt) || slices.ContainsFunc(is.Hosts, func(h store.Host) bool { return h.Error != "" }) {
 			return RefreshFailed
 		}
 	}

@@ -55,20 +55,36 @@ const (
 	tagFailedAt
 	tagFailures
 	tagError
-	tagEndTold
+	tagEndReported
 	tagMoved
+	tagTXTFailures
+	tagTXTGone
+	tagStale
 )
 
 const (
 	tagLiteral uint64 = iota + 1
 	tagPort
 	tagState
-	tagDetail
+	_ // text for the operator, in records of older versions
 	tagKnownAt
 	tagExpiresAt
 	tagSomeTLSA
 	tagNullMX
-	tagBlind
+	tagUnvalidated
+	tagMX
+	tagNoDomain
+	tagOmitted
+	tagHost
+)
+
+const (
+	tagHostName uint64 = iota + 1
+	tagPreference
+	tagVerdict
+	tagHostKnownAt
+	tagFailure
+	tagHostError
 )
 
 // EncodeRecord returns the stored form of a record without its Domain, which
@@ -159,11 +175,17 @@ func encodeSTS(s *STS) []byte {
 	b = appendString(b, tagTXTError, s.TXTError)
 	b = appendString(b, tagFailedID, s.FailedID)
 	b = appendTime(b, tagFailedAt, s.FailedAt)
-	b = appendInt(b, tagFailures, int64(min(max(s.Failures, 0), math.MaxInt32)))
+	b = appendInt(b, tagFailures, count(s.Failures))
 	b = appendString(b, tagError, s.Error)
-	b = appendBool(b, tagEndTold, s.EndTold)
-	return appendInt(b, tagMoved, max(s.Moved, 0).Milliseconds())
+	b = appendBool(b, tagEndReported, s.EndReported)
+	b = appendInt(b, tagMoved, max(s.Moved, 0).Milliseconds())
+	b = appendInt(b, tagTXTFailures, count(s.TXTFailures))
+	b = appendBool(b, tagTXTGone, s.TXTGone)
+	return appendInt(b, tagStale, count(s.Stale))
 }
+
+// count keeps a number within what decodeInt takes.
+func count(n int) int64 { return int64(min(max(n, 0), math.MaxInt32)) }
 
 func decodeSTS(b []byte) (*STS, error) {
 	s := new(STS)
@@ -191,10 +213,16 @@ func decodeSTS(b []byte) (*STS, error) {
 			s.Failures, err = decodeInt[int](v, math.MaxInt32)
 		case tagError:
 			s.Error = string(v)
-		case tagEndTold:
-			s.EndTold, err = decodeBool(v)
+		case tagEndReported:
+			s.EndReported, err = decodeBool(v)
 		case tagMoved:
 			s.Moved, err = decodeDuration(v)
+		case tagTXTFailures:
+			s.TXTFailures, err = decodeInt[int](v, math.MaxInt32)
+		case tagTXTGone:
+			s.TXTGone, err = decodeBool(v)
+		case tagStale:
+			s.Stale, err = decodeInt[int](v, math.MaxInt32)
 		}
 		return err
 	})
@@ -202,16 +230,32 @@ func decodeSTS(b []byte) (*STS, error) {
 }
 
 func encodeDANE(d *DANE) []byte {
-	b := make([]byte, 0, 48)
+	b := make([]byte, 0, 48+64*len(d.Hosts))
 	b = appendBool(b, tagLiteral, d.Literal)
 	b = appendInt(b, tagPort, int64(d.Port))
 	b = appendInt(b, tagState, int64(d.State))
-	b = appendString(b, tagDetail, d.Detail)
 	b = appendTime(b, tagKnownAt, d.KnownAt)
 	b = appendTime(b, tagExpiresAt, d.ExpiresAt)
 	b = appendBool(b, tagSomeTLSA, d.SomeTLSA)
 	b = appendBool(b, tagNullMX, d.NullMX)
-	return appendBool(b, tagBlind, d.Blind)
+	b = appendBool(b, tagUnvalidated, d.Unvalidated)
+	b = appendInt(b, tagMX, int64(d.MX))
+	b = appendBool(b, tagNoDomain, d.NoDomain)
+	b = appendInt(b, tagOmitted, count(d.Omitted))
+	for i := range d.Hosts {
+		b = appendBytes(b, tagHost, encodeHost(&d.Hosts[i]))
+	}
+	return b
+}
+
+func encodeHost(h *Host) []byte {
+	b := make([]byte, 0, 64)
+	b = appendString(b, tagHostName, h.Name)
+	b = appendInt(b, tagPreference, int64(h.Preference))
+	b = appendInt(b, tagVerdict, int64(h.Verdict))
+	b = appendTime(b, tagHostKnownAt, h.KnownAt)
+	b = appendInt(b, tagFailure, int64(h.Failure))
+	return appendString(b, tagHostError, h.Error)
 }
 
 func decodeDANE(b []byte) (DANE, error) {
@@ -224,8 +268,6 @@ func decodeDANE(b []byte) (DANE, error) {
 			d.Port, err = decodeInt[uint16](v, math.MaxUint16)
 		case tagState:
 			d.State, err = decodeInt[uint8](v, math.MaxUint8)
-		case tagDetail:
-			d.Detail = string(v)
 		case tagKnownAt:
 			d.KnownAt, err = decodeTime(v)
 		case tagExpiresAt:
@@ -234,12 +276,44 @@ func decodeDANE(b []byte) (DANE, error) {
 			d.SomeTLSA, err = decodeBool(v)
 		case tagNullMX:
 			d.NullMX, err = decodeBool(v)
-		case tagBlind:
-			d.Blind, err = decodeBool(v)
+		case tagUnvalidated:
+			d.Unvalidated, err = decodeBool(v)
+		case tagMX:
+			d.MX, err = decodeInt[uint8](v, math.MaxUint8)
+		case tagNoDomain:
+			d.NoDomain, err = decodeBool(v)
+		case tagOmitted:
+			d.Omitted, err = decodeInt[int](v, math.MaxInt32)
+		case tagHost:
+			var h Host
+			h, err = decodeHost(v)
+			d.Hosts = append(d.Hosts, h)
 		}
 		return err
 	})
 	return d, err
+}
+
+func decodeHost(b []byte) (Host, error) {
+	var h Host
+	err := eachField(b, func(tag uint64, v []byte) (err error) {
+		switch tag {
+		case tagHostName:
+			h.Name = string(v)
+		case tagPreference:
+			h.Preference, err = decodeInt[uint16](v, math.MaxUint16)
+		case tagVerdict:
+			h.Verdict, err = decodeInt[uint8](v, math.MaxUint8)
+		case tagHostKnownAt:
+			h.KnownAt, err = decodeTime(v)
+		case tagFailure:
+			h.Failure, err = decodeInt[uint8](v, math.MaxUint8)
+		case tagHostError:
+			h.Error = string(v)
+		}
+		return err
+	})
+	return h, err
 }
 
 // eachField calls visit for each field of b, in order.

@@ -37,6 +37,9 @@ func (r *Record) Latest() time.Time {
 	}
 	for i := range r.DANE {
 		note(r.DANE[i].KnownAt)
+		for j := range r.DANE[i].Hosts {
+			note(r.DANE[i].Hosts[j].KnownAt)
+		}
 	}
 	return latest
 }
@@ -52,26 +55,47 @@ type STS struct {
 	TXTTTL    time.Duration
 	TXTError  string // why there was no valid record
 
+	TXTFailures int  // failed TXT lookups of the refresher in a row
+	TXTGone     bool // DNSSEC proves that there is no valid record: renewals end
+
 	FailedID string    // id whose fetch failed last
 	FailedAt time.Time // when
-	Failures int       // in a row
+	Failures int       // fetches of the refresher that failed in a row
 	Error    string    // reason of the last failure
 
-	Moved   time.Duration // by how much FetchedAt was moved along with steps of this host's clock; not exported
-	EndTold bool          // the operator of this host has been told that Policy is over; not exported
+	Stale int // fetches of a new id that brought the old file, in a row
+
+	Moved       time.Duration // by how much FetchedAt was moved along with steps of this host's clock; not exported
+	EndReported bool          // the end of Policy was reported on this host; not exported
 }
 
-// DANE are the DANE facts for one way of asking for the domain.
+// DANE is the evidence about DANE for one way of asking for the domain. States
+// and answers are derived from it each time it is read.
 type DANE struct {
-	Literal   bool // "[host]": no MX lookup
-	Port      uint16
-	State     uint8     // dane.State of the last evaluation
-	SomeTLSA  bool      // State 0 (unknown): a host had a secure TLSA record, the lookup of another failed
-	NullMX    bool      // the domain takes no mail (RFC 7505): its policy host is left alone
-	Blind     bool      // learned while no AD bit counted: says nothing once they do
-	Detail    string    // one line for the operator
-	KnownAt   time.Time // when State was learned
-	ExpiresAt time.Time
+	Literal bool // "[host]": no MX lookup
+	Port    uint16
+
+	MX          uint8     // dane.MXAnswer; 0: written by a version that kept State alone
+	NullMX      bool      // the domain takes no mail (RFC 7505): its policy host is left alone
+	NoDomain    bool      // NXDOMAIN
+	Omitted     int       // mail hosts that were not evaluated
+	Unvalidated bool      // learned while no AD bit counted: an absence says nothing once they do
+	KnownAt     time.Time // when the MX answer was learned
+	ExpiresAt   time.Time // when all of this is to be looked up again
+	Hosts       []Host    // the mail hosts of the MX answer
+
+	State    uint8 // dane.State, where MX is 0
+	SomeTLSA bool  // State 0 (unknown): a host had a secure TLSA record, the lookup of another failed
+}
+
+// Host is the evidence about one mail host.
+type Host struct {
+	Name       string // A-labels, lower case, no final dot
+	Preference uint16
+	Verdict    uint8     // dane.Verdict of the last proof; without one that of the failure
+	KnownAt    time.Time // when it was proved; zero: never
+	Failure    uint8     // dane.Verdict of the lookup that fails now, where Error is set
+	Error      string    // why; empty: none fails
 }
 
 // Class orders eviction: a lower class goes first, within a class the one not

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"time"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
@@ -36,12 +37,16 @@ func EndOfSTS(domain string, p *mtasts.Policy, inUse bool) Change {
 	}
 }
 
-// ChangeOfDANE compares two DANE states of one next hop; before may be nil.
-func ChangeOfDANE(hop NextHop, before *store.DANE, after store.DANE) (Change, bool) {
-	if before == nil || before.State == after.State {
+// ChangeOfDANE compares the state that the evidence about one next hop came to
+// when it was learned, nil for none, with the state that it comes to now.
+func ChangeOfDANE(hop NextHop, before *store.DANE, after store.DANE, now time.Time) (Change, bool) {
+	if before == nil {
 		return Change{}, false
 	}
-	was, is := dane.State(before.State), dane.State(after.State)
+	was, is := StateOfDANE(before, before.KnownAt), StateOfDANE(&after, now)
+	if was == dane.Unknown || is == dane.Unknown || was == is {
+		return Change{}, false
+	}
 	return Change{
 		Key: hop.String(), What: "DANE", Old: fmt.Sprint(was), New: fmt.Sprint(is),
 		Weaker: Strength(is) < Strength(was),

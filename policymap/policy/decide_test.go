@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
 )
 
 // The decision table of docs/behaviour.md §5, row by row and setting by setting.
@@ -15,7 +16,22 @@ func TestDecisionTable(t *testing.T) {
 	testing_ := Settings{EnforceTesting: true}
 	all := []STSState{STSAbsent, STSNone, STSTesting, STSEnforce}
 	noEnforce := []STSState{STSAbsent, STSNone, STSTesting}
-	known := func(s dane.State) DANEFacts { return DANEFacts{State: s} }
+	known := func(s dane.State) DANEFacts {
+		return DANEFacts{State: s, MX: dane.MXSecure, HasTLSA: s != dane.None, HasUsable: s != dane.None}
+	}
+	unusable := DANEFacts{State: dane.Partial, MX: dane.MXSecure, HasTLSA: true}
+	insecureUnusable := DANEFacts{State: dane.InsecureMX, MX: dane.MXInsecure, HasTLSA: true}
+	stale := func(s dane.State) DANEFacts {
+		f := known(s)
+		f.Stale, f.Age = true, 24*time.Hour
+		return f
+	}
+	failing := func(f DANEFacts) DANEFacts {
+		f.Failing, f.Proved = true, []string{"mx1.test"}
+		return f
+	}
+	strict := Settings{StrictDefault: true}
+	enforced := []STSState{STSEnforce}
 
 	for _, c := range []struct {
 		name     string
@@ -27,34 +43,46 @@ func TestDecisionTable(t *testing.T) {
 		keep     time.Duration
 	}{
 		{"Full, any", known(dane.Full), all, defaults, DANEOnly, RowFull, 0},
-		{"Full, any, every setting", known(dane.Full), all, Settings{true, true, true}, DANEOnly, RowFull, 0},
-		{"Partial, enforce", known(dane.Partial), []STSState{STSEnforce}, defaults, DANE, RowPartialEnforce, 0},
-		{"Partial, enforce, policy.partial = mta-sts", known(dane.Partial), []STSState{STSEnforce}, strictPartial, Secure, RowPartialEnforce, 0},
+		{"Full, any, every setting", known(dane.Full), all, Settings{true, true, true, true}, DANEOnly, RowFull, 0},
+		{"Partial, enforce", known(dane.Partial), enforced, defaults, DANE, RowPartialEnforce, 0},
+		{"Partial, enforce, policy.partial = mta-sts", known(dane.Partial), enforced, strictPartial, Secure, RowPartialEnforce, 0},
 		{"Partial, testing as enforce, policy.partial = mta-sts", known(dane.Partial), []STSState{STSTesting}, Settings{PartialPrefersSTS: true, EnforceTesting: true}, Secure, RowPartialEnforce, 0},
 		{"Partial, otherwise", known(dane.Partial), noEnforce, strictPartial, DANE, RowPartial, 0},
-		{"InsecureMX, enforce", known(dane.InsecureMX), []STSState{STSEnforce}, defaults, Secure, RowInsecureSTS, 0},
-		{"InsecureMX, enforce, policy.insecure_mx = dane", known(dane.InsecureMX), []STSState{STSEnforce}, daneInsecure, DANE, RowInsecureSTS, 0},
+		{"InsecureMX, enforce", known(dane.InsecureMX), enforced, defaults, Secure, RowInsecureSTS, 0},
+		{"InsecureMX, enforce, policy.insecure_mx = dane", known(dane.InsecureMX), enforced, daneInsecure, DANE, RowInsecureSTS, 0},
 		{"InsecureMX, otherwise", known(dane.InsecureMX), noEnforce, defaults, DANE, RowInsecure, 0},
-		{"None, enforce", known(dane.None), []STSState{STSEnforce}, defaults, Secure, RowEnforce, 0},
+		{"None, enforce", known(dane.None), enforced, defaults, Secure, RowEnforce, 0},
 		{"None, testing", known(dane.None), []STSState{STSTesting}, defaults, NoPolicy, RowTesting, 0},
 		{"None, testing, policy.testing = enforce", known(dane.None), []STSState{STSTesting}, testing_, Secure, RowEnforce, 0},
 		{"None, none or absent", known(dane.None), []STSState{STSNone, STSAbsent}, testing_, NoPolicy, RowNone, 0},
 
-		{"Unknown, last known Full", DANEFacts{Last: dane.Full, LastAge: 24 * time.Hour}, all, defaults, DANEOnly, RowFull, 0},
-		{"Unknown, last known None, enforce", DANEFacts{Last: dane.None, LastAge: time.Hour}, []STSState{STSEnforce}, defaults, Secure, RowEnforce, 0},
-		{"Unknown, last known None, nothing", DANEFacts{Last: dane.None, LastAge: time.Hour}, []STSState{STSAbsent}, defaults, NoPolicy, RowNone, 0},
-		{"Unknown, last known before the failing hosts", DANEFacts{Last: dane.Full, LastAge: time.Hour, SomeTLSA: true}, all, defaults, DANEOnly, RowFull, 0},
-		{"Unknown, last known too old", DANEFacts{Last: dane.Full, LastAge: 24*time.Hour + 1}, all, defaults, Temporary, RowUnknown, 10 * time.Second},
-		{"Unknown, MX answer insecure, enforce", DANEFacts{MXInsecure: true}, []STSState{STSEnforce}, defaults, Secure, RowUnknownSTS, 5 * time.Minute},
-		{"Unknown, MX answer insecure, otherwise", DANEFacts{MXInsecure: true}, noEnforce, defaults, Temporary, RowUnknown, 10 * time.Second},
-		{"Unknown for some hosts, another has TLSA", DANEFacts{SomeTLSA: true}, all, defaults, DANE, RowUnknownSome, 5 * time.Minute},
-		{"Unknown for some hosts, another has none, no enforce", DANEFacts{SomeNone: true}, noEnforce, defaults, DANE, RowUnknownSome, 5 * time.Minute},
-		{"Unknown for some hosts, another has none, enforce", DANEFacts{SomeNone: true}, []STSState{STSEnforce}, defaults, Temporary, RowUnknown, 10 * time.Second},
+		{"Partial, no record usable, enforce", unusable, enforced, defaults, Secure, RowUnusable, 0},
+		{"Partial, no record usable, otherwise", unusable, noEnforce, strict, DANE, RowPartial, 0},
+		{"Partial, no record usable, a host fails, enforce", failing(unusable), enforced, defaults, Secure, RowUnknownProved, 5 * time.Minute},
+		{"InsecureMX, no record usable, enforce", insecureUnusable, enforced, defaults, Secure, RowInsecureSTS, 0},
+
+		{"as last known, Full", stale(dane.Full), all, defaults, DANEOnly, RowFull, 0},
+		{"as last known, None, enforce", stale(dane.None), enforced, defaults, Secure, RowEnforce, 0},
+		{"as last known, None, nothing", stale(dane.None), []STSState{STSAbsent}, strict, NoPolicy, RowNone, 0},
+		{"Unknown, MX answer insecure, enforce", DANEFacts{MX: dane.MXInsecure, Failing: true}, enforced, defaults, Secure, RowUnknownSTS, 5 * time.Minute},
+		{"Unknown, MX answer insecure, TLSA of every host fails", DANEFacts{MX: dane.MXInsecure, Failing: true}, noEnforce, defaults, DANE, RowUnknownSome, 5 * time.Minute},
+		{"Unknown, MX answer insecure, no host has an address", DANEFacts{MX: dane.MXInsecure}, noEnforce, defaults, Temporary, RowUnknown, 10 * time.Second},
+		{"Unknown for some hosts, another has TLSA", DANEFacts{MX: dane.MXSecure, Failing: true, HasTLSA: true, HasUsable: true}, all, strict, DANE, RowUnknownSome, 5 * time.Minute},
+		{"Unknown for some hosts, another has none, no enforce", DANEFacts{MX: dane.MXSecure, Failing: true, Proved: []string{"mx1.test"}}, noEnforce, defaults, DANE, RowUnknownSome, 5 * time.Minute},
+		{"Unknown for some hosts, another has none, Postfix's default is strict", DANEFacts{MX: dane.MXSecure, Failing: true, Proved: []string{"mx1.test"}}, noEnforce, strict, NoPolicy, RowUnknownSome, 5 * time.Minute},
+		{"Unknown for some hosts, another has none, enforce", DANEFacts{MX: dane.MXSecure, Failing: true, Proved: []string{"mx1.test"}}, enforced, defaults, Secure, RowUnknownProved, 5 * time.Minute},
+		{"Unknown for some hosts, another has none that the policy does not allow, enforce", DANEFacts{MX: dane.MXSecure, Failing: true, Proved: []string{"mx.other.test"}}, enforced, defaults, Temporary, RowUnknown, 10 * time.Second},
+		{"Unknown for every host", DANEFacts{MX: dane.MXSecure, Failing: true}, all, defaults, Temporary, RowUnknown, 10 * time.Second},
 		{"Unknown otherwise", DANEFacts{}, all, defaults, Temporary, RowUnknown, 10 * time.Second},
+		{"Unknown otherwise, as last known", DANEFacts{Stale: true}, all, defaults, Temporary, RowUnknown, 10 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, sts := range c.sts {
-				d := Decide(c.dane, sts, c.settings)
+				v := View{DANE: c.dane, STS: STSFacts{State: sts}}
+				if sts != STSAbsent {
+					v.STS.Policy = &mtasts.Policy{MX: []string{"mx1.test"}}
+				}
+				d := v.Decide(c.settings)
 				if d.Level != c.level || d.Row != c.row {
 					t.Errorf("MTA-STS %v: got %v by row %s, want %v by row %s", sts, d.Level, d.Row, c.level, c.row)
 				}
@@ -64,8 +92,8 @@ func TestDecisionTable(t *testing.T) {
 				if d.Why == "" {
 					t.Errorf("MTA-STS %v: no reason", sts)
 				}
-				if stale := c.dane.State == dane.Unknown && c.dane.Last != dane.Unknown && c.dane.LastAge <= 24*time.Hour; d.Stale != stale {
-					t.Errorf("MTA-STS %v: stale %v, want %v", sts, d.Stale, stale)
+				if want := c.dane.Stale && d.Level != Temporary; d.Stale != want {
+					t.Errorf("MTA-STS %v: stale %v, want %v", sts, d.Stale, want)
 				}
 			}
 		})
@@ -81,13 +109,15 @@ func TestDANEAlone(t *testing.T) {
 		want     bool
 	}{
 		{"Full", DANEFacts{State: dane.Full}, Settings{}, true},
-		{"Partial", DANEFacts{State: dane.Partial}, Settings{}, true},
-		{"Partial that prefers MTA-STS", DANEFacts{State: dane.Partial}, Settings{PartialPrefersSTS: true}, false},
+		{"Partial", DANEFacts{State: dane.Partial, HasUsable: true}, Settings{}, true},
+		{"Partial without a usable record", DANEFacts{State: dane.Partial}, Settings{}, false},
+		{"Partial that prefers MTA-STS", DANEFacts{State: dane.Partial, HasUsable: true}, Settings{PartialPrefersSTS: true}, false},
 		{"InsecureMX", DANEFacts{State: dane.InsecureMX}, Settings{}, false},
 		{"InsecureMX that prefers DANE", DANEFacts{State: dane.InsecureMX}, Settings{InsecureMXPrefersDANE: true}, true},
 		{"None", DANEFacts{State: dane.None}, Settings{}, false},
 		{"Unknown", DANEFacts{}, Settings{}, true},
-		{"Unknown with an insecure MX answer", DANEFacts{MXInsecure: true}, Settings{}, false},
+		{"Unknown with an insecure MX answer", DANEFacts{MX: dane.MXInsecure}, Settings{}, false},
+		{"Unknown for a host, another has none", DANEFacts{MX: dane.MXSecure, Failing: true, Proved: []string{"mx1.test"}}, Settings{}, false},
 	} {
 		if got := DANEAlone(c.dane, c.settings); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)

@@ -39,7 +39,7 @@ func Render(d Decision, domain string, policy *mtasts.Policy, literal string) Re
 	case Override:
 		return both("OK " + literal)
 	case Secure:
-		return renderSecure(domain, policy)
+		return renderSecure(domain, policy, d.Hosts)
 	}
 	return NotFound
 }
@@ -53,9 +53,14 @@ func both(s string) Replies {
 	return Replies{b, b}
 }
 
-// renderSecure writes an MTA-STS policy (8461 §4, §5).
-func renderSecure(domain string, p *mtasts.Policy) Replies {
+// renderSecure writes an MTA-STS policy (8461 §4, §5), for some of its hosts
+// alone where these are given. Postfix 3.10 goes by mx_host_pattern rather than
+// by match (postconf(5), smtp_tls_enforce_sts_mx_patterns), so both are cut down.
+func renderSecure(domain string, p *mtasts.Policy, hosts []string) Replies {
 	patterns := unique(p.MX)
+	if hosts != nil {
+		patterns = hosts
+	}
 	if len(patterns) == 0 || !safe(domain) || !allSafe(patterns) || !allSafe(p.Lines) {
 		// The parser lets nothing like that through. Should it ever do so: mail
 		// that waits is better than a reply that Postfix misreads.

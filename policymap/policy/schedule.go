@@ -186,8 +186,8 @@ func ClassOf(rec *store.Record) store.Class {
 		return store.Positive
 	}
 	for i := range rec.DANE {
-		if HasTLSA(&rec.DANE[i]) {
-			return store.Positive
+		if d := &rec.DANE[i]; HasTLSA(d) || failing(d) {
+			return store.Positive // Postfix is given dane
 		}
 	}
 	return store.Negative

@@ -2,9 +2,11 @@ package policy
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
 )
 
@@ -30,10 +32,21 @@ type View struct {
 // looks like an unsigned one (7672 §2.1.3).
 func Look(rec *store.Record, sts STSFacts, hop NextHop, trusted bool, now time.Time) View {
 	v := View{Hop: hop, Now: now, STS: sts}
-	if d := Endpoint(rec, hop); d != nil && !(d.Blind && trusted) {
+	if d := Endpoint(rec, hop); d != nil && !(d.Unvalidated && trusted) {
 		v.stored = d
 	}
 	v.DANE, v.Fresh = readDANE(v.stored, now)
+	return v
+}
+
+// Afresh is the view of what was just looked up, with nothing known before. The
+// policy may be nil.
+func Afresh(hop NextHop, res dane.Result, p *mtasts.Policy, now time.Time) View {
+	v := View{Hop: hop, Now: now}
+	v.DANE, _, _ = Evaluated(nil, hop, res, false, now)
+	if p != nil {
+		v.STS = STSFacts{State: StateOf(p.Mode), Policy: p}
+	}
 	return v
 }
 
@@ -52,7 +65,32 @@ type Answer struct {
 
 // Enough reports whether the facts are enough for an answer without a lookup.
 func (v View) Enough(set Settings) bool {
-	return v.Fresh && (v.STS.Known || v.DANE.NullMX || DANEAlone(v.DANE, set))
+	return v.Fresh && (v.STS.Known || v.DANE.NullMX || DANEAlone(v.DANE, set)) && v.Decide(set).Level != Temporary
+}
+
+// Decide picks the row of the decision table.
+func (v View) Decide(set Settings) Decision {
+	d := Decide(v.DANE, v.STS.State, set)
+	if d.Hosts == nil || v.STS.Policy == nil {
+		return d
+	}
+	allowed := func(host string) bool {
+		return slices.ContainsFunc(v.STS.Policy.MX, func(pattern string) bool { return mtasts.MatchMX(pattern, host) })
+	}
+	var hosts []string
+	for _, h := range d.Hosts {
+		if safe(h) && !keyword(h) && allowed(h) {
+			hosts = append(hosts, h)
+		}
+	}
+	if hosts == nil {
+		return Decision{
+			Level: Temporary, Row: RowUnknown, Reason: d.Reason, KeepAtMost: KeepFailure,
+			Why: "the TLSA lookup of a mail host fails, and the policy allows none of the others",
+		}
+	}
+	d.Hosts = hosts
+	return d
 }
 
 // Answer decides, renders, and says how long the answer is good.
@@ -60,7 +98,7 @@ func (v View) Answer(set Settings) Answer {
 	if v.DANE.NullMX {
 		v.STS = STSFacts{Known: true, Until: v.Now.Add(maxTTL), Reason: "null MX: the domain takes no mail"}
 	}
-	d := Decide(v.DANE, v.STS.State, set)
+	d := v.Decide(set)
 	alone := DANEAlone(v.DANE, set)
 	a := Answer{
 		Decision: d, DANE: v.DANE, STS: v.STS.State, STSWhy: v.STS.Reason,
@@ -80,12 +118,18 @@ func (v View) hold(d Decision, alone bool) (until, recheck time.Time) {
 	recheck = v.STS.Recheck
 	switch {
 	case d.Stale:
-		// Served until the state is too old to be used, looked up again soon.
-		until, recheck = v.Now.Add(LastKnownFor-v.DANE.LastAge), v.Now.Add(KeepFailure)
-	case v.stored == nil, v.DANE.State == dane.Unknown && !v.Now.Before(DANEExpiry(v.stored, v.Now)):
+		// Served until the evidence is too old to be used, looked up again soon.
+		until, recheck = v.Now.Add(LastKnownFor-v.DANE.Age), v.Now.Add(KeepFailure)
+		if v.Fresh {
+			recheck = DANEExpiry(v.stored, v.Now)
+		}
+	case !v.Fresh, d.Level == Temporary:
 		until = v.Now.Add(max(d.KeepAtMost, KeepFailure))
 	default:
 		until = DANEExpiry(v.stored, v.Now)
+		if d.KeepAtMost > 0 {
+			until = Earliest(until, v.Now.Add(d.KeepAtMost))
+		}
 	}
 	switch {
 	case v.STS.Once:

@@ -6,7 +6,6 @@ package records
 
 import (
 	"context"
-	"fmt"
 	"hash/maphash"
 	"time"
 
@@ -41,7 +40,6 @@ const (
 type Hooks struct {
 	Schedule func(domain string) policy.Schedule // when facts of a domain are refreshed
 	LastUsed func(domain string) time.Time       // the last lookup that memory knows of
-	Trusted  func() bool                         // the resolver's AD bits count now
 
 	Written     func(rec *store.Record, sts policy.STSFacts, now time.Time) // answers in memory follow; the domain is locked
 	Forgotten   func(domain string)                                         // answers in memory go; the domain is locked
@@ -172,11 +170,11 @@ func (b *Book) Learn(domain string, used time.Time, when Urgency, change func(*s
 // reportEnd reports, once, that a policy is over: its max_age ended and no newer
 // one could be had.
 func (b *Book) reportEnd(rec *store.Record, sts policy.STSFacts, now time.Time) {
-	if rec.STS == nil || rec.STS.EndTold == (sts.Ended != nil) {
+	if rec.STS == nil || rec.STS.EndReported == (sts.Ended != nil) {
 		return
 	}
 	changed := *rec.STS
-	changed.EndTold = sts.Ended != nil // back in force: the clock had run ahead
+	changed.EndReported = sts.Ended != nil // back in force: the clock had run ahead
 	rec.STS = &changed
 	if sts.Ended != nil {
 		inUse := now.Sub(rec.LastUsed) <= b.hooks.Schedule(rec.Domain).UnusedFor
@@ -184,45 +182,35 @@ func (b *Book) reportEnd(rec *store.Record, sts policy.STSFacts, now time.Time) 
 	}
 }
 
-// LearnDANE keeps the outcome of an evaluation that found something out. Unknown
-// teaches nothing, the last known state stays; but where nothing is known yet,
-// that one host has TLSA records is worth keeping. unvalidated says that the AD
-// bits of the resolver that was asked may not have counted.
-func (b *Book) LearnDANE(hop policy.NextHop, res dane.Result, used time.Time, unvalidated bool) {
-	now := b.Clock.Now()
-	if res.State == dane.Unknown {
+// LearnDANE merges an evaluation into the evidence of a next hop, and returns what
+// that comes to now. An evaluation whose MX lookup failed teaches nothing.
+// unvalidated says that the AD bits of the resolver may not have counted.
+func (b *Book) LearnDANE(hop policy.NextHop, res dane.Result, used time.Time, unvalidated bool) (facts policy.DANEFacts) {
+	if res.MX.Answer == dane.MXFailed {
 		rec := b.disk.get(hop.Domain)
-		v := policy.Look(&rec, policy.STSFacts{}, hop, b.hooks.Trusted(), now)
-		if !res.SomeTLSA || v.DANE.HasLast() {
-			return
-		}
-	}
-	fact := store.DANE{
-		Literal: hop.Literal, Port: hop.Port, State: uint8(res.State), Detail: detail(res),
-		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.MX.Null,
-		KnownAt: now, ExpiresAt: now.Add(policy.ClampTTL(res.TTL)),
-		Blind: res.State == dane.None && unvalidated,
+		facts, _, _ = policy.Evaluated(policy.Endpoint(&rec, hop), hop, res, unvalidated, b.Clock.Now())
+		return facts
 	}
 	_ = b.Learn(hop.Domain, used, AsNeeded, func(rec *store.Record) {
-		old := policy.Endpoint(rec, hop)
-		if old != nil && sameMoment(old.KnownAt, fact.KnownAt) {
-			// That it was looked up again must show.
-			next := old.KnownAt.Add(time.Millisecond)
-			fact.ExpiresAt = fact.ExpiresAt.Add(next.Sub(fact.KnownAt))
-			fact.KnownAt = next
+		now, old := b.Clock.Now(), policy.Endpoint(rec, hop)
+		if old != nil && sameMoment(old.KnownAt, now) {
+			now = old.KnownAt.Add(time.Millisecond) // that it was looked up again must show
 		}
-		if change, ok := policy.ChangeOfDANE(hop, old, fact); ok {
+		var merged store.DANE
+		facts, merged, _ = policy.Evaluated(old, hop, res, unvalidated, now)
+		if change, ok := policy.ChangeOfDANE(hop, old, merged, now); ok {
 			b.hooks.Changed(change)
 		}
 		if old != nil {
-			*old = fact
+			*old = merged
 			return
 		}
 		if len(rec.DANE) >= maxEndpoints {
 			rec.DANE = dropOldest(rec.DANE)
 		}
-		rec.DANE = append(rec.DANE, fact)
+		rec.DANE = append(rec.DANE, merged)
 	})
+	return facts
 }
 
 // sameMoment reports whether two evaluations are less than the millisecond apart
@@ -240,27 +228,6 @@ func dropOldest(list []store.DANE) []store.DANE {
 		}
 	}
 	return append(list[:oldest], list[oldest+1:]...)
-}
-
-// detail is one line about the hosts for the operator.
-func detail(res dane.Result) string {
-	switch {
-	case res.MX.NoDomain:
-		return "no such domain"
-	case res.MX.Null:
-		return "null MX: takes no mail"
-	}
-	var s string
-	for _, h := range res.Hosts {
-		if len(s) > 300 {
-			return s + ", …"
-		}
-		if s != "" {
-			s += ", "
-		}
-		s += h.Name + " " + fmt.Sprint(h.Verdict)
-	}
-	return s
 }
 
 // LearnSTS changes the MTA-STS facts of a domain. change gets a copy, which
@@ -313,7 +280,7 @@ func (b *Book) merge(rec *store.Record, in store.Record) {
 		case old == nil && len(rec.DANE) < maxEndpoints:
 			rec.DANE = append(rec.DANE, d)
 		case old != nil && old.KnownAt.Before(d.KnownAt):
-			if c, ok := policy.ChangeOfDANE(hop, old, d); ok {
+			if c, ok := policy.ChangeOfDANE(hop, old, d, now); ok {
 				b.hooks.Changed(c)
 			}
 			*old = d

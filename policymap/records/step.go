@@ -1,6 +1,7 @@
 package records
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -114,6 +115,10 @@ func MoveTimes(rec *store.Record, move func(time.Time) time.Time) (moved bool) {
 		d := &rec.DANE[i]
 		ttl := d.ExpiresAt.Sub(d.KnownAt)
 		shift(&d.KnownAt)
+		d.Hosts = slices.Clone(d.Hosts)
+		for j := range d.Hosts {
+			shift(&d.Hosts[j].KnownAt)
+		}
 		d.ExpiresAt = d.KnownAt.Add(ttl)
 	}
 	return moved

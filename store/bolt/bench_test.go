@@ -21,7 +21,7 @@ func mixed(i int) store.Record {
 		rec.STS.FetchedAt, rec.STS.CheckedAt = at, at
 	case 1:
 		rec.STS = &store.STS{CheckedAt: at, TXTTTL: time.Hour}
-		rec.DANE = []store.DANE{{Port: 25, State: 2, Detail: "2 hosts with usable TLSA records", KnownAt: at, ExpiresAt: at.Add(time.Hour)}}
+		rec.DANE = []store.DANE{{Port: 25, State: 2, KnownAt: at, ExpiresAt: at.Add(time.Hour)}}
 	default:
 		rec.Class = store.Negative
 		rec.STS = &store.STS{CheckedAt: at, TXTTTL: time.Hour}

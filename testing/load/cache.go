@@ -49,15 +49,14 @@ func Record(i int, at time.Time) store.Record {
 		Domain: domain, LastUsed: at.Add(time.Duration(i-2_000_000) * 20 * time.Millisecond), Due: due(i, at),
 		STS: &store.STS{CheckedAt: known, TXTTTL: ttl, TXTError: "no TXT record with v=STSv1"},
 		DANE: []store.DANE{{
-			Port: 25, State: uint8(dane.None), KnownAt: known, ExpiresAt: known.Add(ttl),
-			Detail: fmt.Sprintf("mx1.%[1]s insecure, mx2.%[1]s insecure", domain),
+			Port: 25, MX: uint8(dane.MXInsecure), KnownAt: known, ExpiresAt: known.Add(ttl),
+			Hosts: hosts(domain, dane.Insecure, known),
 		}},
 	}
 	switch KindOf(i) {
 	case DANE:
 		rec.Class = store.Positive
-		rec.DANE[0].State = uint8(dane.Full)
-		rec.DANE[0].Detail = fmt.Sprintf("mx1.%[1]s usable, mx2.%[1]s usable", domain)
+		rec.DANE[0].MX, rec.DANE[0].Hosts = uint8(dane.MXSecure), hosts(domain, dane.Usable, known)
 	case STS:
 		rec.Class = store.Positive
 		rec.STS = &store.STS{
@@ -67,6 +66,14 @@ func Record(i int, at time.Time) store.Record {
 		}
 	}
 	return rec
+}
+
+// hosts is the evidence about two mail hosts.
+func hosts(domain string, v dane.Verdict, known time.Time) []store.Host {
+	return []store.Host{
+		{Name: "mx1." + domain, Preference: 10, Verdict: uint8(v), KnownAt: known},
+		{Name: "mx2." + domain, Preference: 20, Verdict: uint8(v), KnownAt: known},
+	}
 }
 
 // due is when domain i is refreshed next: one after the other, the jitter of the

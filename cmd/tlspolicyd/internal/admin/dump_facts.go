@@ -34,23 +34,40 @@ type STS struct {
 	CheckedAt time.Time `json:"checked_at,omitzero"`
 	TXTTTL    int64     `json:"txt_ttl_ms,omitempty"`
 	TXTError  string    `json:"txt_error,omitempty"`
+	TXTGone   bool      `json:"txt_gone,omitempty"` // proved by DNSSEC
 	FailedID  string    `json:"failed_id,omitempty"`
 	FailedAt  time.Time `json:"failed_at,omitzero"`
 	Failures  int       `json:"failures,omitempty"`
 	Error     string    `json:"error,omitempty"`
 }
 
-// DANE are the DANE facts for one way of asking for the domain.
+// DANE is the evidence about DANE for one way of asking for the domain. State and
+// Detail are what it comes to, for the reader; an import reads State only where
+// MX is missing, as in exports of older versions.
 type DANE struct {
-	Literal   bool      `json:"literal,omitempty"`
-	Port      uint16    `json:"port"`
-	State     string    `json:"state"`
-	SomeTLSA  bool      `json:"some_tlsa,omitempty"`
-	NullMX    bool      `json:"null_mx,omitempty"`
-	Blind     bool      `json:"ad_not_trusted,omitempty"`
-	Detail    string    `json:"detail,omitempty"`
-	KnownAt   time.Time `json:"known_at"`
-	ExpiresAt time.Time `json:"expires_at"`
+	Literal     bool      `json:"literal,omitempty"`
+	Port        uint16    `json:"port"`
+	State       string    `json:"state"`
+	SomeTLSA    bool      `json:"some_tlsa,omitempty"`
+	NullMX      bool      `json:"null_mx,omitempty"`
+	Unvalidated bool      `json:"ad_not_trusted,omitempty"`
+	Detail      string    `json:"detail,omitempty"`
+	KnownAt     time.Time `json:"known_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	MX          string    `json:"mx,omitempty"` // "secure", "insecure", "not-asked"
+	NoDomain    bool      `json:"no_domain,omitempty"`
+	Omitted     int       `json:"hosts_omitted,omitempty"`
+	Hosts       []Host    `json:"hosts,omitempty"`
+}
+
+// Host is the evidence about one mail host.
+type Host struct {
+	Name       string    `json:"name"`
+	Preference uint16    `json:"preference"`
+	Verdict    string    `json:"verdict"`           // of the last proof; without one that of the failure
+	KnownAt    time.Time `json:"known_at,omitzero"` // when it was proved; absent: never
+	Failure    string    `json:"failure,omitempty"` // verdict of the lookup that fails now
+	Error      string    `json:"error,omitempty"`   // why
 }
 
 func recordOf(r store.Record) Record {
@@ -58,7 +75,7 @@ func recordOf(r store.Record) Record {
 	if s := r.STS; s != nil {
 		out.STS = &STS{
 			PolicyID: s.PolicyID, FetchedAt: s.FetchedAt.UTC(),
-			TXTID: s.TXTID, CheckedAt: s.CheckedAt.UTC(), TXTTTL: s.TXTTTL.Milliseconds(), TXTError: s.TXTError,
+			TXTID: s.TXTID, CheckedAt: s.CheckedAt.UTC(), TXTTTL: s.TXTTTL.Milliseconds(), TXTError: s.TXTError, TXTGone: s.TXTGone,
 			FailedID: s.FailedID, FailedAt: s.FailedAt.UTC(), Failures: s.Failures, Error: s.Error,
 		}
 		if text := string(s.Policy); s.Policy != nil && utf8.ValidString(text) {
@@ -71,13 +88,53 @@ func recordOf(r store.Record) Record {
 	for name, state := range daneStates() {
 		names[uint8(state)] = name
 	}
-	for _, d := range r.DANE {
-		out.DANE = append(out.DANE, DANE{
-			Literal: d.Literal, Port: d.Port, State: names[d.State], SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, Blind: d.Blind,
-			Detail: d.Detail, KnownAt: d.KnownAt.UTC(), ExpiresAt: d.ExpiresAt.UTC(),
-		})
+	for i := range r.DANE {
+		out.DANE = append(out.DANE, daneOf(&r.DANE[i], names))
 	}
 	return out
+}
+
+func daneOf(d *store.DANE, states map[uint8]string) DANE {
+	out := DANE{
+		Literal: d.Literal, Port: d.Port, State: states[uint8(policy.StateOfDANE(d, d.KnownAt))], SomeTLSA: policy.HasTLSA(d),
+		NullMX: d.NullMX, Unvalidated: d.Unvalidated, Detail: policy.Evidence(d, d.KnownAt),
+		KnownAt: d.KnownAt.UTC(), ExpiresAt: d.ExpiresAt.UTC(),
+		MX: mxAnswers()[d.MX], NoDomain: d.NoDomain, Omitted: d.Omitted,
+	}
+	for _, h := range d.Hosts {
+		host := Host{
+			Name: printable.Line(h.Name, 300), Preference: h.Preference, Verdict: verdicts()[h.Verdict],
+			KnownAt: h.KnownAt.UTC(), Error: h.Error,
+		}
+		if h.Error != "" {
+			host.Failure = verdicts()[h.Failure]
+		}
+		out.Hosts = append(out.Hosts, host)
+	}
+	return out
+}
+
+// mxAnswers and verdicts are what stored evidence is called in a dump.
+func mxAnswers() map[uint8]string {
+	return map[uint8]string{uint8(dane.MXSecure): "secure", uint8(dane.MXInsecure): "insecure", uint8(dane.MXNotAsked): "not-asked"}
+}
+
+func verdicts() map[uint8]string {
+	return map[uint8]string{
+		uint8(dane.TLSAFailed): "tlsa-failed", uint8(dane.AddressFailed): "address-failed", uint8(dane.NoAddress): "no-address",
+		uint8(dane.Insecure): "insecure", uint8(dane.NoTLSA): "no-tlsa", uint8(dane.Unusable): "unusable",
+		uint8(dane.PartlyInsecure): "partly-insecure", uint8(dane.Usable): "usable",
+	}
+}
+
+// valueOf returns the stored value of a name.
+func valueOf(names map[uint8]string, name string) (uint8, bool) {
+	for value, n := range names {
+		if n == name {
+			return value, true
+		}
+	}
+	return 0, false
 }
 
 // What a record has at most. The daemon itself writes no more.
@@ -85,7 +142,7 @@ const (
 	maxEndpoints = 16             // ways of asking
 	maxLifetime  = 24 * time.Hour // of a DANE state: docs/behaviour.md §6
 	maxReason    = 200            // bytes of an error's text
-	maxDetail    = 1400           // bytes: 300, and then one more host's name in escapes
+	maxHosts     = 32             // of an MX answer
 )
 
 // facts returns the record as it is stored, or what is wrong with it. The
@@ -130,7 +187,7 @@ func (r Record) facts() (store.Record, error) {
 func (s *STS) facts() (store.STS, error) {
 	out := store.STS{
 		PolicyID: s.PolicyID, FetchedAt: s.FetchedAt,
-		TXTID: s.TXTID, CheckedAt: s.CheckedAt, TXTTTL: time.Duration(s.TXTTTL) * time.Millisecond, TXTError: s.TXTError,
+		TXTID: s.TXTID, CheckedAt: s.CheckedAt, TXTTTL: time.Duration(s.TXTTTL) * time.Millisecond, TXTError: s.TXTError, TXTGone: s.TXTGone,
 		FailedID: s.FailedID, FailedAt: s.FailedAt, Failures: s.Failures, Error: s.Error,
 	}
 	switch {
@@ -174,23 +231,74 @@ func (s *STS) facts() (store.STS, error) {
 }
 
 func (d *DANE) facts() (store.DANE, error) {
-	state, ok := daneStates()[d.State]
 	switch {
-	case !ok:
-		return store.DANE{}, fmt.Errorf("state %s: want full, partial, insecure-mx, none or unknown", quoted(d.State))
 	case d.Port == 0:
 		return store.DANE{}, errors.New("port 0")
 	case d.KnownAt.IsZero() || d.ExpiresAt.Before(d.KnownAt):
 		return store.DANE{}, errors.New("want known_at, and an expires_at that is not before it")
 	case d.ExpiresAt.Sub(d.KnownAt) > maxLifetime:
 		return store.DANE{}, fmt.Errorf("expires_at: want at most %v after known_at", maxLifetime)
-	case state == dane.Unknown && !d.SomeTLSA:
-		return store.DANE{}, errors.New("state unknown without some_tlsa: it teaches nothing")
-	case len(d.Detail) > maxDetail:
-		return store.DANE{}, fmt.Errorf("detail: %d bytes: want at most %d", len(d.Detail), maxDetail)
 	}
-	return store.DANE{
-		Literal: d.Literal, Port: d.Port, State: uint8(state), SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, Blind: d.Blind,
-		Detail: d.Detail, KnownAt: d.KnownAt, ExpiresAt: d.ExpiresAt,
-	}, nil
+	out := store.DANE{
+		Literal: d.Literal, Port: d.Port, NullMX: d.NullMX, Unvalidated: d.Unvalidated, KnownAt: d.KnownAt, ExpiresAt: d.ExpiresAt,
+	}
+	if d.MX == "" {
+		state, ok := daneStates()[d.State]
+		switch {
+		case !ok:
+			return out, fmt.Errorf("state %s: want full, partial, insecure-mx, none or unknown", quoted(d.State))
+		case state == dane.Unknown && !d.SomeTLSA:
+			return out, errors.New("state unknown without some_tlsa: it teaches nothing")
+		}
+		out.State, out.SomeTLSA = uint8(state), d.SomeTLSA && state == dane.Unknown
+		return out, nil
+	}
+	var ok bool
+	switch out.MX, ok = valueOf(mxAnswers(), d.MX); {
+	case !ok:
+		return out, fmt.Errorf("mx %s: want secure, insecure or not-asked", quoted(d.MX))
+	case d.Omitted < 0 || d.Omitted > 1<<30:
+		return out, errors.New("hosts_omitted out of range")
+	case len(d.Hosts) > maxHosts:
+		return out, fmt.Errorf("%d hosts: want at most %d", len(d.Hosts), maxHosts)
+	}
+	out.NoDomain, out.Omitted = d.NoDomain, d.Omitted
+	for i := range d.Hosts {
+		h, err := d.Hosts[i].facts(d.KnownAt)
+		if err != nil {
+			return out, fmt.Errorf("host %d: %w", i+1, err)
+		}
+		out.Hosts = append(out.Hosts, h)
+	}
+	return out, nil
+}
+
+// facts returns the evidence as it is stored, or what is wrong with it. learned is
+// when the MX answer was.
+func (h *Host) facts(learned time.Time) (store.Host, error) {
+	out := store.Host{Name: h.Name, Preference: h.Preference, KnownAt: h.KnownAt, Error: h.Error}
+	var ok bool
+	if out.Verdict, ok = valueOf(verdicts(), h.Verdict); !ok {
+		return out, fmt.Errorf("verdict %s is unknown", quoted(h.Verdict))
+	}
+	switch failed := dane.Verdict(out.Verdict).Failed(); {
+	case h.Name == "" || len(h.Name) > store.MaxDomain || !printable.Is(h.Name):
+		return out, errors.New("want a name")
+	case len(h.Error) > maxReason || !printable.Is(h.Error):
+		return out, fmt.Errorf("error: want up to %d printable ASCII characters", maxReason)
+	case failed != h.KnownAt.IsZero():
+		return out, errors.New("want known_at for a proof, and none without")
+	case failed && h.Error == "":
+		return out, errors.New("a failure without error")
+	case h.KnownAt.After(learned):
+		return out, errors.New("known_at is after that of the MX answer")
+	}
+	if h.Error == "" {
+		return out, nil
+	}
+	out.Failure, ok = valueOf(verdicts(), h.Failure)
+	if !ok || !dane.Verdict(out.Failure).Failed() {
+		return out, fmt.Errorf("failure %s: want tlsa-failed or address-failed", quoted(h.Failure))
+	}
+	return out, nil
 }

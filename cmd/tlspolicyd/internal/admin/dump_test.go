@@ -25,7 +25,7 @@ func record(i int, now time.Time) store.Record {
 	rec := store.Record{
 		Domain: fmt.Sprintf("d%d.test", i), LastUsed: now.Add(-time.Duration(i) * time.Second),
 		DANE: []store.DANE{{
-			Port: 25, State: uint8(i % 5), Detail: "mx.full.test usable TLSA", SomeTLSA: i%5 == 0,
+			Port: 25, State: uint8(i % 5), SomeTLSA: i%5 == 0, // as older versions wrote it
 			KnownAt: now.Add(-time.Minute), ExpiresAt: now.Add(20 * time.Hour),
 		}},
 	}
@@ -38,8 +38,13 @@ func record(i int, now time.Time) store.Record {
 	}
 	if i%3 == 0 {
 		rec.DANE = append(rec.DANE, store.DANE{
-			Literal: true, Port: 587, State: uint8(dane.None), NullMX: i%2 == 0, Blind: i%4 == 0,
+			Port: 587, MX: uint8(dane.MXInsecure), NullMX: i%2 == 0, NoDomain: i%9 == 0, Unvalidated: i%4 == 0, Omitted: i,
 			KnownAt: now.Add(-time.Second), ExpiresAt: now.Add(23 * time.Hour),
+			Hosts: []store.Host{
+				{Name: "mx1.test", Preference: 10, Verdict: uint8(dane.Usable), KnownAt: now.Add(-time.Hour), Failure: uint8(dane.AddressFailed), Error: "no answer"},
+				{Name: "mx2.test", Preference: 20, Verdict: uint8(dane.TLSAFailed), Failure: uint8(dane.TLSAFailed), Error: "SERVFAIL"},
+				{Name: "mx3.test", Preference: 20, Verdict: uint8(dane.NoTLSA), KnownAt: now.Add(-time.Second)},
+			},
 		})
 	}
 	if i%7 == 0 {
@@ -132,7 +137,13 @@ func TestDumpWithABrokenLine(t *testing.T) {
 		"port":               {withDANE(`"port":0,"state":"full"`), "port 0"},
 		"unknown":            {withDANE(`"port":25,"state":"unknown"`), "some_tlsa"},
 		"lives too long":     {strings.Replace(goodLine, "2026-01-01T01:00:00Z", "2026-01-02T00:00:01Z", 1), "at most 24h"},
-		"long detail":        {withDANE(`"port":25,"state":"full","detail":"` + strings.Repeat("x", maxDetail+1) + `"`), "detail: 1401 bytes"},
+		"MX":                 {withDANE(`"port":25,"mx":"signed"`), `mx "signed"`},
+		"hosts":              {withDANE(`"port":25,"mx":"secure","hosts":[` + strings.TrimSuffix(strings.Repeat("{},", maxHosts+1), ",") + `]`), "33 hosts"},
+		"host without name":  {withDANE(`"port":25,"mx":"secure","hosts":[{"verdict":"usable","known_at":"2026-01-01T00:00:00Z"}]`), "host 1: want a name"},
+		"verdict":            {withDANE(`"port":25,"mx":"secure","hosts":[{"name":"a","verdict":"good"}]`), `verdict "good"`},
+		"proof of no time":   {withDANE(`"port":25,"mx":"secure","hosts":[{"name":"a","verdict":"usable"}]`), "known_at"},
+		"proof ahead":        {withDANE(`"port":25,"mx":"secure","hosts":[{"name":"a","verdict":"usable","known_at":"2027-01-01T00:00:00Z"}]`), "known_at is after"},
+		"failure":            {withDANE(`"port":25,"mx":"secure","hosts":[{"name":"a","verdict":"tlsa-failed"}]`), "without error"},
 		"long error":         {withSTS(`"error":"` + strings.Repeat("x", maxReason+1) + `"`), "error: want up to 200"},
 		"error of bytes":     {withSTS(`"txt_error":"\u001b[2J"`), "txt_error: want"},
 		"large policy":       {withSTS(`"fetched_at":"2026-01-01T00:00:00Z","policy":"` + `version: STSv1\nmode: none\nmax_age: 1\nx: ` + strings.Repeat("x", mtasts.MaxPolicySize) + `\n"`), "at most 65536"},

@@ -75,11 +75,9 @@ func (x *Explainer) Explain(ctx context.Context, key string) Explanation {
 	work.Go(func() { x.explainSTS(ctx, recorder, hop.Domain, &out) })
 	work.Wait()
 
-	if out.Policy != nil {
-		out.STS = policy.StateOf(out.Policy.Mode)
-	}
 	out.DNS = recorder.Lookups()
-	out.Decision = policy.Decide(policy.DANEFacts{}.With(out.DANE), out.STS, x.Settings)
+	v := policy.Afresh(hop, out.DANE, out.Policy, time.Now())
+	out.STS, out.Decision = v.STS.State, v.Decide(x.Settings)
 	r := policy.Render(out.Decision, hop.Domain, out.Policy, "")
 	out.Postfix, out.TLSRPT = string(r.Postfix), string(r.TLSRPT)
 	out.Took = time.Since(began)
