@@ -314,10 +314,14 @@ func newExplainDANE(res dane.Result, literal bool) *explainDANE {
 			TLSA: []explainTLSA{}, TLSACount: len(h.TLSA), Error: errorText(h.Err),
 		}
 		for _, t := range h.TLSA[:min(len(h.TLSA), explainItems)] {
+			reason := t.Unusable
+			if t.DigestOfNothing() {
+				reason = "a digest of no data: no certificate matches it"
+			}
 			host.TLSA = append(host.TLSA, explainTLSA{
 				Usage: t.Usage, Selector: t.Selector, MatchingType: t.MatchingType,
 				Data: hex.EncodeToString(t.Data[:min(len(t.Data), explainDataBytes)]), DataSize: len(t.Data),
-				Usable: t.Unusable == "", Reason: cleaned(t.Unusable),
+				Usable: t.Unusable == "", Reason: cleaned(reason),
 			})
 		}
 		d.Hosts = append(d.Hosts, host)

@@ -287,6 +287,8 @@ func (t *explainText) host(h explainHost, mx string) {
 		verdict := "usable"
 		if !r.Usable {
 			verdict = "NOT USABLE: " + r.Reason
+		} else if r.Reason != "" {
+			verdict += ", but " + r.Reason
 		}
 		t.field(4, "TLSA", fmt.Sprintf("%d %d %d %s  %s", r.Usage, r.Selector, r.MatchingType, data, verdict))
 	}

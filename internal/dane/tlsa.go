@@ -1,6 +1,7 @@
 package dane
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
@@ -44,6 +45,22 @@ func (t TLSA) reason() string {
 		return digestReason("SHA2-512", sha512.Size, len(t.Data))
 	}
 	return fmt.Sprintf("matching type %d is unknown", t.MatchingType)
+}
+
+// DigestOfNothing reports whether the data is the digest of no bytes at all, which
+// is what sha256sum prints when the command before it in a pipe fails; public
+// how-tos have it. Such a record is usable by 7672 §3.1, but no certificate
+// matches it.
+func (t TLSA) DigestOfNothing() bool {
+	switch t.MatchingType {
+	case 1:
+		nothing := sha256.Sum256(nil)
+		return bytes.Equal(t.Data, nothing[:])
+	case 2:
+		nothing := sha512.Sum512(nil)
+		return bytes.Equal(t.Data, nothing[:])
+	}
+	return false
 }
 
 func digestReason(name string, want, got int) string {

@@ -76,6 +76,29 @@ func TestUsability(t *testing.T) {
 	}
 }
 
+// The digests of no data count as before, and are known for what they are.
+func TestDigestOfNothing(t *testing.T) {
+	const sha256, sha512 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
+	for _, usage := range []uint8{2, 3} {
+		for _, selector := range []uint8{0, 1} {
+			for matching, digest := range map[uint8]string{1: sha256, 2: sha512} {
+				got := read(&dns.TLSA{Usage: usage, Selector: selector, MatchingType: matching, Certificate: digest})
+				if got.Unusable != "" || !got.DigestOfNothing() {
+					t.Errorf("%+v", got)
+				}
+				got.Data[0]++
+				if got.DigestOfNothing() {
+					t.Errorf("another digest passes for that of nothing: %+v", got)
+				}
+			}
+		}
+	}
+	if got := read(&dns.TLSA{Usage: 3, Selector: 1, MatchingType: 1, Certificate: sha512}); got.DigestOfNothing() {
+		t.Errorf("%+v", got)
+	}
+}
+
 func FuzzTLSA(f *testing.F) {
 	cert, spki := certificate(f)
 	for _, data := range [][]byte{nil, make([]byte, 32), cert, spki} {

@@ -19,6 +19,9 @@ const (
 	maxLabel = 63
 )
 
+// ErrAddress: the name is an address, or some programs read it as one.
+var ErrAddress = errors.New("want a host name, not an address")
+
 // Parse returns a host name in its canonical form: A-labels, lower case, no
 // final dot. U-labels are converted by IDNA2008, non-transitional.
 func Parse(s string) (string, error) {
@@ -43,7 +46,7 @@ func Parse(s string) (string, error) {
 // Check returns why a name is not a host name, in words that can follow the
 // name, or nil. It must be in A-labels and without a final dot; letter case does
 // not matter. Underscores are allowed, as Postfix allows them. An address is not
-// a host name, nor is a name with a number as its last label: no top-level
+// a host name (ErrAddress), nor is a name with a number as its last label: no top-level
 // domain is numeric (RFC 3696 §2), and some programs read it as an address.
 func Check(name string) error {
 	switch {
@@ -55,7 +58,7 @@ func Check(name string) error {
 		return errors.New("want a host name without final dot")
 	}
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		return errors.New("want a host name, not an address")
+		return ErrAddress
 	}
 	var label string
 	for label = range strings.SplitSeq(name, ".") {
@@ -64,7 +67,7 @@ func Check(name string) error {
 		}
 	}
 	if numeric(label) {
-		return errors.New("want a host name, not an address: the last label is a number")
+		return fmt.Errorf("%w: the last label is a number", ErrAddress)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/hostname"
 	"tlspolicyd/internal/printable"
 )
 
@@ -104,8 +105,8 @@ func (f *Fetcher) FetchFrom(ctx context.Context, host, path string) (*Fetched, e
 
 // fetch takes the steps in order and notes each in x.
 func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Policy, *FetchError) {
-	if fault := hostFault(host); fault != "" { // else the name could reach into the URL
-		return Policy{}, &FetchError{Stage: StageDNS, Reason: "no host name: " + fault}
+	if err := hostname.Check(host); err != nil { // else the name could reach into the URL
+		return Policy{}, &FetchError{Stage: StageDNS, Reason: "not a host name: " + err.Error()}
 	}
 	x.URL = "https://" + host + path
 	if f.Proxy != nil {

@@ -104,6 +104,7 @@ func TestFetchAccepts(t *testing.T) {
 		{"media type twice in one field", goodFile, lab.HostFault{MediaType: "text/plain, text/plain"}},
 		{"comma inside a parameter", goodFile, lab.HostFault{MediaType: `text/plain; x="a, b"; charset=utf-8`}},
 		{"a large ClientHello is reset", goodFile, lab.HostFault{MaxHello: 1400}},
+		{"an address and a final dot among the patterns", "version: STSv1\nmode: enforce\nmx: 192.0.2.56\nmx: mx.example.test.\nmax_age: 604800\n", lab.HostFault{}},
 		{"exactly 64 KiB", goodFile + padding, lab.HostFault{}},
 		{"59 seconds before the header", goodFile, lab.HostFault{Delay: 59 * time.Second}},
 		{"a slow body that ends in time", goodFile, lab.HostFault{Drip: time.Second / 2}},
@@ -412,7 +413,7 @@ func TestFetchRefusesWhatIsNoHostName(t *testing.T) {
 			"example.test\r\nX: y", "b\u00fccher.test", "192.0.2.1", strings.Repeat("a.", 123) + "test",
 		} {
 			failure := failed(t, f, domain, StageDNS)
-			if !strings.HasPrefix(failure.Reason, "no host name: ") {
+			if !strings.HasPrefix(failure.Reason, "not a host name: ") {
 				t.Errorf("%q: reason %q", domain, failure.Reason)
 			}
 		}

@@ -81,6 +81,7 @@ func policyByGrammar(file []byte) (mode string, age uint64, mx []string, ok bool
 	text = strings.TrimRight(strings.ReplaceAll(text, "\r\n", "\n"), " \t\n") // blank lines at the end
 	line := regexp.MustCompile(`\A([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*([^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)[ \t]*\z`)
 	host := regexp.MustCompile(`\A(?:\*\.)?(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\z`)
+	number := regexp.MustCompile(`\A(?:[0-9]+|0[xX][0-9A-Fa-f]*)\z`)
 	first := map[string]string{}
 	for l := range strings.SplitSeq(text, "\n") {
 		m := line.FindStringSubmatch(l)
@@ -93,11 +94,15 @@ func policyByGrammar(file []byte) (mode string, age uint64, mx []string, ok bool
 		if m[1] != "mx" {
 			continue
 		}
-		name := strings.TrimPrefix(m[2], "*.")
-		if !host.MatchString(m[2]) || len(name) > 253 || strings.Trim(name[strings.LastIndexByte(name, '.')+1:], "0123456789") == "" {
+		pattern := strings.TrimSuffix(m[2], ".")
+		name := strings.TrimPrefix(pattern, "*.")
+		if !host.MatchString(pattern) || len(name) > 253 {
 			return "", 0, nil, false
 		}
-		mx = append(mx, strings.ToLower(m[2]))
+		if number.MatchString(name[strings.LastIndexByte(name, '.')+1:]) {
+			continue // an address
+		}
+		mx = append(mx, strings.ToLower(pattern))
 	}
 	mode = first["mode"]
 	digits := regexp.MustCompile(`\A[0-9]{1,10}\z`).MatchString(first["max_age"])

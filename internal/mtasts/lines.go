@@ -3,6 +3,7 @@ package mtasts
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -11,7 +12,7 @@ type PolicyLine struct {
 	Number int    // counted from 1
 	Text   []byte // without its end, as it was sent
 	Fault  string // why it makes the policy invalid; "" for a line that does not
-	Note   string // what somebody who reads the file may not expect, e.g. that it is ignored; "" for nothing
+	Note   string // what its author may not expect, such as that it is ignored; "" for nothing
 }
 
 // PolicyLines judges each line of a policy file by itself, where ParsePolicy
@@ -27,11 +28,11 @@ func PolicyLines(b []byte) (lines []PolicyLine, missing string) {
 			line = bytes.TrimSuffix(rest, []byte("\r"))
 		}
 		l := PolicyLine{Number: number, Text: line}
-		if number == 1 && bytes.HasPrefix(line, []byte("\xef\xbb\xbf")) {
-			l.Fault = "begins with a byte order mark"
+		if reason := encodingFault(line); reason != "" && number == 1 {
+			l.Fault = reason
 			lines = append(lines, l)
-			p.line(number, line[3:]) // so that its field does not count as missing
-			p.blank = 0              // its fault is told
+			p.line(number, bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))) // so that its field does not count as missing
+			p.blank = 0                                                    // its fault is reported
 			continue
 		}
 		seen := p // what the lines before this one were
@@ -47,7 +48,12 @@ func PolicyLines(b []byte) (lines []PolicyLine, missing string) {
 		}
 		lines = append(lines, l)
 	}
-	return lines, p.missing()
+	at, missing := p.missing()
+	if at > 0 {
+		lines[at-1].Fault, lines[at-1].Note = missing, ""
+		return lines, ""
+	}
+	return lines, missing
 }
 
 // note says what is worth knowing of a line that is valid. p has read what
@@ -70,10 +76,13 @@ func (p *policyParser) note(line []byte) string {
 		}
 		return ""
 	case "mx":
-		for _, pattern := range p.policy.MX {
-			if strings.EqualFold(pattern, value) {
-				return "the same pattern again"
-			}
+		switch pattern, err := parsePattern(value); {
+		case err != nil:
+			return "the line has an address, which is not the name of any host: it is ignored"
+		case strings.HasSuffix(value, "."):
+			return "the final dot is not allowed by RFC 8461: it is ignored here, but other senders refuse the policy"
+		case slices.Contains(p.policy.MX, pattern):
+			return "the same pattern again"
 		}
 		return ""
 	}

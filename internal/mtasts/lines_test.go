@@ -22,7 +22,7 @@ func TestPolicyLines(t *testing.T) {
 			"each fault, not only the first", "version: STSv2\nmode: enfroce\nmx: *.*.test\nmax_age: soon\nrubbish\n",
 			[]string{
 				`1 fault: version "STSv2": want STSv1`, `2 fault: mode "enfroce": want enforce, testing or none`,
-				`3 fault: mx "*.*.test": '*' has no place in a host name`, `4 fault: max_age "soon": want 1 to 10 digits`,
+				`3 fault: mx "*.*.test": '*' is not allowed in a host name`, `4 fault: max_age "soon": want 1 to 10 digits`,
 				`5 fault: "rubbish": want key: value`,
 			},
 			"",
@@ -50,6 +50,19 @@ func TestPolicyLines(t *testing.T) {
 				`8 note: key "x-own" is unknown and ignored`,
 			},
 			"",
+		},
+		{
+			"an address, and a final dot", "version: STSv1\nmode: enforce\nmx: 192.0.2.56\nmx: a.test.\nmx: a.test\nmax_age: 5\n",
+			[]string{
+				"1", "2", "3 note: the line has an address, which is not the name of any host: it is ignored",
+				"4 note: the final dot is not allowed by RFC 8461: it is ignored here, but other senders refuse the policy",
+				"5 note: the same pattern again", "6",
+			},
+			"",
+		},
+		{
+			"an address alone", "version: STSv1\nmode: enforce\nmx: 192.0.2.56\nmax_age: 5\n",
+			[]string{"1", "2", `3 fault: mx "192.0.2.56": want a host name, not an address`, "4"}, "",
 		},
 		{"something is missing", "version: STSv1\nmode: enforce\nmax_age: 1\n", []string{"1", "2", "3"}, "no mx line: mode enforce needs one"},
 		{"empty", "", nil, "no version line"},

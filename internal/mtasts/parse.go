@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
+
+	"tlspolicyd/internal/hostname"
 )
 
 var (
@@ -130,7 +133,7 @@ func idFault(value []byte) string {
 		return fmt.Sprintf("id has %d characters: %s", len(value), want)
 	}
 	for _, c := range value {
-		if !alphanumeric(c) {
+		if !hostname.IsLetterDigit(c) {
 			return fmt.Sprintf("id %s: %s", quote(value), want)
 		}
 	}
@@ -157,30 +160,27 @@ func extensionFault(name, value []byte) string {
 
 // validName is sts-ext-name and sts-policy-ext-name, which are the same.
 func validName(name []byte) bool {
-	if len(name) == 0 || len(name) > maxNameLength || !alphanumeric(name[0]) {
+	if len(name) == 0 || len(name) > maxNameLength || !hostname.IsLetterDigit(name[0]) {
 		return false
 	}
 	for _, c := range name {
-		if !alphanumeric(c) && c != '_' && c != '-' && c != '.' {
+		if !hostname.IsLetterDigit(c) && c != '_' && c != '-' && c != '.' {
 			return false
 		}
 	}
 	return true
 }
 
-func alphanumeric(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
-}
-
 // ParsePolicy reads a policy file (8461 §3.2). The error is a *PolicyError
 // that names the first line at fault.
 //
 // Beyond the grammar: a max_age above MaxMaxAge counts as that, blank lines at
-// the end are tolerated, and a name whose last label is a number is taken for
-// an address. Repeated mx lines are all kept.
+// the end are tolerated, a final dot in a pattern is dropped, and a name whose last
+// label is a number is taken for an address: such an mx line is ignored, but where
+// there is no other it is a fault. Repeated mx lines are all kept.
 func ParsePolicy(b []byte) (Policy, error) {
-	if bytes.HasPrefix(b, []byte("\xef\xbb\xbf")) {
-		return Policy{}, &PolicyError{1, "begins with a byte order mark"}
+	if reason := encodingFault(b); reason != "" {
+		return Policy{}, &PolicyError{1, reason}
 	}
 	var p policyParser
 	number := 0
@@ -193,10 +193,21 @@ func ParsePolicy(b []byte) (Policy, error) {
 			return Policy{}, &PolicyError{at, reason}
 		}
 	}
-	if reason := p.missing(); reason != "" {
-		return Policy{}, &PolicyError{0, reason}
+	if at, reason := p.missing(); reason != "" {
+		return Policy{}, &PolicyError{at, reason}
 	}
 	return p.policy, nil
+}
+
+// encodingFault is about the first bytes of a file, as some editors write them.
+func encodingFault(b []byte) string {
+	switch {
+	case bytes.HasPrefix(b, []byte("\xef\xbb\xbf")):
+		return "begins with a byte order mark"
+	case bytes.HasPrefix(b, []byte("\xff\xfe")), bytes.HasPrefix(b, []byte("\xfe\xff")):
+		return "UTF-16: want UTF-8"
+	}
+	return ""
 }
 
 // policyParser is what has been read so far.
@@ -204,6 +215,10 @@ type policyParser struct {
 	policy                Policy
 	version, mode, maxAge bool // seen
 	blank                 int  // number of the first blank line
+
+	// The first mx line that is ignored because it has an address, and why; 0: none.
+	address       int
+	addressReason string
 }
 
 // line takes one line without its end. When it is at fault the reason is not
@@ -228,7 +243,7 @@ func (p *policyParser) line(number int, line []byte) (at int, reason string) {
 	if !validName(key) {
 		return number, fmt.Sprintf("key %s: want a letter or digit, then up to 31 of letters, digits, _ - .", quote(key))
 	}
-	return number, p.field(string(key), string(bytes.Trim(value, blanks)))
+	return number, p.field(number, string(key), string(bytes.Trim(value, blanks)))
 }
 
 // textFault refuses what may stand nowhere in the file: sts-policy-ext-value
@@ -247,7 +262,7 @@ func textFault(line []byte) string {
 }
 
 // field takes one key and its value without the blanks around it.
-func (p *policyParser) field(key, value string) (reason string) {
+func (p *policyParser) field(number int, key, value string) (reason string) {
 	// Of every field but mx the first one counts and all others are ignored,
 	// whatever they say (8461 §3.2).
 	switch {
@@ -260,9 +275,18 @@ func (p *policyParser) field(key, value string) (reason string) {
 		p.maxAge = true
 		p.policy.MaxAge, reason = parseMaxAge(value)
 	case key == "mx":
-		var pattern string
-		pattern, reason = parsePattern(value)
-		p.policy.MX = append(p.policy.MX, pattern)
+		pattern, err := parsePattern(value)
+		if errors.Is(err, hostname.ErrAddress) {
+			if p.address == 0 {
+				p.address, p.addressReason = number, err.Error()
+			}
+			return ""
+		}
+		p.policy.MX = append(p.policy.MX, pattern) // at fault: a line is there all the same
+		if err != nil {
+			return err.Error()
+		}
+		value = strings.TrimSuffix(value, ".")
 	default:
 		return ignoredFault(key, value)
 	}
@@ -311,17 +335,20 @@ func ignoredFault(key, value string) string {
 	return ""
 }
 
-// missing names the first required field that the file does not have.
-func (p *policyParser) missing() string {
+// missing names the first required field that the file does not have. Where it is
+// an mx line, and one is ignored, at is the number of that one and reason why.
+func (p *policyParser) missing() (at int, reason string) {
 	switch {
 	case !p.version:
-		return "no version line"
+		return 0, "no version line"
 	case !p.mode:
-		return "no mode line"
+		return 0, "no mode line"
 	case !p.maxAge:
-		return "no max_age line"
-	case len(p.policy.MX) == 0 && p.policy.Mode != None: // 8461 §3.2
-		return fmt.Sprintf("no mx line: mode %s needs one", p.policy.Mode)
+		return 0, "no max_age line"
+	case len(p.policy.MX) > 0 || p.policy.Mode == None: // 8461 §3.2
+		return 0, ""
+	case p.address > 0:
+		return p.address, p.addressReason
 	}
-	return ""
+	return 0, fmt.Sprintf("no mx line: mode %s needs one", p.policy.Mode)
 }

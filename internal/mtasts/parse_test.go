@@ -42,7 +42,7 @@ func TestParseRecord(t *testing.T) {
 		{"id in capitals is another field", []string{"v=STSv1; ID=a1"}, "", "MTA-STS record: no id"},
 		{"empty id", []string{"v=STSv1; id=;"}, "", "MTA-STS record: id is empty: want 1 to 32 letters or digits"},
 		{"id of 33 characters", []string{"v=STSv1; id=" + strings.Repeat("a", 33)}, "", "MTA-STS record: id has 33 characters: want 1 to 32 letters or digits"},
-		{"id with a hyphen", []string{"v=STSv1; id=2024-01-01"}, "", `MTA-STS record: id "2024-01-01": want 1 to 32 letters or digits`},
+		{"id that is a date with hyphens", []string{"v=STSv1; id=2025-11-09"}, "", `MTA-STS record: id "2025-11-09": want 1 to 32 letters or digits`},
 		{"id with a blank", []string{"v=STSv1; id=a b"}, "", `MTA-STS record: id "a b": want`},
 		{"id in quotation marks", []string{`v=STSv1; id="a1"`}, "", `MTA-STS record: id "\"a1\"": want`},
 		{"first id invalid, second valid", []string{"v=STSv1; id=a_b; id=a1"}, "", `MTA-STS record: id "a_b": want`},
@@ -152,6 +152,15 @@ func TestParsePolicyValid(t *testing.T) {
 			enforce(week, "mx.example.test"),
 		},
 		{
+			"an address beside good patterns is ignored", "version: STSv1\nmode: enforce\nmx: 192.0.2.56\nmx: mx.example.test\nmx: *.2.0.192\nmax_age: 604800\n",
+			enforce(week, "mx.example.test"),
+		},
+		{
+			"an address with mode none", "version: STSv1\nmode: none\nmx: 192.0.2.56\nmax_age: 604800\n",
+			Policy{Mode: None, MaxAge: week, Lines: []string{"version: STSv1", "mode: none", "max_age: 604800"}},
+		},
+		{"final dot", "version: STSv1\nmode: enforce\nmx: mx.example.test.\nmx: *.example.test.\nmax_age: 604800\n", enforce(week, "mx.example.test", "*.example.test")},
+		{
 			"mode testing", "version: STSv1\nmode: testing\nmx: mx.example.test\nmax_age: 604800\n",
 			Policy{Mode: Testing, MaxAge: week, MX: []string{"mx.example.test"}, Lines: []string{"version: STSv1", "mode: testing", "mx: mx.example.test", "max_age: 604800"}},
 		},
@@ -189,6 +198,10 @@ func TestParsePolicyInvalid(t *testing.T) {
 	// with returns a valid file with one more line, which is its third.
 	with := func(line string) string {
 		return "version: STSv1\nmode: enforce\n" + line + "\nmx: mx.example.test\nmax_age: 604800\n"
+	}
+	// only returns a file with one pattern, in its third line.
+	only := func(mx string) string {
+		return "version: STSv1\nmode: enforce\nmx: " + mx + "\nmax_age: 604800\n"
 	}
 	for _, tc := range []struct{ name, file, err string }{
 		{"empty file", "", "policy file: no version line"},
@@ -237,32 +250,35 @@ func TestParsePolicyInvalid(t *testing.T) {
 		{"CR without LF at the end", "version: STSv1\nmode: none\nmax_age: 1\r", "policy file line 3: control byte 0x0d"},
 		{"form feed", with("\f"), "policy file line 3: control byte 0x0c"},
 		{"byte order mark", "\xef\xbb\xbfversion: STSv1\nmode: none\nmax_age: 1\n", "policy file line 1: begins with a byte order mark"},
-		{"UTF-16", "\xff\xfev\x00e\x00", "policy file line 1: control byte 0x00"},
+		{"UTF-16", "\xff\xfev\x00e\x00", "policy file line 1: UTF-16: want UTF-8"},
 		{"Latin-1", with("x: f\xfcr"), "policy file line 3: not UTF-8"},
 		{"overlong UTF-8", with("x: \xc0\xaf"), "policy file line 3: not UTF-8"},
 		{"surrogate in UTF-8", with("x: \xed\xa0\x80"), "policy file line 3: not UTF-8"},
 		{"character cut by the line end", with("x: \xc3"), "policy file line 3: not UTF-8"},
 
 		{"empty mx", with("mx:"), "policy file line 3: mx has no value"},
-		{"mx with mode none must be valid as well", "version: STSv1\nmode: none\nmx: 192.0.2.1\nmax_age: 1\n", `policy file line 3: mx "192.0.2.1": want a host name, not an address`},
-		{"IPv4 address", with("mx: 192.0.2.1"), `policy file line 3: mx "192.0.2.1": want a host name, not an address`},
+		{"mx with mode none must be valid as well", "version: STSv1\nmode: none\nmx: a b\nmax_age: 1\n", `policy file line 3: mx "a b": ' ' is not allowed`},
+		{"IPv4 address", only("192.0.2.1"), `policy file line 3: mx "192.0.2.1": want a host name, not an address`},
 		{"IPv6 address", with("mx: 2001:db8::1"), `policy file line 3: mx "2001:db8::1": want a host name, not an address`},
 		{"address literal", with("mx: [192.0.2.1]"), `policy file line 3: mx "[192.0.2.1]": want a host name, not an address`},
-		{"wildcard over an address", with("mx: *.2.0.192"), `policy file line 3: mx "*.2.0.192": want a host name, not an address`},
-		{"short form of an address", with("mx: 127.1"), `policy file line 3: mx "127.1": want a host name, not an address`},
+		{"wildcard over an address", only("*.2.0.192"), `policy file line 3: mx "*.2.0.192": want a host name, not an address`},
+		{"short form of an address", only("127.1"), `policy file line 3: mx "127.1": want a host name, not an address`},
 		{"U-label", with("mx: b\u00fccher.test"), `policy file line 3: mx "b\u00fccher.test": want A-labels`},
-		{"final dot", with("mx: mx.example.test."), `policy file line 3: mx "mx.example.test.": want a host name without final dot`},
+		{"hexadecimal address", only("0x7f000001"), `policy file line 3: mx "0x7f000001": want a host name, not an address: the last label is a number`},
+		{"addresses alone: the first is to blame", "version: STSv1\nmode: testing\nmx: 192.0.2.1\nmx: 192.0.2.2\nmax_age: 1\n", `policy file line 3: mx "192.0.2.1"`},
+		{"dot alone", with("mx: ."), `policy file line 3: mx ".": want a host name`},
+		{"two final dots", with("mx: mx.example.test.."), `policy file line 3: mx "mx.example.test..": want a host name without final dot`},
 		{"leading dot", with("mx: .example.test"), `policy file line 3: mx ".example.test": empty label`},
 		{"empty label", with("mx: mx..test"), `policy file line 3: mx "mx..test": empty label`},
-		{"wildcard alone", with("mx: *"), `policy file line 3: mx "*": '*' has no place in a host name`},
+		{"wildcard alone", with("mx: *"), `policy file line 3: mx "*": '*' is not allowed in a host name`},
 		{"wildcard over nothing", with("mx: *."), `policy file line 3: mx "*.": want a host name`},
-		{"partial wildcard", with("mx: mx*.example.test"), `policy file line 3: mx "mx*.example.test": '*' has no place`},
-		{"wildcard further right", with("mx: mx.*.test"), `policy file line 3: mx "mx.*.test": '*' has no place`},
-		{"two wildcards", with("mx: *.*.test"), `policy file line 3: mx "*.*.test": '*' has no place`},
-		{"underscore", with("mx: mx_1.example.test"), `policy file line 3: mx "mx_1.example.test": '_' has no place`},
-		{"two names in a line", with("mx: a.test, b.test"), `policy file line 3: mx "a.test, b.test": ',' has no place`},
-		{"port", with("mx: a.test:25"), `policy file line 3: mx "a.test:25": ':' has no place`},
-		{"braces", with("mx: {a.test}"), `policy file line 3: mx "{a.test}": '{' has no place`},
+		{"partial wildcard", with("mx: mx*.example.test"), `policy file line 3: mx "mx*.example.test": '*' is not allowed`},
+		{"wildcard further right", with("mx: mx.*.test"), `policy file line 3: mx "mx.*.test": '*' is not allowed`},
+		{"two wildcards", with("mx: *.*.test"), `policy file line 3: mx "*.*.test": '*' is not allowed`},
+		{"underscore", with("mx: mx_1.example.test"), `policy file line 3: mx "mx_1.example.test": '_' is not allowed`},
+		{"two names in a line", with("mx: a.test, b.test"), `policy file line 3: mx "a.test, b.test": ',' is not allowed`},
+		{"port", with("mx: a.test:25"), `policy file line 3: mx "a.test:25": ':' is not allowed`},
+		{"braces", with("mx: {a.test}"), `policy file line 3: mx "{a.test}": '{' is not allowed`},
 		{"label begins with a hyphen", with("mx: -a.test"), `policy file line 3: mx "-a.test": label begins or ends with a hyphen`},
 		{"label ends with a hyphen", with("mx: a-.test"), `policy file line 3: mx "a-.test": label begins or ends with a hyphen`},
 		{"label of 64 characters", with("mx: " + strings.Repeat("a", 64) + ".test"), `policy file line 3: mx "` + strings.Repeat("a", 64) + `"...: label has 64 characters`},
@@ -277,6 +293,47 @@ func TestParsePolicyInvalid(t *testing.T) {
 				t.Errorf("error is a %T", err)
 			}
 			checkLine(t, err.Error())
+		})
+	}
+}
+
+// What domains really serve, and the reason that the operator reads. An empty one
+// is a valid policy.
+func TestRealPolicyFiles(t *testing.T) {
+	const good = "version: STSv1\nmode: enforce\nmx: mx.example.test\nmax_age: 604800\n"
+	utf16 := []byte("\xff\xfe")
+	for _, c := range []byte(good) {
+		utf16 = append(utf16, c, 0)
+	}
+	for _, tc := range []struct{ name, file, reason string }{
+		{"blank lines at the end", good + "\n\r\n  \n", ""},
+		{"blank line between the fields", strings.Replace(good, "\n", "\n\n", 1), "policy file line 2: blank line before the end"},
+		{"indented keys", strings.ReplaceAll(good, "\nm", "\n  m"), `policy file line 2: key "  mode": want a letter or digit, then up to 31 of letters, digits, _ - .`},
+		{"preference as in DNS", strings.Replace(good, "mx: ", "mx: Priority 5: ", 1), `policy file line 3: mx "Priority 5: mx.example.test": ' ' is not allowed in a host name`},
+		{"thousands separator", strings.Replace(good, "604800", "604,800", 1), `policy file line 4: max_age "604,800": want 1 to 10 digits`},
+		{"two files glued together", good + strings.Replace(good, "enforce", "none", 1), ""},
+		{"two files glued without a line end", strings.TrimSpace(good) + good, `policy file line 4: max_age "604800version: STSv1": want 1 to 10 digits`},
+		{"UTF-16", string(utf16), "policy file line 1: UTF-16: want UTF-8"},
+		{"UTF-16, big-endian", "\xfe\xff\x00v", "policy file line 1: UTF-16: want UTF-8"},
+		{"byte order mark", "\xef\xbb\xbf" + good, "policy file line 1: begins with a byte order mark"},
+		{"an address beside a good pattern", good + "mx: 192.0.2.56\n", ""},
+		{"the address of the mail server", strings.Replace(good, "mx.example.test", "192.0.2.56", 1), `policy file line 3: mx "192.0.2.56": want a host name, not an address`},
+		{"final dot", strings.Replace(good, "mx.example.test", "mx.example.test.", 1), ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := ParsePolicy([]byte(tc.file))
+			if tc.reason != "" {
+				if err == nil || err.Error() != tc.reason {
+					t.Errorf("%v, want %s", err, tc.reason)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Mode != Enforce || p.MX[0] != "mx.example.test" || p.MaxAge != 604800*time.Second {
+				t.Errorf("%+v", p)
+			}
 		})
 	}
 }
