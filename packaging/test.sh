@@ -215,14 +215,24 @@ check_dist() {
 	}
 	offline install DESTDIR="$work/inst" PREFIX=/usr ||
 		{ cat "$work/offline.log" && die "the tarball does not build without a network"; }
+	[ ! -e "$work/inst/etc/apparmor.d" ] || die "make install: an AppArmor profile where there is no AppArmor"
 	! ldd "$work/inst/usr/bin/tlspolicyd" >/dev/null 2>&1 || die "make install: the program is not static"
-	offline formatted || { cat "$work/offline.log" && die "make formatted in the tarball"; }
-	printf 'package cmd\n\n\nvar a  = 1\n' >"$(echo "$work"/src/*/cmd)/untidy.go"
-	! offline formatted || die "make formatted in the tarball looks at nothing"
-	grep -q untidy.go "$work/offline.log" || { cat "$work/offline.log" && die "make formatted in the tarball"; }
-	local version
+	local version target file
 	version=$("$repo/packaging/version.sh")
 	"$work/inst/usr/bin/tlspolicyd" version | grep -qF "tlspolicyd $version " || die "the tarball's program is not version $version"
+	# As sudo has it: no Go in PATH, and bin/ from before.
+	rm -r "$work/inst"
+	mkdir -p "$work/inst/etc/apparmor.d"
+	for target in install uninstall; do
+		(cd "$work"/src/* && env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin make $target DESTDIR="$work/inst" PREFIX=/usr) \
+			>"$work/install.log" 2>&1 || { cat "$work/install.log" && die "make $target without Go in PATH"; }
+		[ $target = uninstall ] || (cd "$work/inst" && find . -type f | sort) >"$work/files"
+	done
+	for file in etc/apparmor.d/tlspolicyd usr/share/doc/tlspolicyd/docs/check.md usr/share/licenses/tlspolicyd/LICENSE; do
+		grep -qxF "./$file" "$work/files" || die "make install leaves $file out"
+	done
+	[ "$(cd "$work/inst" && find . -type f)" = ./etc/tlspolicyd/tlspolicyd.toml ] ||
+		die "make uninstall leaves more than the configuration: $(cd "$work/inst" && find . -type f)"
 	rm -r "${work:?}"/{src,home,inst}
 }
 
@@ -322,6 +332,14 @@ owner() { inside stat -c '%U:%G %a' "$1"; }
 # run COMMAND...: inside, and its output only when it fails
 run() {
 	inside "$@" >"$work/run.log" 2>&1 || { cat "$work/run.log" && die "$*"; }
+}
+
+# printed TEXT...: the last run printed all of these
+printed() {
+	local text
+	for text; do
+		grep -qF -- "$text" "$work/run.log" || { cat "$work/run.log" && die "not printed: $text"; }
+	done
 }
 
 # quickstart N: the command in that line of packaging/quickstart, as it is
@@ -585,16 +603,39 @@ check_upgrade() {
 	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
 	want disabled inside systemctl is-enabled tlspolicyd.service
 	inside systemctl enable -q tlspolicyd.service 2>/dev/null
+	# A mistake that was not reloaded yet does not stop the daemon that answers.
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	inside sh -c 'cp /etc/tlspolicyd/tlspolicyd.toml /tmp/good; echo "nonsense = 1" >>/etc/tlspolicyd/tlspolicyd.toml'
+	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
+	printed "not restarted, because its configuration has a mistake" "tlspolicyd.toml:" "override.nonsense: "
+	want "$pid" inside systemctl show -P MainPID tlspolicyd
+	want "OK encrypt" inside tlspolicyd lookup --config /dev/null relay.test
+	inside cp /tmp/good /etc/tlspolicyd/tlspolicyd.toml
 	# A daemon that dies is started again.
 	pid=$(inside systemctl show -P MainPID tlspolicyd)
 	inside kill -KILL "$pid" 2>/dev/null || inside sh -c "kill -KILL $pid"
 	want "OK encrypt" inside tlspolicyd lookup relay.test
 }
 
+# advice LINE: removing printed it, and it takes the daemon out of main.cf.
+advice() {
+	printed "    $1" "    postfix reload"
+	run sh -c "$1 && postfix reload"
+	! inside postconf -h smtp_tls_policy_maps | grep tlspolicyd || die "still in main.cf after: $1"
+}
+
 check_remove() {
 	say "remove, purge"
 	inside cp /usr/bin/tlspolicyd /root/doctor
+	local map
+	map=$(inside postconf -h smtp_tls_policy_maps)
+	inside postconf -e "smtp_tls_policy_maps = texthash:/etc/postfix/policy, $map"
 	run dpkg --remove tlspolicyd
+	advice "postconf -e 'smtp_tls_policy_maps = texthash:/etc/postfix/policy'"
+	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
+	inside postconf -e "smtp_tls_policy_maps = $map"
+	run dpkg --remove tlspolicyd
+	advice "postconf -X smtp_tls_policy_maps"
 	grep -qxF "unit-absent warn" <<<"$(findings /root/doctor)" || die "doctor does not miss the units"
 	want "" inside sh -c 'cat /proc/[0-9]*/comm | grep -x tlspolicyd'
 	inside test ! -e /run/tlspolicyd/socketmap.sock || die "a socket without a listener is left"
