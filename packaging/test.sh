@@ -7,7 +7,7 @@
 #
 #   TLSPOLICYD_E2E_CACHE  where the folders are kept, as for "make e2e" (600 MB)
 #
-# Arguments name single parts: packages dist bookworm trixie.
+# Arguments name single parts: packages dist recipes bookworm trixie.
 # Needs root on Debian. Takes two minutes, and another two for the folders.
 #
 # shellcheck disable=SC1091 # /etc/os-release is not part of this
@@ -71,7 +71,7 @@ check_machine() {
 
 install_tools() {
 	local missing=() p
-	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd; do
+	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd dpkg-dev debhelper; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
@@ -187,7 +187,7 @@ check_packages() {
 	cmp contrib/openrc/tlspolicyd.initd "$work/apk/etc/init.d/tlspolicyd"
 	cmp contrib/openrc/tlspolicyd.confd "$work/apk/etc/conf.d/tlspolicyd"
 	[ -z "$(find "$work/apk" -path '*systemd*')" ] || die "the .apk has files for systemd"
-	shellcheck packaging/*.sh
+	shellcheck packaging/*.sh packaging/alpine/APKBUILD packaging/debian/tests/answers
 	shellcheck -s sh packaging/scripts/*
 	[ ! -e "$work/deb/etc/init.d" ] || die "the .deb has files for OpenRC"
 	check_apparmor
@@ -199,6 +199,52 @@ check_packages() {
 	say "the system calls of the demo"
 	"$go" build -o "$work/tlspolicyd" ./cmd/tlspolicyd
 	GO=$go packaging/syscalls.sh "$work/tlspolicyd"
+}
+
+# recipe NAME COMMAND...: in work/NAME, where the tarball is unpacked; its output
+# only when it fails. Their tests are those of "make unit", which has run before.
+recipe() {
+	local name=$1
+	shift
+	mkdir "$work/$name"
+	tar -xzf "$tarball" -C "$work/$name"
+	(cd "$work/$name"/* && GOCACHE=$("$go" env GOCACHE) PATH="$(dirname "$(command -v "$go")"):$PATH" "$@") \
+		>"$work/recipe.log" 2>&1 </dev/null || { tail -n 50 "$work/recipe.log" && die "$name"; }
+}
+
+# What distributions build by: debian/, the RPM spec and the APKBUILD.
+check_recipes() {
+	say "debian/, RPM spec, APKBUILD"
+	local tarball upstream version
+	packaging/dist.sh "$work/source" >/dev/null 2>&1
+	tarball=$(echo "$work"/source/*.tar.gz)
+	upstream=$(basename "$tarball" .tar.gz) upstream=${upstream#tlspolicyd-}
+	version=$(echo "$upstream" | tr - '~')
+
+	recipe debian sh -ec 'cp "$1" "../tlspolicyd_$2.orig.tar.gz" && cp -R packaging/debian .
+		sed -i "1s/([^)]*)/($2-1)/" debian/changelog
+		DEB_BUILD_OPTIONS=nocheck dpkg-buildpackage -us -uc -d' sh "$tarball" "$version"
+	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$work"/debian/*.changes
+
+	mkdir -p "$work/rpmbuild/SOURCES" "$work/rpmroot"
+	cp "$tarball" "$work/rpmbuild/SOURCES/"
+	# Go and the systemd macros are not from an RPM here.
+	recipe rpm rpmbuild -ba --nodeps --without check --define "_topdir $work/rpmbuild" --define "upstream $upstream" \
+		packaging/rpm/tlspolicyd.spec
+	rpm --root "$work/rpmroot" --nodeps --noscripts -i "$work"/rpmbuild/RPMS/*/*.rpm 2>/dev/null
+	"$work/rpmroot/usr/bin/tlspolicyd" version | grep -qF "tlspolicyd $version " || die "the RPM's program is not version $version"
+
+	recipe apk sh -ec '. packaging/alpine/APKBUILD; pkgdir=$1; build; package' sh "$work/apkroot"
+	[ -x "$work/apkroot/etc/init.d/tlspolicyd" ] || die "the APKBUILD installs no OpenRC service"
+
+	say "the package of debian/ passes its autopkgtest"
+	deb=$(echo "$work"/debian/tlspolicyd_*.deb)
+	boot bookworm
+	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
+	check_installed
+	run sh -c "$(cat packaging/debian/tests/answers)"
+	run dpkg --purge tlspolicyd
+	deb=$(echo "$work"/a/*.deb)
 }
 
 check_dist() {
@@ -673,11 +719,11 @@ check_trixie() {
 }
 
 cd "$repo"
-[ $# -gt 0 ] || set -- packages dist bookworm trixie
+[ $# -gt 0 ] || set -- packages dist recipes bookworm trixie
 for part; do
 	case $part in
-	packages | dist | bookworm | trixie) ;;
-	*) die "no part is called $part: packages, dist, bookworm, trixie" ;;
+	packages | dist | recipes | bookworm | trixie) ;;
+	*) die "no part is called $part: packages, dist, recipes, bookworm, trixie" ;;
 	esac
 done
 check_machine
