@@ -25,7 +25,10 @@ The program is made of these modules. Each is under its own licence, which
 follows below its name.
 
 TEXT
-licence "The Go standard library and runtime" "$($go env GOROOT)"
+for go_dir in "$($go env GOROOT)" /usr/share/licenses/go*; do # some distributions move it
+	[ ! -f "$go_dir/LICENSE" ] || break
+done
+licence "The Go standard library and runtime" "$go_dir"
 # In a tarball the modules are in vendor/, and Dir is empty.
 $go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}' ./cmd/tlspolicyd |
 	LC_ALL=C sort -u | while read -r path dir; do
