@@ -179,7 +179,7 @@ func (r *refresher) refresh(domain string) {
 			r.observer.Refreshed(domain, Expired)
 			return
 		}
-		if sts.Ended != nil && !rec.STS.EndTold {
+		if sts.Ended != nil && !rec.STS.EndLogged {
 			_ = r.book.Learn(domain, time.Time{}, records.Soon, nil)
 		}
 	}

@@ -236,7 +236,7 @@ func (f fetched) note(s *store.STS, now time.Time, why policy.Occasion) {
 	case f.policy != nil:
 		s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
 		s.Policy, s.PolicyID, s.FetchedAt = f.policy.Body, s.TXTID, now
-		s.EndTold, s.Moved = false, 0
+		s.EndLogged, s.Moved = false, 0
 		if f.policy.Policy.MaxAge == 0 {
 			s.Policy, s.PolicyID = nil, ""
 		}

@@ -55,7 +55,7 @@ const (
 	tagFailedAt
 	tagFailures
 	tagError
-	tagEndTold
+	tagEndLogged
 	tagMoved
 )
 
@@ -68,7 +68,7 @@ const (
 	tagExpiresAt
 	tagSomeTLSA
 	tagNullMX
-	tagBlind
+	tagWithoutAD
 )
 
 // EncodeRecord returns the stored form of a record without its Domain, which
@@ -161,7 +161,7 @@ func encodeSTS(s *STS) []byte {
 	b = appendTime(b, tagFailedAt, s.FailedAt)
 	b = appendInt(b, tagFailures, int64(min(max(s.Failures, 0), math.MaxInt32)))
 	b = appendString(b, tagError, s.Error)
-	b = appendBool(b, tagEndTold, s.EndTold)
+	b = appendBool(b, tagEndLogged, s.EndLogged)
 	return appendInt(b, tagMoved, max(s.Moved, 0).Milliseconds())
 }
 
@@ -191,8 +191,8 @@ func decodeSTS(b []byte) (*STS, error) {
 			s.Failures, err = decodeInt[int](v, math.MaxInt32)
 		case tagError:
 			s.Error = string(v)
-		case tagEndTold:
-			s.EndTold, err = decodeBool(v)
+		case tagEndLogged:
+			s.EndLogged, err = decodeBool(v)
 		case tagMoved:
 			s.Moved, err = decodeDuration(v)
 		}
@@ -211,7 +211,7 @@ func encodeDANE(d *DANE) []byte {
 	b = appendTime(b, tagExpiresAt, d.ExpiresAt)
 	b = appendBool(b, tagSomeTLSA, d.SomeTLSA)
 	b = appendBool(b, tagNullMX, d.NullMX)
-	return appendBool(b, tagBlind, d.Blind)
+	return appendBool(b, tagWithoutAD, d.WithoutAD)
 }
 
 func decodeDANE(b []byte) (DANE, error) {
@@ -234,8 +234,8 @@ func decodeDANE(b []byte) (DANE, error) {
 			d.SomeTLSA, err = decodeBool(v)
 		case tagNullMX:
 			d.NullMX, err = decodeBool(v)
-		case tagBlind:
-			d.Blind, err = decodeBool(v)
+		case tagWithoutAD:
+			d.WithoutAD, err = decodeBool(v)
 		}
 		return err
 	})

@@ -57,8 +57,8 @@ type STS struct {
 	Failures int       // in a row
 	Error    string    // reason of the last failure
 
-	Moved   time.Duration // by how much FetchedAt was moved along with steps of this host's clock; not exported
-	EndTold bool          // the operator of this host has been told that Policy is over; not exported
+	Moved     time.Duration // by how much FetchedAt was moved along with steps of this host's clock; not exported
+	EndLogged bool          // that Policy is over has been logged; not exported
 }
 
 // DANE are the DANE facts for one way of asking for the domain.
@@ -68,7 +68,7 @@ type DANE struct {
 	State     uint8     // dane.State of the last evaluation
 	SomeTLSA  bool      // State 0 (unknown): a host had a secure TLSA record, the lookup of another failed
 	NullMX    bool      // the domain takes no mail (RFC 7505): its policy host is left alone
-	Blind     bool      // learned while no AD bit counted: says nothing once they do
+	WithoutAD bool      // learned while no AD bit counted: ignored once they do
 	Detail    string    // one line for the operator
 	KnownAt   time.Time // when State was learned
 	ExpiresAt time.Time
@@ -128,15 +128,11 @@ type Store interface {
 	Delete(ctx context.Context, domains ...string) error
 
 	// Due returns records whose Due is not after t, earliest first, at most
-	// limit. Due, CountDue and NextDue take what PutLater was handed into
-	// account.
+	// limit. Due and CountDue take into account what PutLater was given.
 	Due(t time.Time, limit int) ([]Record, error)
 
 	// CountDue returns how many records have a Due that is not after t.
 	CountDue(t time.Time) (int, error)
-
-	// NextDue returns the earliest Due of all records, or the zero time.
-	NextDue() (time.Time, error)
 
 	// Latest returns a time that is not before any at which something in a
 	// record was learned or used (Record.Latest), and the zero time where there

@@ -30,7 +30,7 @@ type View struct {
 // looks like an unsigned one (7672 §2.1.3).
 func Look(rec *store.Record, sts STSFacts, hop NextHop, trusted bool, now time.Time) View {
 	v := View{Hop: hop, Now: now, STS: sts}
-	if d := Endpoint(rec, hop); d != nil && !(d.Blind && trusted) {
+	if d := Endpoint(rec, hop); d != nil && !(d.WithoutAD && trusted) {
 		v.stored = d
 	}
 	v.DANE, v.Fresh = readDANE(v.stored, now)

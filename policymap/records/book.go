@@ -172,11 +172,11 @@ func (b *Book) Learn(domain string, used time.Time, when Urgency, change func(*s
 // reportEnd reports, once, that a policy is over: its max_age ended and no newer
 // one could be had.
 func (b *Book) reportEnd(rec *store.Record, sts policy.STSFacts, now time.Time) {
-	if rec.STS == nil || rec.STS.EndTold == (sts.Ended != nil) {
+	if rec.STS == nil || rec.STS.EndLogged == (sts.Ended != nil) {
 		return
 	}
 	changed := *rec.STS
-	changed.EndTold = sts.Ended != nil // back in force: the clock had run ahead
+	changed.EndLogged = sts.Ended != nil // back in force: the clock had run ahead
 	rec.STS = &changed
 	if sts.Ended != nil {
 		inUse := now.Sub(rec.LastUsed) <= b.hooks.Schedule(rec.Domain).UnusedFor
@@ -201,7 +201,7 @@ func (b *Book) LearnDANE(hop policy.NextHop, res dane.Result, used time.Time, un
 		Literal: hop.Literal, Port: hop.Port, State: uint8(res.State), Detail: detail(res),
 		SomeTLSA: res.State == dane.Unknown && res.SomeTLSA, NullMX: res.MX.Null,
 		KnownAt: now, ExpiresAt: now.Add(policy.ClampTTL(res.TTL)),
-		Blind: res.State == dane.None && unvalidated,
+		WithoutAD: res.State == dane.None && unvalidated,
 	}
 	_ = b.Learn(hop.Domain, used, AsNeeded, func(rec *store.Record) {
 		old := policy.Endpoint(rec, hop)

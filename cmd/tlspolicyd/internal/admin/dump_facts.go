@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
+
 	"tlspolicyd/internal/printable"
 	"tlspolicyd/policymap/policy"
-	"unicode/utf8"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
@@ -47,7 +48,7 @@ type DANE struct {
 	State     string    `json:"state"`
 	SomeTLSA  bool      `json:"some_tlsa,omitempty"`
 	NullMX    bool      `json:"null_mx,omitempty"`
-	Blind     bool      `json:"ad_not_trusted,omitempty"`
+	WithoutAD bool      `json:"ad_not_trusted,omitempty"`
 	Detail    string    `json:"detail,omitempty"`
 	KnownAt   time.Time `json:"known_at"`
 	ExpiresAt time.Time `json:"expires_at"`
@@ -73,7 +74,7 @@ func recordOf(r store.Record) Record {
 	}
 	for _, d := range r.DANE {
 		out.DANE = append(out.DANE, DANE{
-			Literal: d.Literal, Port: d.Port, State: names[d.State], SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, Blind: d.Blind,
+			Literal: d.Literal, Port: d.Port, State: names[d.State], SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, WithoutAD: d.WithoutAD,
 			Detail: d.Detail, KnownAt: d.KnownAt.UTC(), ExpiresAt: d.ExpiresAt.UTC(),
 		})
 	}
@@ -190,7 +191,7 @@ func (d *DANE) facts() (store.DANE, error) {
 		return store.DANE{}, fmt.Errorf("detail: %d bytes: want at most %d", len(d.Detail), maxDetail)
 	}
 	return store.DANE{
-		Literal: d.Literal, Port: d.Port, State: uint8(state), SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, Blind: d.Blind,
+		Literal: d.Literal, Port: d.Port, State: uint8(state), SomeTLSA: d.SomeTLSA, NullMX: d.NullMX, WithoutAD: d.WithoutAD,
 		Detail: d.Detail, KnownAt: d.KnownAt, ExpiresAt: d.ExpiresAt,
 	}, nil
 }

@@ -38,7 +38,7 @@ func record(i int, now time.Time) store.Record {
 	}
 	if i%3 == 0 {
 		rec.DANE = append(rec.DANE, store.DANE{
-			Literal: true, Port: 587, State: uint8(dane.None), NullMX: i%2 == 0, Blind: i%4 == 0,
+			Literal: true, Port: 587, State: uint8(dane.None), NullMX: i%2 == 0, WithoutAD: i%4 == 0,
 			KnownAt: now.Add(-time.Second), ExpiresAt: now.Add(23 * time.Hour),
 		})
 	}
