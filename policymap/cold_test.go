@@ -77,8 +77,8 @@ func TestRowsFromTheWire(t *testing.T) {
 		}{
 			{"full.test", "OK dane-only", policy.RowFull},
 			{"[mx.full.test]", "OK dane-only", policy.RowFull},
-			{"full.test:587", secure, policy.RowUnusable}, // none of its TLSA records is usable
-			{"partial.test", "OK dane", policy.RowPartial},         // DANE decides alone, the policy is not waited for
+			{"full.test:587", secure, policy.RowUnusable},  // none of its TLSA records is usable
+			{"partial.test", "OK dane", policy.RowPartial}, // DANE decides alone, the policy is not waited for
 			{"insecure.test", secure, policy.RowInsecureSTS},
 			{"plain.test", secure, policy.RowEnforce},
 			{"testing.test", "NOTFOUND ", policy.RowTesting},

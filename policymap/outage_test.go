@@ -52,7 +52,7 @@ func TestNoneStandsInForADay(t *testing.T) {
 // 7672 §2.1.3: what was seen without AD bits that count is no proof of absence
 // once there is a resolver whose AD bits do; not as long as it is fresh, nor as
 // a last known state, nor after a restart.
-func TestAbsenceSeenWithoutADIsNotBelievedLater(t *testing.T) {
+func TestAbsenceSeenUnvalidatedIsNotBelievedLater(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		far := netip.MustParseAddrPort("198.51.100.9:53")
 		h.AddResolver(far, 0)

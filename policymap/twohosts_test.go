@@ -71,7 +71,10 @@ func TestTwoHosts(t *testing.T) {
 		},
 		{
 			name: "3: Partial, then the addresses of the host with TLSA fail", zone: tlsa1, before: "OK dane",
-			then: func(h *host) { h.Fault("mx1.two.test", "A", lab.ServFail); h.Fault("mx1.two.test", "AAAA", lab.ServFail) },
+			then: func(h *host) {
+				h.Fault("mx1.two.test", "A", lab.ServFail)
+				h.Fault("mx1.two.test", "AAAA", lab.ServFail)
+			},
 			open: "OK dane", enforce: "OK dane",
 		},
 		{

@@ -10,9 +10,9 @@ import (
 )
 
 // ParseAddress splits the address of a socketmap server, "unix:/path" or
-// "tcp:host:port", into what package net calls network and address. It checks
-// the form only. A Unix path may be relative, as Postfix allows it; "tcp:" may
-// be written "inet:", as Postfix does.
+// "tcp:host:port", into network and address for package net. It checks the
+// form only. As in Postfix, a Unix path may be relative and "tcp:" may be written
+// "inet:".
 func ParseAddress(s string) (network, address string, err error) {
 	kind, rest, _ := strings.Cut(s, ":")
 	switch kind {
@@ -30,7 +30,7 @@ func ParseAddress(s string) (network, address string, err error) {
 }
 
 func checkPath(path string) error {
-	// The kernel's sockaddr_un keeps one byte for the NUL at the end.
+	// sockaddr_un ends with a NUL byte.
 	const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 	switch {
 	case path == "":

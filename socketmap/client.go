@@ -19,7 +19,8 @@ const (
 	clientMaxAge  = 100 * time.Second // nor is one older than this
 )
 
-// Status is the first word of a reply.
+// Status is the first word of a reply; the package comment says what Postfix does
+// with each.
 type Status string
 
 // The statuses of socketmap_table(5).
@@ -34,28 +35,29 @@ const (
 // Reply is a server's answer.
 type Reply struct {
 	Status Status
-	Value  string // the value or the reason, byte for byte as it came
+	Value  string // the value or the reason, unchanged
 }
 
-// String is the reply as it was on the wire, without its framing.
+// String returns the reply payload as it was received.
 func (r Reply) String() string { return string(r.Status) + " " + r.Value }
 
-// Client asks a socketmap server in the way Postfix does: one request at a time
-// on one connection, which is kept for the next; and when the server has closed
-// it, once more on a new one. It is safe for concurrent use: the calls take turns.
+// Client queries a socketmap server as Postfix does: it sends one request at a
+// time, keeps the connection for the next one, and when the server has closed the
+// connection it connects and asks once more. It is safe for concurrent use; calls
+// wait for each other.
 type Client struct {
 	address string
 	dial    func(context.Context) (net.Conn, error)
 
-	turn   chan struct{} // holds a token while somebody uses what follows
+	busy   chan struct{} // holds a token while a call uses the fields below
 	nc     net.Conn      // nil: not connected
 	buf    []byte        // for replies
 	opened time.Time
 	used   time.Time
 }
 
-// NewClient returns a client of the server at an address as ParseAddress takes
-// it. It connects when it is first used.
+// NewClient returns a client for the server at an address of the form that
+// ParseAddress accepts. It connects at the first lookup.
 func NewClient(address string) (*Client, error) {
 	network, addr, err := ParseAddress(address)
 	if err != nil {
@@ -67,16 +69,16 @@ func NewClient(address string) (*Client, error) {
 	}), nil
 }
 
-// NewClientFunc returns a client that connects in a way of its own. The address
-// is for messages only.
+// NewClientFunc returns a client that connects by calling dial. address appears in
+// errors only.
 func NewClientFunc(address string, dial func(context.Context) (net.Conn, error)) *Client {
-	return &Client{address: address, dial: dial, turn: make(chan struct{}, 1)}
+	return &Client{address: address, dial: dial, busy: make(chan struct{}, 1)}
 }
 
 // Lookup asks for key in the map called name. It waits at most 100 s for the
-// connection and as long for the reply, or until ctx ends. TEMP, TIMEOUT and
-// PERM are replies like the others; an error means that there was none, or none
-// that Postfix would understand.
+// connection and as long for the reply, or until ctx ends. TEMP, TIMEOUT and PERM
+// are replies and not errors; an error means that no reply arrived, or one that
+// Postfix would not understand.
 func (c *Client) Lookup(ctx context.Context, name, key string) (Reply, error) {
 	if strings.ContainsRune(name, ' ') {
 		return Reply{}, fmt.Errorf("socketmap name %.100q: no spaces allowed", name)
@@ -87,8 +89,8 @@ func (c *Client) Lookup(ctx context.Context, name, key string) (Reply, error) {
 	request := AppendNetstring(nil, []byte(name+" "+key))
 
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
+	case c.busy <- struct{}{}:
+		defer func() { <-c.busy }()
 	case <-ctx.Done():
 		return Reply{}, ctx.Err()
 	}
@@ -102,16 +104,16 @@ func (c *Client) Lookup(ctx context.Context, name, key string) (Reply, error) {
 	return parseReply(payload)
 }
 
-// Close closes the connection, once a lookup that uses it is done. The client
-// may be used again.
+// Close closes the connection after a lookup in progress. The client may be used
+// again.
 func (c *Client) Close() {
-	c.turn <- struct{}{}
-	defer func() { <-c.turn }()
+	c.busy <- struct{}{}
+	defer func() { <-c.busy }()
 	c.drop()
 }
 
 // exchange sends a request and returns the payload of the reply, which is valid
-// until the next exchange. A connection is kept only after a whole reply.
+// until the next exchange. The connection is kept only after a complete reply.
 func (c *Client) exchange(ctx context.Context, request []byte) (payload []byte, err error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, fmt.Errorf("%w: %w", errConnect, err)
@@ -131,7 +133,7 @@ func (c *Client) exchange(ctx context.Context, request []byte) (payload []byte, 
 	nc := c.nc
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
-		if !stop() { // the deadline may be set at any time from now on
+		if !stop() { // the deadline may change at any time from now on
 			c.drop()
 			if err != nil {
 				err = ctx.Err()
@@ -171,7 +173,7 @@ func (c *Client) receive() ([]byte, error) {
 	}
 }
 
-// connect makes sure that there is a connection that Postfix would still use.
+// connect opens a connection unless there is one that Postfix would still use.
 func (c *Client) connect(ctx context.Context) error {
 	if c.nc != nil && time.Since(c.used) < clientMaxIdle && time.Since(c.opened) < clientMaxAge {
 		return nil
@@ -192,11 +194,11 @@ func (c *Client) drop() {
 	}
 }
 
-// errConnect marks a failure to connect at all, which Postfix does not retry.
+// errConnect marks a failure to connect, after which Postfix does not try again.
 var errConnect = errors.New("cannot connect")
 
 // closedByServer reports whether the error means that the server has closed the
-// connection, the only failure that Postfix retries.
+// connection, the only failure after which Postfix tries again.
 func closedByServer(err error) bool {
 	if errors.Is(err, errConnect) {
 		return false
@@ -204,7 +206,7 @@ func closedByServer(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// parseReply splits a reply payload at its first space. As in Postfix the space
+// parseReply splits a reply payload at its first space. As in Postfix, the space
 // may be missing.
 func parseReply(payload []byte) (Reply, error) {
 	status, value, _ := bytes.Cut(payload, []byte{' '})

@@ -14,68 +14,70 @@ import (
 	"time"
 )
 
-// Sizes of a connection's buffers, in bytes. Ten thousand idle connections must
-// not cost much, so what each of them keeps matters.
+// Sizes of a connection's buffers in bytes, small because thousands of connections
+// may be idle.
 const (
 	firstReadBuffer = 512            // holds any request for a real next hop
-	keptReadBuffer  = 4096           // what a client that pipelines makes a connection keep
-	fullReadBuffer  = MaxRequest + 7 // the longest request with its "16384:" and ","
+	keptReadBuffer  = 4096           // kept for a client that pipelines
+	fullReadBuffer  = MaxRequest + 7 // the longest request with "16384:" and ","
 	writeBuffer     = 4096           // replies collected before a write
 	largeReply      = writeBuffer - 7
 )
 
-// maxStack is how much of a panicking handler's stack is logged, in bytes.
+// maxStack bounds the logged stack of a handler that panicked, in bytes.
 const maxStack = 4 << 10
 
-// Values of conn.state other than the time since when it is idle, and other
-// than halfSent.
+// Values of conn.state. A positive value is an idle connection, and since when;
+// a value below closed is a half-sent request, see halfSent.
 const (
-	busy = int64(0)  // a request is in flight
-	gone = int64(-1) // closed for room or by Shutdown
+	busy   = int64(0)  // a request is in flight
+	closed = int64(-1) // closed for room or by Shutdown
 )
 
-// halfSent is the state of a connection that has had part of a request, and
-// waits for the rest, since then. It is no request in flight: Postfix writes a
-// request in one piece.
-func halfSent(since time.Duration) int64 { return gone - int64(since) }
+// halfSent is the state of a connection that has received part of a request and
+// has waited for the rest since then. That is not a request in flight: Postfix
+// writes a request in one piece.
+func halfSent(since time.Duration) int64 { return closed - int64(since) }
 
-// spareSince returns since when a connection in this state is without a
-// complete request, and whether it is.
-func spareSince(state int64) (since int64, ok bool) {
-	if state < gone {
-		return gone - state, true
+// closableSince returns since when a connection in this state has no complete
+// request. ok is false if it has one or is closed.
+func closableSince(state int64) (since int64, ok bool) {
+	if state < closed {
+		return closed - state, true
 	}
 	return state, state > 0
 }
 
-// errHalfSent is the end of a connection whose client did not finish a request.
-var errHalfSent = errors.New("half-sent request")
+var (
+	// errHalfSent ends a connection whose client did not finish a request.
+	errHalfSent = errors.New("half-sent request")
 
-// errGone is the end of a connection that was closed while idle.
-var errGone = errors.New("closed while idle")
+	// errClosed ends a connection that was closed for room or by Shutdown.
+	errClosed = errors.New("closed while idle")
+)
 
-// conn is one connection. Everything but state belongs to its goroutine.
+// conn is one connection. Everything but state and fresh belongs to its goroutine.
 type conn struct {
-	srv   *Server
-	nc    net.Conn
-	crowd *crowd // of its peer; for limit.go
+	srv    *Server
+	nc     net.Conn
+	client *client // for limit.go
 
-	// state is busy, gone, or since when the connection is idle or its request
-	// half-sent, in nanoseconds since the server's epoch. Whoever changes it
-	// from these owns what happens next: the connection's goroutine answers,
-	// anybody else closes it. So no request that has been read is ever dropped
-	// for room.
+	// state is busy, closed, or since when the connection is idle or its request
+	// half-sent, in nanoseconds since the server's epoch. The goroutine that
+	// changes it from these decides what happens next: the connection's own
+	// answers, another one closes it. So no request that has been read is ever
+	// dropped for room.
 	state atomic.Int64
 
-	// fresh is true until the first request begins to arrive.
+	// fresh is true until the first bytes of the first request.
 	fresh atomic.Bool
 
-	buf        []byte // bytes read; r to w are still to be parsed
+	buf        []byte // bytes read; r to w are not parsed yet
 	r, w       int
-	out        []byte             // replies still to be written, at most writeBuffer bytes
+	out        []byte             // replies not written yet, at most writeBuffer bytes
 	raw        syscall.RawConn    // nil: not a socket
-	try        func(uintptr) bool // tryRead; it leaves the result in got and gotErr
-	spare      int64              // the state it begins with
+	try        func(uintptr) bool // tryRead, which sets got and gotErr
+	from       int64              // state before tryRead
 	got        int
 	gotErr     error
 	half       time.Duration // when the half-sent request must be complete; 0: there is none
@@ -87,34 +89,32 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c.read.set, c.sent.set = nc.SetReadDeadline, nc.SetWriteDeadline
 	c.state.Store(int64(s.now()))
 	c.fresh.Store(true)
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw, c.try = raw, c.tryRead
-		}
+	if c.raw = rawConn(nc); c.raw != nil {
+		c.try = c.tryRead
 	}
 	return c
 }
 
 // run serves the connection until it ends.
 func (c *conn) run() {
-	defer c.srv.forget(c)
+	defer c.srv.ended(c)
 	defer c.nc.Close()
 	err := c.serve()
 	if errors.Is(err, ErrMalformed) || errors.Is(err, errHalfSent) {
 		c.srv.malformed.Add(1)
-		c.srv.tellMalformed.say(c.srv.Log, slog.LevelWarn, "closed a connection",
+		c.srv.malformedLog.log(c.srv.Log, slog.LevelWarn, "closed a connection",
 			slog.Any("reason", err), slog.String("remote", c.nc.RemoteAddr().String()))
 	}
 }
 
-// serve answers request after request. Replies are held back as long as a
-// further request is already here in full, and always written before waiting.
+// serve answers request after request. Replies are held back while another
+// complete request has been read, and always written before waiting.
 func (c *conn) serve() error {
 	for {
 		payload, size, err := cutNetstring(c.buf[c.r:c.w], MaxRequest)
 		switch {
 		case err != nil:
-			_ = c.flush() // what was asked before is answered; the connection ends in any case
+			_ = c.flush() // earlier requests are answered; the connection ends in any case
 			return err
 		case size > 0:
 			c.r += size
@@ -145,71 +145,68 @@ func (c *conn) await() error {
 		c.buf = make([]byte, firstReadBuffer)
 	}
 	idle := c.srv.now()
-	if err := c.read.keep(idle, or(c.srv.IdleTimeout, DefaultIdleTimeout)); err != nil {
+	if err := c.read.extend(idle, or(c.srv.IdleTimeout, DefaultIdleTimeout)); err != nil {
 		return err
 	}
-	c.offer(int64(idle))
-	if c.srv.stopping.Load() && !c.lastChance() {
-		return errGone
+	c.setClosable(int64(idle))
+	var n int
+	var err error
+	if c.srv.stopping.Load() && !c.extendFirstRequest() {
+		n, err = c.readLast(int64(idle), errClosed)
+	} else {
+		n, err = c.readClosable(int64(idle))
 	}
-	n, err := c.readSpare(int64(idle))
 	if n > 0 && c.fresh.Load() {
 		c.fresh.Store(false)
 	}
-	return c.took(n, err)
+	return c.received(n, err)
 }
 
-// offer makes the connection one that may be closed for room.
-func (c *conn) offer(state int64) {
+// setClosable allows other goroutines to close the connection for room.
+func (c *conn) setClosable(state int64) {
 	c.state.Store(state)
-	if c.srv.waiters.Load() > 0 {
+	if c.srv.waiting.Load() > 0 {
 		c.srv.wake()
 	}
 }
 
-// readSpare reads on where the connection may be closed for room meanwhile, and
-// makes it busy. From a socket bytes are taken only once the connection is ours:
-// taken a moment before, they would be lost if it were closed in between.
-func (c *conn) readSpare(state int64) (int, error) {
+// readClosable reads while the connection may be closed for room, and makes it
+// busy. From a socket it takes bytes only once the connection is busy: bytes taken
+// before would be lost if it were closed then.
+func (c *conn) readClosable(state int64) (int, error) {
 	if c.raw == nil {
 		n, err := c.nc.Read(c.buf[c.w:])
 		if !c.state.CompareAndSwap(state, busy) {
-			return 0, errGone
+			return 0, errClosed
 		}
 		return n, err
 	}
-	c.spare = state
+	c.from = state
 	if err := c.raw.Read(c.try); err != nil {
-		if !c.state.CompareAndSwap(state, busy) {
-			return 0, errGone
-		}
-		return 0, err
+		return c.readLast(state, err)
 	}
 	return c.got, c.gotErr
 }
 
 // tryRead is called by the runtime when the socket may have something to read.
-// It returns false to be called again. The runtime holds the connection open
-// meanwhile, so whoever closes it waits for us: no lock may be taken here.
+// It returns false to be called again. The runtime keeps the connection open
+// meanwhile, and a goroutine that closes it waits: no lock may be taken here.
 func (c *conn) tryRead(fd uintptr) bool {
-	if !c.state.CompareAndSwap(c.spare, busy) {
-		c.got, c.gotErr = 0, errGone
+	if !c.state.CompareAndSwap(c.from, busy) {
+		c.got, c.gotErr = 0, errClosed
 		return true
 	}
-	n, err := syscall.Read(int(fd), c.buf[c.w:])
-	for err == syscall.EINTR {
-		n, err = syscall.Read(int(fd), c.buf[c.w:])
-	}
+	n, err := readNow(fd, c.buf[c.w:])
 	if err == syscall.EAGAIN {
-		c.state.Store(c.spare)
-		if c.srv.waiters.Load() > 0 {
-			go c.srv.wake() // it may have looked while we were busy with nothing
+		c.state.Store(c.from)
+		if c.srv.waiting.Load() > 0 {
+			go c.srv.wake() // it may have examined this connection while it was busy
 		}
-		half := c.spare < gone // may be completed while the server stops
-		if half || !c.srv.stopping.Load() || c.lastChance() {
+		half := c.from < closed // may be completed while the server stops
+		if half || !c.srv.stopping.Load() || c.extendFirstRequest() {
 			return false
 		}
-		n, err = 0, errGone
+		n, err = 0, errClosed
 	}
 	c.got, c.gotErr = max(n, 0), err
 	if n == 0 && err == nil {
@@ -218,14 +215,30 @@ func (c *conn) tryRead(fd uintptr) bool {
 	return true
 }
 
-// fill reads on where part of a request is here already.
+// readLast makes the connection busy and reads what has already arrived, whatever
+// the deadline: closing a connection with an unread request would use up the retry
+// of its client. The error is that of a connection without unread bytes.
+func (c *conn) readLast(state int64, err error) (n int, _ error) {
+	if !c.state.CompareAndSwap(state, busy) {
+		return 0, errClosed
+	}
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) { n, _ = readNow(fd, c.buf[c.w:]) })
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// fill reads more of a request whose first part has been read.
 func (c *conn) fill() error {
 	now, limit := c.srv.now(), or(c.srv.RequestTimeout, DefaultRequestTimeout)
 	if c.half == 0 {
-		// Counted from here and not from the read: a slow answer to the
-		// request before must not use up this one's time.
+		// Counted from now and not from the read: a slow answer to the previous
+		// request must not use up the time of this one.
 		c.half = now + limit
-		if err := c.read.in(now, limit); err != nil {
+		if err := c.read.setIn(now, limit); err != nil {
 			return err
 		}
 	}
@@ -233,17 +246,17 @@ func (c *conn) fill() error {
 	c.r = 0
 	c.grow()
 	state := halfSent(c.half - limit)
-	c.offer(state)
-	n, err := c.readSpare(state)
+	c.setClosable(state)
+	n, err := c.readClosable(state)
 	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: incomplete after %v, begins with %q", errHalfSent, limit, head(c.buf[:c.w]))
 	}
-	return c.took(n, err)
+	return c.received(n, err)
 }
 
-// took notes n bytes read. A read that brought bytes is no failure yet: if the
-// connection is broken, the next one says so.
-func (c *conn) took(n int, err error) error {
+// received counts n bytes as read. The error of a read that returned bytes is
+// dropped: if the connection is broken, the next read returns it.
+func (c *conn) received(n int, err error) error {
 	c.w += n
 	if n > 0 {
 		return nil
@@ -251,8 +264,8 @@ func (c *conn) took(n int, err error) error {
 	return err
 }
 
-// grow makes room in the read buffer when it is full. serve has refused what
-// does not fit in the last step already.
+// grow enlarges the read buffer when it is full. serve refuses a request that
+// does not fit in the last size.
 func (c *conn) grow() {
 	if c.w < len(c.buf) {
 		return
@@ -266,7 +279,7 @@ func (c *conn) grow() {
 	c.buf = larger
 }
 
-// answer gives the reply payload to a request payload.
+// answer returns the reply payload for a request payload.
 func (c *conn) answer(request []byte) []byte {
 	name, key, ok := cutRequest(request)
 	if !ok {
@@ -274,19 +287,19 @@ func (c *conn) answer(request []byte) []byte {
 	}
 	reply := c.lookup(name, key)
 	if len(reply) > MaxReply {
-		c.srv.tellReply.say(c.srv.Log, slog.LevelError, "reply is too long for Postfix", slog.Int("bytes", len(reply)))
+		c.srv.replyLog.log(c.srv.Log, slog.LevelError, "reply is too long for Postfix", slog.Int("bytes", len(reply)))
 		return fmt.Appendf(nil, "TEMP reply of %d bytes is longer than Postfix takes", len(reply))
 	}
 	return reply
 }
 
-// lookup asks the handler. A panic there costs this one answer.
+// lookup calls the handler. A panic there costs this one answer.
 func (c *conn) lookup(name, key []byte) (reply []byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.srv.panics.Add(1)
 			stack := debug.Stack()
-			c.srv.tellPanic.say(c.srv.Log, slog.LevelError, "lookup panicked",
+			c.srv.panicLog.log(c.srv.Log, slog.LevelError, "lookup panicked",
 				slog.String("panic", fmt.Sprintf("%.200q", fmt.Sprint(p))),
 				slog.String("stack", string(stack[:min(len(stack), maxStack)])))
 			reply = []byte("TEMP internal error")
@@ -295,8 +308,8 @@ func (c *conn) lookup(name, key []byte) (reply []byte) {
 	return c.srv.Handler.Lookup(c.srv.ctx, name, key)
 }
 
-// reply puts a reply where the next flush finds it. One that is larger than the
-// buffer goes out from the handler's slice, without a copy.
+// reply buffers a reply for the next flush. One that is larger than the buffer is
+// written from the handler's slice, without a copy.
 func (c *conn) reply(payload []byte) error {
 	if len(c.out)+netstringSize(len(payload)) > writeBuffer {
 		if err := c.flush(); err != nil {
@@ -318,7 +331,7 @@ func (c *conn) reply(payload []byte) error {
 	return nil
 }
 
-// flush writes the replies collected so far.
+// flush writes the buffered replies.
 func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
@@ -329,7 +342,7 @@ func (c *conn) flush() error {
 }
 
 func (c *conn) write(b []byte) error {
-	if err := c.sent.keep(c.srv.now(), or(c.srv.WriteTimeout, DefaultWriteTimeout)); err != nil {
+	if err := c.sent.extend(c.srv.now(), or(c.srv.WriteTimeout, DefaultWriteTimeout)); err != nil {
 		return err
 	}
 	_, err := c.nc.Write(b)
@@ -337,43 +350,18 @@ func (c *conn) write(b []byte) error {
 }
 
 // closeIf closes the connection if it is still in that state, idle or half-sent,
-// and nothing waits unread in its socket. The caller is not the connection's own
-// goroutine.
+// and has no unread bytes. It is for other goroutines than the connection's own.
 func (c *conn) closeIf(state int64) bool {
-	if _, spare := spareSince(state); !spare || hasUnread(c.nc) || !c.state.CompareAndSwap(state, gone) {
+	if _, ok := closableSince(state); !ok || c.hasUnread() || !c.state.CompareAndSwap(state, closed) {
 		return false
 	}
 	c.nc.Close()
 	return true
 }
 
-// lastChance gives a connection that has brought no request yet a moment to do
-// so while the server stops: its client may have come here because another
-// connection was closed under it, and does not come a third time. It reports
-// whether there is such a moment. It may be called by any goroutine.
-func (c *conn) lastChance() bool {
-	return c.fresh.Load() && c.nc.SetReadDeadline(time.Now().Add(stopGrace)) == nil
-}
-
-// deadline is a read or a write deadline of a connection. Setting one costs a
-// timer and a lock in the runtime, so it is set a quarter further ahead than
-// asked for and then left alone until that quarter is used up: a busy
-// connection sets it once in a while and not once a request.
-type deadline struct {
-	set func(time.Time) error
-	at  time.Duration // since the server's epoch
-}
-
-// keep sees to it that the deadline is at least limit away.
-func (d *deadline) keep(now, limit time.Duration) error {
-	if d.at-now >= limit && d.at-now <= limit+limit/4 {
-		return nil
-	}
-	return d.in(now, limit+limit/4)
-}
-
-// in sets the deadline to exactly limit from now.
-func (d *deadline) in(now, limit time.Duration) error {
-	d.at = now + limit
-	return d.set(time.Now().Add(limit))
+// extendFirstRequest gives a connection that has had no request yet time to send
+// one while the server stops, and reports whether it did. Any goroutine may call
+// it.
+func (c *conn) extendFirstRequest() bool {
+	return c.fresh.Load() && c.nc.SetReadDeadline(time.Now().Add(firstRequestGrace)) == nil
 }

@@ -69,7 +69,7 @@ func TestAnotherClientIsServedBeyondTheLimit(t *testing.T) {
 	})
 }
 
-// §1: the client with the most connections gives room, however long another's
+// §1: the client with the most connections is closed first, however long another's
 // are idle.
 func TestTheClientWithTheMostConnectionsGivesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestTooManyOfOneClientAreRefused(t *testing.T) {
 		g := newGate()
 		var log journal
 		l := newPipeListener()
-		s := &Server{Handler: g, MaxConnections: 1, Log: log.logger()} // 64 wait
+		s := &Server{Handler: g, MaxConnections: 1, MaxWaiting: 64, Log: log.logger()}
 		start(t, s, l)
 		hold := func(addr string) *peer {
 			p := l.dialFrom(t, addr)
@@ -126,7 +126,7 @@ func TestTooManyOfOneClientAreRefused(t *testing.T) {
 		if got := log.grep("connection refused"); len(got) != 1 || !strings.Contains(got[0], "client="+flooder) {
 			t.Errorf("log %q, want one line that names the client", got)
 		}
-		s.SetMaxConnections(100) // a pipe cannot show that a request waits in it
+		s.SetLimits(200, 64) // a pipe cannot show that it has unread bytes
 		for _, p := range append(late, waiting[:59]...) {
 			p.ask("k")
 		}

@@ -5,179 +5,194 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"syscall"
+	"time"
 )
 
-// The connection limit. Connections do not report to anybody while they work:
-// each keeps its state in an atomic of its own, and only when the house is full
-// somebody goes and looks at all of them.
-//
-// Nobody waits in the listen queue for long, as behind whom he would wait there
-// cannot be told. A connection is accepted, and is served or waits with those of
-// the same peer. The peer with the fewest connections comes first, the one with
-// the most gives room first.
+// The connection limit. Each connection keeps its state in an atomic of its own;
+// only at the limit are all of them examined. Connections do not wait in the
+// listen queue, where their clients cannot be identified: each is accepted, and
+// is served or waits with those of the same client.
 
-// crowd is the connections of one peer.
-type crowd struct {
-	peer    peerID
+// client holds the connections of one client.
+type client struct {
+	id      peerID
 	conns   map[*conn]struct{} // served
-	waiting []net.Conn         // for room, in the order in which they came
+	waiting []net.Conn         // oldest first
 }
 
-// Beyond the limit, one connection in eight more is there for peers with few
-// connections while another peer has most of them; each may have a quarter of
-// that.
-func (s *Server) limit() int      { return or(s.MaxConnections, DefaultMaxConnections) }
-func (s *Server) reserve() int    { return max(s.limit()/8, 1) }
-func (s *Server) guestsEach() int { return max(s.reserve()/4, 1) }
+// firstRequestGrace is how long a new connection has to send its request before
+// it may be closed for room or because the server stops: its client may be at the
+// only retry Postfix makes.
+const firstRequestGrace = 2 * time.Second
 
-// maxWaiting bounds the connections that wait.
-func (s *Server) maxWaiting() int { return max(s.limit(), 64) }
+// minWaiting is the least number of connections that may wait by default.
+const minWaiting = 1024
 
-// admit serves an accepted connection, or has it wait.
+func (s *Server) limit() int { return or(s.MaxConnections, DefaultMaxConnections) }
+
+// extra is how many connections above the limit are for clients that have fewer
+// connections than another, and extraPerClient how many of these one client may
+// have.
+func (s *Server) extra() int          { return max(s.limit()/8, 1) }
+func (s *Server) extraPerClient() int { return max(s.extra()/4, 1) }
+
+func (s *Server) maxWaiting() int { return or(s.MaxWaiting, max(s.limit(), minWaiting)) }
+
+// admit serves an accepted connection or makes it wait.
 func (s *Server) admit(nc net.Conn) {
 	s.accepted.Add(1)
-	p := peerOf(nc)
+	id := peerOf(nc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.crowds[p]
-	if w == nil {
-		w = &crowd{peer: p, conns: make(map[*conn]struct{})}
-		s.crowds[p] = w
+	p := s.clients[id]
+	if p == nil {
+		p = &client{id: id, conns: make(map[*conn]struct{})}
+		s.clients[id] = p
 	}
-	w.waiting = append(w.waiting, nc)
-	s.waiters.Add(1)
-	s.settle()
-	if int(s.waiters.Load()) > s.maxWaiting() {
+	p.waiting = append(p.waiting, nc)
+	s.waiting.Add(1)
+	s.serveWaiting()
+	if int(s.waiting.Load()) > s.maxWaiting() {
 		s.refuse()
 	}
 }
 
-// settle serves those that wait, as far as there is room. s.mu is held.
+// serveWaiting serves waiting connections while there is room. s.mu is held.
 //
-// Those that wait are counted before it looks: a connection that becomes idle
-// unseen by that look then sees them, and wakes us.
-func (s *Server) settle() {
-	for s.waiters.Load() > 0 {
-		w := s.next()
-		if !s.stopping.Load() && !s.makeRoom(w) {
-			// Where there is no room for the smallest, there is none for others.
-			s.tellFull.say(s.Log, slog.LevelWarn, "connection limit reached and no connection is idle: new ones wait",
+// A connection that becomes idle after it was examined here reads s.waiting
+// afterwards, and calls this again.
+func (s *Server) serveWaiting() {
+	for s.waiting.Load() > 0 {
+		p := s.nextClient()
+		if !s.stopping.Load() && !s.makeRoom(p) {
+			// No room for the client with the fewest connections: none for others.
+			s.limitLog.log(s.Log, slog.LevelWarn, "connection limit reached and no connection is idle: new connections wait",
 				slog.Int("limit", s.limit()))
 			return
 		}
-		nc := w.waiting[0]
-		w.waiting = slices.Delete(w.waiting, 0, 1)
-		s.waiters.Add(-1)
+		nc := p.waiting[0]
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+		s.waiting.Add(-1)
 		if s.ctx.Err() != nil {
 			nc.Close()
-			s.disband(w)
+			s.removeIfEmpty(p)
 			continue
 		}
-		c := s.enter(w, nc)
+		c := s.add(p, nc)
 		s.running++
 		go c.run()
 	}
 }
 
-// next returns the smallest crowd that waits. s.mu is held.
-func (s *Server) next() *crowd {
-	var first *crowd
-	for _, w := range s.crowds {
-		if len(w.waiting) > 0 && (first == nil || len(w.conns) < len(first.conns)) {
-			first = w
+// nextClient returns the client with the fewest connections among those that
+// wait. s.mu is held.
+func (s *Server) nextClient() *client {
+	var first *client
+	for _, p := range s.clients {
+		if len(p.waiting) > 0 && (first == nil || len(p.conns) < len(first.conns)) {
+			first = p
 		}
 	}
 	return first
 }
 
-// enter takes a connection onto the books. s.mu is held.
-func (s *Server) enter(w *crowd, nc net.Conn) *conn {
+// add counts a connection as served. s.mu is held.
+func (s *Server) add(p *client, nc net.Conn) *conn {
 	c := newConn(s, nc)
-	c.crowd = w
-	w.conns[c] = struct{}{}
+	c.client = p
+	p.conns[c] = struct{}{}
 	s.conns[c] = struct{}{}
 	return c
 }
 
-// leave takes it off the books. s.mu is held.
-func (s *Server) leave(c *conn) {
+// remove is the reverse of add. s.mu is held.
+func (s *Server) remove(c *conn) {
 	delete(s.conns, c)
-	delete(c.crowd.conns, c)
-	s.disband(c.crowd)
+	delete(c.client.conns, c)
+	s.removeIfEmpty(c.client)
 }
 
-func (s *Server) disband(w *crowd) {
-	if len(w.conns)+len(w.waiting) == 0 && s.crowds[w.peer] == w {
-		delete(s.crowds, w.peer)
+func (s *Server) removeIfEmpty(p *client) {
+	if len(p.conns)+len(p.waiting) == 0 && s.clients[p.id] == p {
+		delete(s.clients, p.id)
 	}
 }
 
-// makeRoom reports whether one of a crowd may be served, having closed a
-// connection for it where that was called for. s.mu is held.
-func (s *Server) makeRoom(w *crowd) bool {
+// makeRoom reports whether one more connection of a client may be served. It
+// closes other connections for it if it must. s.mu is held.
+func (s *Server) makeRoom(p *client) bool {
 	for len(s.conns) >= s.limit() {
-		if s.isGuest(w) {
+		if s.mayExceedLimit(p) {
 			return true
 		}
-		if !s.evict(len(w.conns)) {
+		if !s.evict(len(p.conns)) {
 			return false
 		}
 	}
 	return true
 }
 
-// isGuest reports whether one more of a crowd is let in beyond the limit.
-func (s *Server) isGuest(w *crowd) bool {
-	if len(w.conns) >= s.guestsEach() || len(s.conns) >= s.limit()+s.reserve() {
+// mayExceedLimit reports whether one more connection of a client may be served
+// above the limit. s.mu is held.
+func (s *Server) mayExceedLimit(p *client) bool {
+	if len(p.conns) >= s.extraPerClient() || len(s.conns) >= s.limit()+s.extra() {
 		return false
 	}
-	for _, other := range s.crowds {
-		if len(other.conns) > len(w.conns) {
+	for _, other := range s.clients {
+		if len(other.conns) > len(p.conns) {
 			return true
 		}
 	}
 	return false
 }
 
-// wake lets those that wait in.
+// wake serves waiting connections if there is room now.
 func (s *Server) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settle()
+	s.serveWaiting()
 }
 
-// SetMaxConnections changes MaxConnections while the server works. A lower
-// limit closes no connection by itself: those above it go as they become idle
-// and others want in.
-func (s *Server) SetMaxConnections(n int) {
+// SetLimits changes MaxConnections and MaxWaiting while the server works. A lower
+// limit closes no connection by itself: connections above it are closed when they
+// are idle and new ones arrive.
+func (s *Server) SetLimits(maxConnections, maxWaiting int) {
 	s.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.MaxConnections = n
-	s.settle()
+	s.MaxConnections, s.MaxWaiting = maxConnections, maxWaiting
+	s.serveWaiting()
 }
 
-// spare is a connection without a complete request, as it was seen.
-type spare struct {
+// CloseIdle closes some of the connections that have been idle longest, of the
+// client that has the most, to free file descriptors. It reports whether it
+// closed any.
+func (s *Server) CloseIdle() bool {
+	s.init()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.evict(0)
+}
+
+// candidate is a connection that may be closed for room.
+type candidate struct {
 	c     *conn
-	state int64
+	state int64 // when it was examined
 	since int64
 }
 
-// evict closes a connection without a complete request, idle or half-sent: the
-// one that has been so longest, among those of the peer with the most
-// connections; peers with less than so many are spared. Of a large house it
-// closes some more (one in 64 of the limit), as each look takes long there and
-// a flood calls for one after the other. It returns false when there is none.
-// s.mu is held.
-func (s *Server) evict(spared int) bool {
-	// A few failures mean that requests are pouring in: each connection that
-	// would not go is busy now, or about to be, and wakes us when it is idle.
+// evict closes connections without a complete request, idle or half-sent, that
+// have been so longest: those of the client that has the most connections, at
+// least atLeast. It closes one in 64 of the limit, because examining all
+// connections takes long when there are many, and a flood makes it necessary for
+// each new one. It reports whether it closed any. s.mu is held.
+func (s *Server) evict(atLeast int) bool {
+	// A candidate that cannot be closed has just got a request and calls wake
+	// when it is idle again. Several failures mean that requests are pouring in.
 	const tries = 8
 	var tried []*conn
 	for range tries {
-		found := s.longestSpare(spared, max(s.limit()/64, 1), tried)
+		found := s.candidates(atLeast, max(s.limit()/64, 1), tried)
 		if len(found) == 0 {
 			return false
 		}
@@ -187,7 +202,7 @@ func (s *Server) evict(spared int) bool {
 				tried = append(tried, f.c)
 				continue
 			}
-			s.leave(f.c)
+			s.remove(f.c)
 			s.evicted.Add(1)
 			closed = true
 		}
@@ -198,79 +213,77 @@ func (s *Server) evict(spared int) bool {
 	return false
 }
 
-// longestSpare returns as many as n connections that may be closed for room, the
-// longest spare first: of the peer with the most, or of several that have as
-// many. s.mu is held.
-func (s *Server) longestSpare(spared, n int, but []*conn) []spare {
-	var found []spare
-	most := spared
+// candidates returns at most n connections to close for room, longest idle or
+// half-sent first: of the client with the most connections, or of several with
+// the same number. Those in but, and new ones that still have time for their first
+// request, are left out; when the latter is over, waiting connections are served.
+// s.mu is held.
+func (s *Server) candidates(atLeast, n int, but []*conn) []candidate {
+	var found []candidate
+	most, now, soonest := atLeast, s.now(), firstRequestGrace+1
 	for c := range s.conns {
-		size := len(c.crowd.conns)
-		if size < most || slices.Contains(but, c) {
+		size := len(c.client.conns)
+		if size < atLeast || slices.Contains(but, c) {
 			continue
 		}
 		state := c.state.Load()
-		since, ok := spareSince(state)
+		since, ok := closableSince(state)
 		if !ok {
+			continue
+		}
+		if left := time.Duration(since) + firstRequestGrace - now; c.fresh.Load() && left > 0 {
+			soonest = min(soonest, left)
 			continue
 		}
 		if size > most {
 			found, most = found[:0], size
 		}
-		if len(found) == n && since >= found[n-1].since {
+		if size < most || len(found) == n && since >= found[n-1].since {
 			continue
 		}
-		at, _ := slices.BinarySearchFunc(found, since, func(f spare, t int64) int { return cmp.Compare(f.since, t) })
-		found = slices.Insert(found, at, spare{c, state, since})
+		at, _ := slices.BinarySearchFunc(found, since, func(f candidate, t int64) int { return cmp.Compare(f.since, t) })
+		found = slices.Insert(found, at, candidate{c, state, since})
 		found = found[:min(len(found), n)]
+	}
+	if len(found) == 0 && soonest <= firstRequestGrace && s.waiting.Load() > 0 {
+		s.wakeIn(soonest)
 	}
 	return found
 }
 
-// refuse closes a connection that waits, the last one of the peer that has the
-// most: more have come than may wait. s.mu is held.
+// wakeIn calls wake after d. s.mu is held.
+func (s *Server) wakeIn(d time.Duration) {
+	if s.wakeTimer == nil {
+		s.wakeTimer = time.AfterFunc(d, s.wake)
+	} else {
+		s.wakeTimer.Reset(d)
+	}
+}
+
+// refuse closes the newest waiting connection of the client that has the most:
+// more connections wait than may. s.mu is held.
 func (s *Server) refuse() {
-	var largest *crowd
-	for _, w := range s.crowds {
-		if len(w.waiting) > 0 && (largest == nil || len(w.conns)+len(w.waiting) > len(largest.conns)+len(largest.waiting)) {
-			largest = w
+	var largest *client
+	for _, p := range s.clients {
+		if len(p.waiting) > 0 && (largest == nil || len(p.conns)+len(p.waiting) > len(largest.conns)+len(largest.waiting)) {
+			largest = p
 		}
 	}
 	last := len(largest.waiting) - 1
 	largest.waiting[last].Close()
 	largest.waiting = slices.Delete(largest.waiting, last, last+1)
-	s.waiters.Add(-1)
+	s.waiting.Add(-1)
 	s.refused.Add(1)
-	s.tellRefused.say(s.Log, slog.LevelWarn, "connection refused: too many of this client wait",
-		slog.String("client", largest.peer.String()), slog.Int("limit", s.limit()))
-	s.disband(largest)
+	s.refusedLog.log(s.Log, slog.LevelWarn, "connection refused: too many connections of this client wait",
+		slog.String("client", largest.id.String()), slog.Int("limit", s.maxWaiting()))
+	s.removeIfEmpty(largest)
 }
 
-// forget takes a connection that has ended off the books.
-func (s *Server) forget(c *conn) {
+// ended removes a connection whose goroutine ends.
+func (s *Server) ended(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leave(c)
+	s.remove(c)
 	s.done()
-	s.settle()
-}
-
-// hasUnread reports whether bytes wait to be read in the connection's socket.
-// Where that cannot be told it reports false.
-func hasUnread(nc net.Conn) bool {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	rc, err := sc.SyscallConn()
-	if err != nil {
-		return false
-	}
-	unread := false
-	_ = rc.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		unread = err == nil && n > 0
-	})
-	return unread
+	s.serveWaiting()
 }

@@ -1,7 +1,6 @@
 package socketmap
 
 import (
-	"net"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -176,28 +175,23 @@ func TestAnUnreadRequestCountsAsInFlight(t *testing.T) { // §1
 	s := &Server{Handler: mirror}
 	s.init()
 	defer s.cancel()
-	s.enter(&crowd{conns: make(map[*conn]struct{})}, nc) // idle, and nobody reads
+	c := s.add(&client{conns: make(map[*conn]struct{})}, nc) // idle, and never read
 
+	if s.CloseIdle() {
+		t.Fatal("a connection that had no time for its first request was closed")
+	}
+	c.fresh.Store(false)
 	p.send(frame("m k"))
-	if s.evict(0) {
-		t.Fatal("a connection with an unread request was closed for room")
+	if s.CloseIdle() {
+		t.Fatal("a connection with an unread request was closed")
 	}
 	if _, err := nc.Read(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
-	if !s.evict(0) || s.Stats().Connections != 0 {
-		t.Fatal("an idle connection was not closed for room")
+	if !s.CloseIdle() || s.Stats().Connections != 0 {
+		t.Fatal("an idle connection was not closed")
 	}
 	p.wantClosed()
-}
-
-func TestUnreadCannotBeToldOfAPipe(t *testing.T) {
-	near, far := net.Pipe()
-	defer near.Close()
-	defer far.Close()
-	if hasUnread(near) {
-		t.Error("hasUnread of a pipe")
-	}
 }
 
 func TestTheLimitCanBeChangedWhileServing(t *testing.T) {
@@ -211,13 +205,13 @@ func TestTheLimitCanBeChangedWhileServing(t *testing.T) {
 		<-g.entered
 		second := l.dial(t)
 		synctest.Wait()
-		s.SetMaxConnections(3) // second need not wait any more
+		s.SetLimits(3, 0) // second need not wait any more
 		second.ask("k")
 		third := l.dial(t)
 		third.ask("k")
 		synctest.Wait()
 
-		s.SetMaxConnections(2)
+		s.SetLimits(2, 0)
 		if st := s.Stats(); st.Connections != 3 {
 			t.Fatalf("a lower limit closed something by itself: %+v", st)
 		}

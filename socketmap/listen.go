@@ -16,37 +16,37 @@ import (
 	"time"
 )
 
-// ErrInUse is the error of Listen for a socket that another process serves, or
-// is about to. Nothing has been changed; stop that process or choose another path.
+// ErrInUse means that another process serves the socket or is about to. Listen
+// has changed nothing; stop that process or choose another path.
 var ErrInUse = errors.New("another process is listening there")
 
-// DefaultMode is the mode of a Unix socket when none is asked for: every local
-// user may ask for a policy, as everybody may ask DNS.
+// DefaultMode is the mode of a Unix socket unless ListenOptions sets one: any
+// local user can query, as any local user can query DNS.
 const DefaultMode os.FileMode = 0o666
 
-// aliveTimeout is how long whoever listens at a path may take to accept the
-// connection that shows it is alive.
+// aliveTimeout is how long a process that listens at a path may take to accept
+// the connection that tests for it.
 const aliveTimeout = 5 * time.Second
 
-// backlog is the length of the listen queue; the kernel lowers it to its own
-// limit (net.core.somaxconn). Clients wait there at the connection limit.
+// backlog is the length of the listen queue. The kernel lowers it to its own limit
+// (net.core.somaxconn).
 const backlog = 1 << 14
 
-// ListenOptions are about Unix sockets; TCP has no use for them.
+// ListenOptions are options of Unix sockets; TCP ignores them.
 type ListenOptions struct {
 	Mode  os.FileMode // permission bits; 0: DefaultMode
-	Group string      // name or number of the group; empty: as created
+	Group string      // name or number of the group; empty: that of the process
 }
 
-// Listen opens a listener at an address as ParseAddress takes it. TCP on an IP
-// literal is of that address family only: 0.0.0.0 is IPv4 and [::] is IPv6, and
+// Listen opens a listener at an address of the form that ParseAddress accepts. TCP
+// on an IP literal uses that address family only: 0.0.0.0 is IPv4 and [::] is IPv6;
 // without a host, "tcp::port", it is both.
 //
-// A Unix socket has its mode and group before anybody can connect to it. A
-// socket that nobody listens on any more is replaced. A path that is served is
-// ErrInUse, and one that is no socket is an error too; in both cases nothing is
-// touched. No directory is created. Closing the listener unlinks the path if it
-// is still the socket that was made here.
+// A Unix socket gets its mode and group before a client can connect to it. A socket
+// that no process listens on is replaced. A path that another process serves is
+// ErrInUse, and a path that is not a socket is an error too; both are left as they
+// are. Listen creates no directory. Closing the listener unlinks the path if it is
+// still the socket that Listen created.
 func Listen(ctx context.Context, address string, opt ListenOptions) (net.Listener, error) {
 	network, addr, err := ParseAddress(address)
 	if err != nil {
@@ -66,9 +66,9 @@ func Listen(ctx context.Context, address string, opt ListenOptions) (net.Listene
 	return l, nil
 }
 
-// family returns the network that package net calls by the address family of an
-// IP literal: with plain "tcp" it would listen on IPv6 for 0.0.0.0 as well, where
-// a firewall for IPv4 does not look. A name or no host at all stands for both.
+// family returns "tcp4" or "tcp6" for an IP literal and "tcp" for a name or no host.
+// With "tcp" package net would listen on IPv6 for 0.0.0.0 too, where a firewall for
+// IPv4 has no effect.
 func family(hostPort string) string {
 	ap, err := netip.ParseAddrPort(hostPort)
 	switch {
@@ -109,9 +109,9 @@ func listenUnix(ctx context.Context, path string, opt ListenOptions) (net.Listen
 	return l, nil
 }
 
-// lockPath keeps two processes that start at once from both replacing the same
-// stale socket. The lock file is gone when unlock returns; it is not readable
-// for others, who could hold the lock otherwise.
+// lockPath keeps two processes that start at the same time from both replacing the
+// same stale socket. unlock removes the lock file. Other users cannot read it, so
+// they cannot hold the lock.
 func lockPath(path string) (unlock func(), err error) {
 	name := path + ".lock"
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -131,7 +131,7 @@ func lockPath(path string) (unlock func(), err error) {
 	return func() { os.Remove(name); f.Close() }, nil
 }
 
-// lockFile locks a lock file, or says ErrInUse.
+// lockFile locks a lock file, or returns ErrInUse.
 func lockFile(f *os.File) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -144,16 +144,16 @@ func lockFile(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	// Whoever held the lock before may have removed the file after it was
-	// opened here: then this is a lock on nothing.
+	// The process that held the lock before may have removed the file after it was
+	// opened here. Then this lock excludes no other process.
 	if there, err := os.Lstat(f.Name()); err != nil || !os.SameFile(ours, there) {
 		return ErrInUse
 	}
 	return nil
 }
 
-// removeStale makes way at path. Only a socket that refuses connections, which
-// means that no process listens on it, is removed.
+// removeStale removes the socket at path if it refuses connections, which means
+// that no process listens on it.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,14 +179,14 @@ func removeStale(ctx context.Context, path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	}
-	return fmt.Errorf("cannot tell whether another process listens there: %w", err)
+	return fmt.Errorf("cannot find out whether another process listens there: %w", err)
 }
 
-// bindUnix makes the socket at path. Connections to it are refused until
-// listen(2) has been called, so what is done before that is done unseen; this
-// is why package net, which does both in one step, does not serve.
+// bindUnix creates the socket at path. Connections to it are refused until
+// listen(2), so its mode and owner can be set first. Package net does both in one
+// step.
 func bindUnix(path string) (*os.File, error) {
-	syscall.ForkLock.RLock() // no child may inherit it, SOCK_CLOEXEC is not everywhere
+	syscall.ForkLock.RLock() // no child may inherit it; SOCK_CLOEXEC is not portable
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err == nil {
 		syscall.CloseOnExec(fd)
@@ -202,7 +202,7 @@ func bindUnix(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openUnix gives the bound socket its owner and mode and begins to listen.
+// openUnix sets the owner and mode of the bound socket and begins to listen.
 func openUnix(f *os.File, path string, mode os.FileMode, gid int) (net.Listener, error) {
 	if gid >= 0 {
 		if err := os.Lchown(path, -1, gid); err != nil {
@@ -226,7 +226,7 @@ func openUnix(f *os.File, path string, mode os.FileMode, gid int) (net.Listener,
 	return &unixListener{Listener: l, path: path, info: info}, nil
 }
 
-// groupID finds a group by name or number; -1 stands for none asked for.
+// groupID finds a group by name or number; an empty name is -1.
 func groupID(group string) (int, error) {
 	if group == "" {
 		return -1, nil
@@ -237,7 +237,7 @@ func groupID(group string) (int, error) {
 	}
 	gid, err := strconv.ParseUint(id, 10, 31)
 	if err != nil {
-		return 0, fmt.Errorf("there is no group %.100q", group)
+		return 0, fmt.Errorf("group %.100q does not exist", group)
 	}
 	return int(gid), nil
 }
@@ -246,12 +246,12 @@ func groupID(group string) (int, error) {
 type unixListener struct {
 	net.Listener
 	path string
-	info os.FileInfo // of the socket we made
+	info os.FileInfo // of the socket that Listen created
 	once sync.Once
 }
 
-// Close unlinks before it closes: as long as the socket is open, a second
-// process takes it for alive and does not put its own at the path.
+// Close unlinks before it closes: while the socket is open, a second process takes
+// it for one in use and does not put its own at the path.
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
 		if there, err := os.Lstat(l.path); err == nil && os.SameFile(l.info, there) {

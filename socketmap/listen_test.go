@@ -276,7 +276,7 @@ func TestListenWithAnUnknownGroup(t *testing.T) {
 	path := filepath.Join(socketDir(t), "s")
 	stale(t, path)
 	_, err := Listen(t.Context(), "unix:"+path, ListenOptions{Group: "no such group"})
-	if err == nil || !strings.Contains(err.Error(), `there is no group "no such group"`) {
+	if err == nil || !strings.Contains(err.Error(), `group "no such group" does not exist`) {
 		t.Errorf("Listen: %v", err)
 	}
 	if got := entries(t, path); got != "s" {

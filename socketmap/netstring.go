@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// ErrMalformed is the error of bytes that are no netstring, or of one that is
-// too long. Where the next netstring begins is unknown from then on, so the
-// connection must be closed.
+// ErrMalformed means that bytes are not a netstring or that the netstring is too
+// long. The start of the next netstring is then unknown, so the caller must close
+// the connection.
 var ErrMalformed = errors.New("malformed netstring")
 
 // AppendNetstring appends payload to dst as a netstring, "LEN:payload,", and
@@ -21,7 +21,7 @@ func AppendNetstring(dst, payload []byte) []byte {
 	return append(dst, ',')
 }
 
-// netstringSize is how many bytes a netstring with n bytes of payload takes.
+// netstringSize returns the size of a netstring with n bytes of payload.
 func netstringSize(n int) int {
 	size := n + len(":,") + 1
 	for ; n >= 10; n /= 10 {
@@ -31,13 +31,13 @@ func netstringSize(n int) int {
 }
 
 // cutNetstring finds the netstring at the beginning of b. payload is a part of
-// b, and size is the number of bytes that the whole netstring takes up in b; it
-// is 0 when b ends before the netstring does. The error is an ErrMalformed and
-// comes with the first byte that shows it, so that a length over limit is
-// refused before its payload is waited for.
+// b, and size is the size of the whole netstring in b, or 0 when b ends before
+// the netstring does. The error is an ErrMalformed. It is returned as soon as the
+// bytes show it, so that a length over limit is refused before its payload
+// arrives.
 //
-// The length has no leading zero, as the definition of netstrings asks; "0:,"
-// is the empty netstring.
+// By the definition of netstrings a length has no leading zero; "0:," is the
+// empty netstring.
 func cutNetstring(b []byte, limit int) (payload []byte, size int, err error) {
 	length := 0
 	for i, ch := range b {
@@ -57,7 +57,7 @@ func cutNetstring(b []byte, limit int) (payload []byte, size int, err error) {
 	return nil, 0, nil
 }
 
-// cutPayload is the part of cutNetstring behind the colon.
+// cutPayload is the part of cutNetstring after the colon.
 func cutPayload(b []byte, start, length int) (payload []byte, size int, err error) {
 	end := start + length
 	if len(b) <= end {
@@ -69,7 +69,7 @@ func cutPayload(b []byte, start, length int) (payload []byte, size int, err erro
 	return b[start:end:end], end + 1, nil
 }
 
-// head is as much of hostile bytes as a log line needs to show.
+// head returns as much of hostile bytes as a log line shows.
 func head(b []byte) []byte { return b[:min(len(b), 16)] }
 
 // cutRequest splits a request payload, "NAME SP KEY", at its first space.

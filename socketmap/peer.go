@@ -6,9 +6,9 @@ import (
 	"net/netip"
 )
 
-// peerID is who is at the other end of a connection, as far as sharing out the
-// connections goes: a user on a Unix socket, an address on TCP (a /64 of IPv6,
-// which is what one host has). Where that cannot be told all are one.
+// peerID identifies the client of a connection for the connection limit: the
+// user on a Unix socket, the address on TCP (on IPv6 its /64, which is what one
+// host has). Clients that cannot be identified count as one.
 type peerID struct {
 	uid  int // of a Unix socket; noUser: unknown
 	addr netip.Prefix
@@ -25,14 +25,14 @@ func peerOf(nc net.Conn) peerID {
 		if addr.Is6() {
 			bits = 64
 		}
-		p.addr, _ = addr.Prefix(bits) // an invalid address stands for none
+		p.addr, _ = addr.Prefix(bits) // invalid if addr is
 	case *net.UnixAddr:
 		p.uid = userOf(nc)
 	}
 	return p
 }
 
-// String is for the log.
+// String returns the client as the log names it.
 func (p peerID) String() string {
 	switch {
 	case p.addr.IsSingleIP():

@@ -4,5 +4,5 @@ package socketmap
 
 import "net"
 
-// userOf does not know here: local users share the connections as one.
+// userOf returns noUser: on this system all local users count as one client.
 func userOf(net.Conn) int { return noUser }

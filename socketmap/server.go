@@ -28,80 +28,82 @@ const (
 	maxAcceptPause = time.Second
 )
 
-// stopGrace is how long a connection that is new when the server stops may take
-// to send its request. A client that connects does so in order to ask.
-const stopGrace = 2 * time.Second
-
 // Server answers socketmap requests on any number of listeners. Only Handler
-// must be set, and no field may be changed once Serve has been called (but see
-// SetMaxConnections).
+// must be set, and no field may be changed after the first call of Serve (but see
+// SetLimits).
 //
 // The requests of one connection are answered one after the other, in order;
-// replies to requests that arrived together leave together. A request whose
-// framing is right but that has no space is answered with PERM. Bytes that are
-// no netstring end their connection, after what came before them is answered.
+// replies to requests that arrived together are written together. A netstring
+// without a space is answered with PERM. Bytes that are not a netstring end their
+// connection, after the requests before them are answered.
 type Server struct {
 	Handler Handler
 
 	// MaxConnections is how many connections are served at a time, over all
-	// listeners. At the limit one without a complete request, idle or half-sent,
-	// is closed to admit another: of the peer that has the most connections (a
-	// user on a Unix socket, an address on TCP) the one that has been so longest.
-	// Where there is none, new ones wait, of the peer with the fewest first; and
-	// a peer with few is served beyond the limit, by an eighth of it, while
-	// another has most. A connection with a request in flight is never closed
-	// for room, as that would use up the only retry Postfix makes. As many as
-	// the limit may wait; beyond that the peer with the most is refused.
-	// 0: DefaultMaxConnections.
+	// listeners. At the limit, the connection that has been without a complete
+	// request longest, idle or half-sent, of the client that has the most
+	// connections (a user on a Unix socket, an address on TCP) is closed to admit
+	// another. If there is none, new connections wait; the client with the fewest
+	// is served first, if need be above the limit: up to an eighth of it is for
+	// clients that have fewer connections than another.
+	//
+	// A connection with a request, read or unread, is never closed for room, nor
+	// is a new one in its first 2 s: that would use up the only retry Postfix
+	// makes. 0: DefaultMaxConnections.
 	MaxConnections int
 
-	// RequestTimeout is how long the rest of a request may take, counted from
-	// when its first part was seen. 0: DefaultRequestTimeout.
+	// MaxWaiting is how many connections may wait. Above it, the newest one of the
+	// client that has the most is refused. 0: MaxConnections, at least 1024.
+	MaxWaiting int
+
+	// RequestTimeout is how long the rest of a request may take after its first
+	// part. 0: DefaultRequestTimeout.
 	RequestTimeout time.Duration
 
-	// WriteTimeout is how long a client may refuse to take its replies. It is
-	// kept to within a quarter (see deadline). 0: DefaultWriteTimeout.
+	// WriteTimeout is how long a client may leave its replies unread; up to a
+	// quarter more (see deadline). 0: DefaultWriteTimeout.
 	WriteTimeout time.Duration
 
-	// IdleTimeout is how long a connection may be idle before it is closed.
-	// It is kept to within a quarter. 0: DefaultIdleTimeout.
+	// IdleTimeout is how long a connection may be idle before it is closed; up to
+	// a quarter more. 0: DefaultIdleTimeout.
 	IdleTimeout time.Duration
 
-	// Log is told what the operator should know: each kind of trouble once a
-	// minute at most, with a count of what was left out. A handler that blocks
-	// costs lines, never answers. nil: nothing is logged.
+	// Log gets the problems that the operator should know of, each kind at most
+	// once a minute, with the number of suppressed lines. A log handler that
+	// blocks costs lines, never answers. nil: nothing is logged.
 	Log *slog.Logger
 
 	once   sync.Once
 	epoch  time.Time       // conn.state and deadlines count from here
-	ctx    context.Context // handlers'; ends when the server is stopped for good
+	ctx    context.Context // of handlers; ends when the server is closed
 	cancel context.CancelFunc
 
 	// Read by every connection after every batch of replies, written rarely.
 	stopping atomic.Bool
-	waiters  atomic.Int32 // accepted connections that wait for room
+	waiting  atomic.Int32 // accepted connections that wait for room
 
 	mu        sync.Mutex // never taken between a request and its reply
 	listeners map[*net.Listener]struct{}
 	conns     map[*conn]struct{}
-	crowds    map[peerID]*crowd // the same, and those that wait
-	running   int               // accept loops, and goroutines of connections, those just closed included
-	stopped   chan struct{}     // closed when stopping begins
-	drained   chan struct{}     // closed when stopping and nothing runs any more
+	clients   map[peerID]*client // with those that wait
+	running   int                // accept loops and goroutines of connections
+	stopped   chan struct{}      // closed when stopping begins
+	drained   chan struct{}      // closed when stopping and nothing runs any more
+	wakeTimer *time.Timer        // nil: never needed yet
 
 	accepted, evicted, refused, malformed, panics atomic.Uint64
 
-	tellMalformed, tellPanic, tellReply, tellAccept, tellFull, tellRefused sparseLog
+	malformedLog, panicLog, replyLog, acceptLog, limitLog, refusedLog sparseLog
 }
 
-// Stats are counts for metrics. Counters run from the start of the server.
+// Stats are figures for metrics. Counters begin at the start of the server.
 type Stats struct {
 	Connections int    // open now
 	Idle        int    // of these, without a request in flight
-	Waiting     int    // accepted, not among those open: there is no room
+	Waiting     int    // accepted, waiting for room; not counted as open
 	Accepted    uint64 // connections accepted
 	Evicted     uint64 // connections without a complete request closed to make room
-	Refused     uint64 // connections closed because too many of the same peer wait
+	Refused     uint64 // connections closed because too many waited
 	Malformed   uint64 // connections closed for a malformed or half-sent request
 	Panics      uint64 // of the handler
 }
@@ -113,17 +115,17 @@ func (s *Server) init() {
 		s.ctx, s.cancel = context.WithCancel(context.Background())
 		s.listeners = make(map[*net.Listener]struct{})
 		s.conns = make(map[*conn]struct{})
-		s.crowds = make(map[peerID]*crowd)
+		s.clients = make(map[peerID]*client)
 		s.stopped = make(chan struct{})
 		s.drained = make(chan struct{})
 	})
 }
 
 // Serve accepts connections on l until the server is stopped, and then returns
-// ErrServerClosed, or until l is closed by somebody else, and then returns that
-// error. Any other failure to accept is logged and tried again after a pause,
-// so running out of file descriptors does not end it. Serve closes l. It may be
-// called several times at once, with different listeners.
+// ErrServerClosed, or until the caller closes l, and then returns that error. After
+// any other failure to accept, such as a lack of file descriptors, it logs the
+// error and tries again. Serve closes l. It may be called several times at once,
+// with different listeners.
 func (s *Server) Serve(l net.Listener) error {
 	defer l.Close()
 	if s.Handler == nil {
@@ -155,17 +157,15 @@ func (s *Server) Serve(l net.Listener) error {
 	return ErrServerClosed
 }
 
-// acceptFailed pauses after a failed accept, having freed a file descriptor if
-// the want of one may have been the reason.
+// acceptFailed logs a failed accept and pauses. If the reason may be a lack of file
+// descriptors or memory, it first closes idle connections.
 func (s *Server) acceptFailed(err error, pause time.Duration) {
 	for _, shortage := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, shortage) {
-			s.mu.Lock()
-			s.evict(0)
-			s.mu.Unlock()
+			s.CloseIdle()
 		}
 	}
-	s.tellAccept.say(s.Log, slog.LevelError, "cannot accept connections", slog.Any("error", err))
+	s.acceptLog.log(s.Log, slog.LevelError, "cannot accept connections", slog.Any("error", err))
 	select {
 	case <-time.After(pause):
 	case <-s.stopped:
@@ -191,7 +191,7 @@ func (s *Server) untrack(l *net.Listener) {
 	s.done()
 }
 
-// done counts one thing less that runs. s.mu is held.
+// done counts an accept loop or a connection as ended. s.mu is held.
 func (s *Server) done() {
 	s.running--
 	if s.running == 0 && s.stopping.Load() {
@@ -199,11 +199,11 @@ func (s *Server) done() {
 	}
 }
 
-// Shutdown stops accepting, closes idle connections at once, lets requests in
-// flight be answered and the answers be written, and then returns nil. A
-// connection that was accepted but has not asked yet gets a moment to do so: its
-// client may be at the only retry Postfix makes. When ctx ends first Shutdown
-// does as Close and returns the error of ctx.
+// Shutdown stops accepting, closes idle connections at once, waits until requests
+// in flight are answered and the answers written, and then returns nil. A new
+// connection has 2 s to send its first request: its client may be at the only retry
+// Postfix makes. When ctx ends first, Shutdown calls Close and returns the error of
+// ctx.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
 	select {
@@ -241,14 +241,17 @@ func (s *Server) stop() {
 		(*l).Close()
 	}
 	for c := range s.conns {
-		// One that becomes idle after this look sees stopping by itself.
-		if !c.lastChance() {
+		// One that becomes idle after this reads s.stopping itself.
+		if !c.extendFirstRequest() {
 			if idle := c.state.Load(); idle > 0 {
 				c.closeIf(idle)
 			}
 		}
 	}
-	s.settle() // who waits gets its one answer
+	s.serveWaiting() // each may send one request
+	if s.wakeTimer != nil {
+		s.wakeTimer.Stop()
+	}
 	if s.running == 0 {
 		close(s.drained)
 	}
@@ -262,7 +265,7 @@ func (s *Server) Stats() Stats {
 	st := Stats{
 		Connections: len(s.conns),
 		Accepted:    s.accepted.Load(),
-		Waiting:     int(s.waiters.Load()),
+		Waiting:     int(s.waiting.Load()),
 		Evicted:     s.evicted.Load(),
 		Refused:     s.refused.Load(),
 		Malformed:   s.malformed.Load(),

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// logInterval is how often one kind of trouble is told.
+// logInterval is the least time between two lines about the same problem.
 const logInterval = time.Minute
 
-// sparseLog writes one kind of log line: one a minute at most, and the next
-// one only when the one before is through. A line is written by a goroutine of
-// its own, because the caller may be the one that answers or accepts.
+// sparseLog logs one problem at most once a minute, and not before the previous
+// line has been written. Each line is written by a goroutine of its own, because
+// the caller may be about to answer or to accept.
 type sparseLog struct {
-	mu      sync.Mutex
-	next    time.Time // earliest time of the next line
-	writing bool
-	left    int // lines left out since the last one
+	mu         sync.Mutex
+	next       time.Time // earliest time of the next line
+	writing    bool
+	suppressed int // lines since the last one that was written
 }
 
-// say writes the line, or counts it.
-func (q *sparseLog) say(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
+// log writes the line, or counts it as suppressed.
+func (q *sparseLog) log(log *slog.Logger, level slog.Level, msg string, attrs ...slog.Attr) {
 	if log == nil {
 		return
 	}
@@ -29,13 +29,13 @@ func (q *sparseLog) say(log *slog.Logger, level slog.Level, msg string, attrs ..
 	defer q.mu.Unlock()
 	now := time.Now()
 	if q.writing || now.Before(q.next) {
-		q.left++
+		q.suppressed++
 		return
 	}
-	if q.left > 0 {
-		attrs = append(attrs, slog.Int("suppressed", q.left))
+	if q.suppressed > 0 {
+		attrs = append(attrs, slog.Int("suppressed", q.suppressed))
 	}
-	q.writing, q.next, q.left = true, now.Add(logInterval), 0
+	q.writing, q.next, q.suppressed = true, now.Add(logInterval), 0
 	go func() {
 		log.LogAttrs(context.Background(), level, msg, attrs...)
 		q.mu.Lock()

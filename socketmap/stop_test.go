@@ -76,7 +76,7 @@ func TestShutdownAnswersTheFirstRequestOfANewConnection(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- s.Shutdown(t.Context()) }()
 		synctest.Wait()
-		time.Sleep(stopGrace - time.Millisecond)
+		time.Sleep(firstRequestGrace - time.Millisecond)
 		p.ask("k")
 		p.wantClosed() // and not a second one
 		if err := <-done; err != nil {

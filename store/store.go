@@ -152,15 +152,11 @@ type Store interface {
 	Delete(ctx context.Context, domains ...string) error
 
 	// Due returns records whose Due is not after t, earliest first, at most
-	// limit. Due, CountDue and NextDue take what PutLater was handed into
-	// account.
+	// limit. Due and CountDue take into account what PutLater was given.
 	Due(t time.Time, limit int) ([]Record, error)
 
 	// CountDue returns how many records have a Due that is not after t.
 	CountDue(t time.Time) (int, error)
-
-	// NextDue returns the earliest Due of all records, or the zero time.
-	NextDue() (time.Time, error)
 
 	// Latest returns a time that is not before any at which something in a
 	// record was learned or used (Record.Latest), and the zero time where there

@@ -154,11 +154,11 @@ func (c *checking) usage(out io.Writer, err error) error {
 
 // checkOptions puts the parts of an audit together.
 func checkOptions(cfg config.Config, o *options, c checking) (check.Options, error) {
-	resolver, err := newResolver(cfg, nil)
+	resolver, err := newResolver(cfg, nil, nil)
 	if err != nil {
 		return check.Options{}, unknownError(err)
 	}
-	fetcher, err := newFetcher(cfg, resolver)
+	fetcher, err := newFetcher(cfg, nil, resolver)
 	if err != nil {
 		return check.Options{}, &exitError{exitUsage, err}
 	}

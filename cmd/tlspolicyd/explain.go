@@ -75,11 +75,11 @@ type explanations struct {
 }
 
 func newExplanations(cfg config.Config) (*explanations, error) {
-	resolver, err := newResolver(cfg, nil)
+	resolver, err := newResolver(cfg, nil, nil)
 	if err != nil {
 		return nil, unknownError(err)
 	}
-	fetcher, err := newFetcher(cfg, resolver)
+	fetcher, err := newFetcher(cfg, nil, resolver)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}

@@ -52,7 +52,7 @@ func TestSettingsPageIsComplete(t *testing.T) {
 }
 
 // Built without the history of the source, the pages have no date.
-func TestManPagesWithoutADate(t *testing.T) {
+func TestManPagesUnvalidatedate(t *testing.T) {
 	for date, want := range map[time.Time]string{
 		{}: `""`, time.Date(2026, 3, 29, 0, 0, 0, 0, time.UTC): `"Mar 2026"`,
 	} {

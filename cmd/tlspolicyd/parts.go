@@ -38,6 +38,8 @@ type parts struct {
 	resolver *atomic.Pointer[dnsclient.Client] // in force
 	roots    func() error                      // mtasts.ErrNoRoots when there are none now
 
+	dialer *dialer // of lookups
+
 	// reconfigure puts new settings in force, or returns why that cannot be.
 	// The parts that are only built once keep theirs.
 	reconfigure func(config.Config) error
@@ -57,7 +59,8 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			m.Reread()
 		}
 	}
-	resolver, settings, err := mapConfig(cfg, changed)
+	dial := new(dialer)
+	resolver, settings, err := mapConfig(cfg, dial.DialContext, changed)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +81,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	built.Store(m)
 	return &parts{
 		handler:   verbose{next: m, log: log},
+		dialer:    dial,
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
@@ -87,7 +91,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			return err
 		},
 		reconfigure: func(cfg config.Config) error {
-			next, settings, err := mapConfig(cfg, changed)
+			next, settings, err := mapConfig(cfg, dial.DialContext, changed)
 			if err != nil {
 				return err
 			}
@@ -119,9 +123,9 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 
 // newResolver returns the configured resolver; changed, when not nil, is told of
 // other servers in /etc/resolv.conf.
-func newResolver(cfg config.Config, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, error) {
+func newResolver(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, error) {
 	return dnsclient.New(dnsclient.Config{
-		Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD, Timeout: cfg.DNS.Timeout, OnChange: changed,
+		Servers: cfg.DNS.Servers, TrustAD: cfg.DNS.TrustAD, Timeout: cfg.DNS.Timeout, Dial: dial, OnChange: changed,
 	})
 }
 
@@ -132,14 +136,14 @@ func tellResolvers(log *slog.Logger, servers []netip.AddrPort, trusted bool) {
 	}
 }
 
-func newFetcher(cfg config.Config, resolver dnsclient.Resolver) (*mtasts.Fetcher, error) {
+func newFetcher(cfg config.Config, dial dialFunc, resolver dnsclient.Resolver) (*mtasts.Fetcher, error) {
 	roots, err := trustStore(cfg.Fetch.CAFile)
 	if err != nil {
 		return nil, err
 	}
 	return &mtasts.Fetcher{
 		Resolver: resolver, RootCAs: roots, System: new(mtasts.SystemRoots), AllowNetworks: cfg.Fetch.AllowNetworks,
-		Proxy: cfg.Fetch.Proxy, Timeout: cfg.Fetch.Timeout,
+		Proxy: cfg.Fetch.Proxy, Timeout: cfg.Fetch.Timeout, Dial: dial,
 	}, nil
 }
 
@@ -176,12 +180,12 @@ func checkHost(cfg config.Config) error {
 }
 
 // mapConfig builds what may change while the daemon runs.
-func mapConfig(cfg config.Config, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, policymap.Config, error) {
-	resolver, err := newResolver(cfg, changed)
+func mapConfig(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, policymap.Config, error) {
+	resolver, err := newResolver(cfg, dial, changed)
 	if err != nil {
 		return nil, policymap.Config{}, err
 	}
-	fetcher, err := newFetcher(cfg, resolver)
+	fetcher, err := newFetcher(cfg, dial, resolver)
 	if err != nil {
 		return nil, policymap.Config{}, err
 	}

@@ -52,7 +52,7 @@ func (r *reloader) apply() error {
 	if err := r.reconfigure(cfg); err != nil {
 		return err
 	}
-	r.server.SetMaxConnections(cfg.Listen.MaxConnections)
+	r.server.SetLimits(connectionLimits(cfg.Listen.MaxConnections, r.log))
 
 	// The line about it is to be seen by the old level as well as by the new.
 	r.level.Set(min(r.cfg.Log.Level, cfg.Log.Level))

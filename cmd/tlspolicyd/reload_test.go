@@ -164,7 +164,7 @@ func TestTheCAFileIsReadAnewForEachReload(t *testing.T) {
 		if err := os.WriteFile(cfg.Fetch.CAFile, authority(t, name), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, settings, err := mapConfig(cfg, nil)
+		_, settings, err := mapConfig(cfg, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -98,7 +98,9 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 		closeAll(listeners)
 		return err
 	}
-	server := &socketmap.Server{Handler: p.handler, MaxConnections: cfg.Listen.MaxConnections, Log: log.Logger}
+	server := &socketmap.Server{Handler: p.handler, Log: log.Logger}
+	server.SetLimits(connectionLimits(cfg.Listen.MaxConnections, log.Logger))
+	p.dialer.server.Store(server)
 	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
 	op, err := startOperator(ctx, cfg, p, server, listeners, log)
 	if err == nil {

@@ -73,10 +73,8 @@ func (e *Error) cause() string {
 		s = "malformed answer"
 	case Network:
 		s = "server unreachable"
-		for _, own := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
-			if errors.Is(e.Err, own) { // this host's trouble, not the server's
-				s = own.Error()
-			}
+		if errno, ok := localFault(e.Err); ok {
+			s = errno.Error()
 		}
 	case Canceled:
 		s = "canceled"
@@ -91,6 +89,20 @@ func (e *Error) cause() string {
 
 // Unwrap returns what lies beneath.
 func (e *Error) Unwrap() error { return e.Err }
+
+// LocalFault reports whether a lookup or a connection failed because this host is
+// short of file descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM). Such a
+// failure says nothing about the other side: the caller must not record an absence
+// or a failed fetch because of it.
+func LocalFault(err error) bool {
+	_, ok := localFault(err)
+	return ok
+}
+
+func localFault(err error) (syscall.Errno, bool) {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	return errno, ok && (errno == syscall.EMFILE || errno == syscall.ENFILE || errno == syscall.ENOBUFS || errno == syscall.ENOMEM)
+}
 
 // Timeout reports whether the lookup failed because no answer came in time.
 func (e *Error) Timeout() bool { return e.Kind == Timeout }

@@ -1,8 +1,10 @@
 package dnsclient
 
 import (
+	"context"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -89,5 +91,23 @@ func TestExtendedErrorIsKept(t *testing.T) {
 	e := lookupError(t, client(t, s), t.Context(), "a.test", dns.TypeMX)
 	if got, want := e.Reason(), "MX lookup of a.test: SERVFAIL (DNSSEC Bogus)"; got != want {
 		t.Errorf("got %q want %q", got, want)
+	}
+}
+
+// A lack of file descriptors or memory on this host says nothing about a domain.
+func TestLocalFault(t *testing.T) {
+	for errno, want := range map[syscall.Errno]bool{
+		syscall.EMFILE: true, syscall.ENFILE: true, syscall.ENOBUFS: true, syscall.ENOMEM: true,
+		syscall.ECONNREFUSED: false, syscall.ENETUNREACH: false,
+	} {
+		c := newClient(t, Config{
+			Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")},
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "udp", Err: os.NewSyscallError("socket", errno)}
+			},
+		})
+		if err := lookupError(t, c, t.Context(), "a.test", dns.TypeMX); LocalFault(err) != want {
+			t.Errorf("%v: local fault %v, want %v", err, !want, want)
+		}
 	}
 }

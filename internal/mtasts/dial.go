@@ -103,7 +103,7 @@ func (f *Fetcher) connect(ctx context.Context, addrs []netip.Addr, x *Exchange) 
 				x.Connected, x.Connect = r.addr, time.Since(start)
 				return r.conn, nil
 			}
-			if failed == nil {
+			if failed == nil || dnsclient.LocalFault(r.err) {
 				failed = r.err
 			}
 			x.failedAt(r.addr.Addr(), dialReason(r.err))

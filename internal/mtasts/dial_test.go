@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -381,4 +383,21 @@ func refusingIPv4(w *lab.World) dialFunc {
 		}
 		return w.Dial(ctx, network, addr)
 	}
+}
+
+// A lack of file descriptors at one address is not what the other one says.
+func TestFetchReportsALocalFault(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *lab.World, f *Fetcher) {
+		w.Zone(host + ". A 203.0.113.1\n" + host + ". AAAA 2001:db8::1")
+		f.Dial = func(_ context.Context, _, addr string) (net.Conn, error) {
+			errno := syscall.ECONNREFUSED
+			if netip.MustParseAddrPort(addr).Addr().Is4() {
+				errno = syscall.EMFILE
+			}
+			return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}
+		}
+		if err := failed(t, f, domain, StageConnect); !dnsclient.LocalFault(err) {
+			t.Errorf("%v: not a local fault", err)
+		}
+	})
 }

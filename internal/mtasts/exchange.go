@@ -32,7 +32,8 @@ const (
 )
 
 // FetchError says why there is no policy. Treat the fetch as failed whatever
-// the stage (8461 §3.3), but StageCanceled as though it had not been tried.
+// the stage (8461 §3.3), but StageCanceled, or an error that is a
+// dnsclient.LocalFault, as though it had not been tried.
 type FetchError struct {
 	Host     string // mta-sts.DOMAIN
 	Stage    Stage

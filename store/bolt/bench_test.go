@@ -126,11 +126,4 @@ func BenchmarkDue(b *testing.B) {
 			}
 		}
 	})
-	b.Run("next", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := s.NextDue(); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
 }

@@ -101,7 +101,6 @@ func (s *Store) view(fn func(buckets) error) error {
 	if f.damage.Load() != nil {
 		s.nudge()
 	}
-	f.note(1)
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) { // closed since we looked
 		return store.ErrClosed
 	}

@@ -40,8 +40,6 @@ type file struct {
 	// Found on opening.
 	suspects []string // domains whose record is damaged
 	missing  int      // records that are gone without a trace
-
-	resident resident
 }
 
 // openFile opens or creates the database and returns its number of records. A

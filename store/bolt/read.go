@@ -52,7 +52,6 @@ func (s *Store) Due(t time.Time, limit int) ([]store.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.file.Load().note(len(due)) // they are anywhere in the file
 	for domain, o := range later {
 		if o.dueKey == nil || o.due.After(t) {
 			continue
@@ -99,28 +98,6 @@ func (s *Store) CountDue(t time.Time) (int, error) {
 	return n, nil
 }
 
-// NextDue returns the earliest Due of all records, or the zero time.
-func (s *Store) NextDue() (time.Time, error) {
-	later := s.laterByDomain()
-	var next time.Time
-	err := s.view(func(b buckets) error {
-		s.eachDue(b, endOfTime(), later, func(rec store.Record) bool {
-			next = rec.Due
-			return false
-		})
-		return nil
-	})
-	if err != nil {
-		return time.Time{}, err
-	}
-	for _, o := range later {
-		if o.dueKey != nil && (next.IsZero() || o.due.Before(next)) {
-			next = o.due
-		}
-	}
-	return next, nil
-}
-
 func (s *Store) laterByDomain() map[string]*op {
 	ops := s.later.some(maxLater)
 	m := make(map[string]*op, len(ops))
@@ -133,7 +110,7 @@ func (s *Store) laterByDomain() map[string]*op {
 // eachDue calls fn for the records that are due until t and not in except, in
 // order, until it returns false. An entry of the due bucket that no record
 // bears out, which only damage can bring about, is passed over and removed in
-// the background: a caller that waits for NextDue would never get past it.
+// the background.
 func (s *Store) eachDue(b buckets, t time.Time, except map[string]*op, fn func(store.Record) bool) {
 	c := b.due.Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
@@ -160,10 +137,6 @@ const (
 	// writers leave behind cannot be used again, and the file grows.
 	eachRecords = 256
 	eachBytes   = 1 << 20
-
-	// recordsInPage is about how many records in order of domain are in one
-	// place of the file; the next ones may be anywhere.
-	recordsInPage = 8
 )
 
 // Each calls fn for every record in order of domain until it returns false. It
@@ -182,7 +155,6 @@ func (s *Store) Each(fn func(store.Record) bool) error {
 		if err != nil {
 			return fmt.Errorf("list records: %w", err)
 		}
-		s.file.Load().note(len(chunk) / recordsInPage)
 		for _, rec := range chunk {
 			if !fn(rec) {
 				return nil

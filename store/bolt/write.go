@@ -224,7 +224,6 @@ func (w *writer) transaction(reqs []*request) error {
 		return t.evict(w.maxEntries)
 	}
 	err := w.attempt(apply)
-	w.file.Load().note(mappedByOp * len(ops))
 	if errors.Is(err, store.ErrDamaged) {
 		if err = w.replace(w.Store); err == nil {
 			err = w.attempt(apply)
@@ -237,10 +236,6 @@ func (w *writer) transaction(reqs []*request) error {
 	w.later.settle(ops)
 	return nil
 }
-
-// mappedByOp is how many places of the file a change of a record reads: one in
-// each bucket.
-const mappedByOp = 3
 
 // attempt runs apply in a transaction and takes the figures over.
 func (w *writer) attempt(apply func(*change) error) error {

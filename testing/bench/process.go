@@ -187,10 +187,10 @@ func memoryOf(pid int) (m memory, err error) {
 	return m, nil
 }
 
-// bounded is an error where the memory is so much that it is a defect and no
-// matter of the machine: twice what is aimed at.
+// bounded returns an error if the process's own memory is so large that it is a
+// defect: twice the aim.
 func (m memory) bounded() error {
-	if m.all > 500<<20 {
+	if m.own > 250<<20 {
 		return fmt.Errorf("resident: %v, which is far too much", m)
 	}
 	return nil

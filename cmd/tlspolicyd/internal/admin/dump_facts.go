@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
+
 	"tlspolicyd/internal/printable"
 	"tlspolicyd/policymap/policy"
-	"unicode/utf8"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tlspolicyd/socketmap"
+)
+
+func TestConnectionsLeaveFilesForLookups(t *testing.T) {
+	for _, tt := range []struct {
+		configured  int
+		files       uint64
+		serve, wait int
+	}{
+		{4096, 1 << 20, 4096, 4096},
+		{4096, syscall.RLIM_INFINITY & (1<<63 - 1), 4096, 4096},
+		{4096, 16384, 4096, 4096},
+		{4096, 4096, 1536, 1344},
+		{4096, 1024, 384, 336},
+		{50, 1024, 50, 712},
+		{50, 4096, 50, 1024},
+		{4096, 64, 16, 14},
+		{65536, 1 << 20, 65536, 65536},
+	} {
+		serve, wait := shareFiles(tt.configured, tt.files)
+		if serve != tt.serve || wait != tt.wait {
+			t.Errorf("%d of %d files: %d and %d, want %d and %d", tt.configured, tt.files, serve, wait, tt.serve, tt.wait)
+		}
+		if uint64(serve+max(serve/8, 1)+wait) > tt.files-min(tt.files/4, 128) {
+			t.Errorf("%d of %d files: none are left for lookups", tt.configured, tt.files)
+		}
+	}
+}
+
+// A local user who opens more connections than the process may open files does
+// not keep it from looking up.
+func TestLookupsWorkWhileConnectionsUseUpTheFiles(t *testing.T) {
+	dir, err := os.MkdirTemp("", "files") // a short path, for the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	file := filepath.Join(dir, "tlspolicyd.toml")
+	text := fmt.Sprintf("listen.socketmap = [%q]\nlisten.admin = \"\"\ndns.servers = [%q]\n", "unix:"+socket, emptyDNS(t))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command("sh", "-c", `ulimit -n 256 && exec `+programName+` serve --config "$1"`, "sh", file)
+	cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+dir, "STATE_DIRECTORY="+dir, "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+
+	for range 400 {
+		nc, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if _, err := nc.Write([]byte("11:postfix .x.,")); err != nil && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+	}
+	client, err := socketmap.NewClient("unix:" + socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for n := range 20 {
+		reply, err := client.Lookup(t.Context(), "postfix", fmt.Sprintf("d%d.test", n))
+		if err != nil || reply.Status != socketmap.NotFound {
+			t.Errorf("got %v, %v; want NOTFOUND", reply, err)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	b, err := os.ReadFile(log.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), "fewer connections than configured") || strings.Contains(string(b), "too many open files") {
+		t.Errorf("log: %s", b)
+	}
+}
