@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/policymap/records"
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+
 	"tlspolicyd/store"
 
 	"tlspolicyd/internal/dnsclient"

@@ -10,7 +10,7 @@ import (
 	"tlspolicyd/policymap/policy"
 )
 
-// entry is an answer in memory. Everything but lastUsed and checking is fixed
+// entry is an answer in memory. Everything but the atomics is fixed
 // once the entry is in the cache, so that readers need no lock. What a hit reads
 // comes first: with 50,000 entries hardly any is in the processor's cache, and
 // each further line of it costs a tenth of a microsecond.
@@ -20,6 +20,7 @@ type entry struct {
 	level    policy.Level // of the decision; set by put
 	origin   Origin       // of a hit; set by put
 	checking atomic.Bool  // a background lookup that this entry started is under way
+	next     atomic.Int64 // from then on a hit starts one, Unix nanoseconds; 0: never
 	answer   policy.Answer
 
 	hop   policy.NextHop
@@ -31,6 +32,7 @@ type entry struct {
 // cache; a reply that all share stays where it is.
 func (e *entry) prepare(key string) {
 	e.level, e.origin = e.answer.Decision.Level, Cached
+	e.lookAgain(e.answer.Recheck)
 	switch {
 	case e.answer.Decision.Stale:
 		e.origin = Stale
@@ -44,6 +46,15 @@ func (e *entry) prepare(key string) {
 	replies := &e.answer.Replies
 	block := append([]byte(key), replies.Postfix...)
 	e.key, replies.Postfix = block[:len(key):len(key)], block[len(key):]
+}
+
+// lookAgain sets when a hit starts the next background lookup; zero: never.
+func (e *entry) lookAgain(at time.Time) {
+	if at.IsZero() {
+		e.next.Store(0)
+		return
+	}
+	e.next.Store(at.UnixNano())
 }
 
 // touch notes a use. The last use is kept coarsely, so that a busy entry's cache
@@ -211,6 +222,9 @@ func (c *cache) put(key string, e *entry) {
 		before = t.n
 		if old = c.get([]byte(key)); old != nil {
 			e.lastUsed.Store(max(e.lastUsed.Load(), old.lastUsed.Load()))
+			if next := e.next.Load(); next != 0 {
+				e.next.Store(max(next, old.next.Load()))
+			}
 		}
 		next = t.without(old)
 	}

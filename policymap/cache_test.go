@@ -3,6 +3,7 @@ package policymap
 import (
 	"fmt"
 	"testing"
+
 	"tlspolicyd/policymap/policy"
 )
 

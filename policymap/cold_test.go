@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/testing/lab"

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"

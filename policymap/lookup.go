@@ -83,12 +83,12 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	rec := l.book.Get(hop.Domain)
 	v := l.view(cfg, &rec, hop, began)
 
-	var sts *stsFlight
+	var sts, recheck *stsFlight
 	switch {
 	case !v.STS.Known && !(v.Fresh && v.DANE.NullMX):
 		sts = l.sts.startSTS(hop.Domain, began, policy.OnLookup)
-	case v.STS.Known && began.After(v.STS.Recheck):
-		l.sts.startSTS(hop.Domain, began, policy.OnLookup) // the policy in force answers meanwhile
+	case v.STS.Known && began.After(v.STS.Recheck) && !l.lookedUpSTS(hop, began):
+		recheck = l.sts.startSTS(hop.Domain, began, policy.OnLookup) // the policy in force answers meanwhile
 	}
 	var done evaluation
 	var dns time.Duration
@@ -114,11 +114,21 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 		l.book.LearnDANE(hop, *done.res, began, untrusted || !l.config.Load().trusted())
 	}
 	e := l.conclude(cfg, v, sts, inTime)
+	if recheck != nil {
+		l.followUp(e, recheck)
+	}
 	l.observer.Resolved(Resolution{
 		Key: hop.String(), Decision: e.answer.Decision, STS: e.answer.STS, STSWhy: e.answer.STSWhy,
 		Reply: string(e.answer.Replies.Postfix), Took: l.book.Clock.Now().Sub(began), DNS: dns,
 	})
 	return e
+}
+
+// lookedUpSTS reports whether the answer before, which has ended, already had the
+// TXT record looked up within its TTL.
+func (l *lookups) lookedUpSTS(hop policy.NextHop, now time.Time) bool {
+	old := l.cache.getString(hop.String())
+	return old != nil && now.UnixNano() < old.next.Load()
 }
 
 // conclude makes the answer of a cold lookup and keeps it. sts is the flight that
@@ -232,13 +242,24 @@ func (l *lookups) stored(hop policy.NextHop) (e *entry) {
 // recheck starts what a hit on an ageing answer calls for: the TXT record, and
 // for a stale answer the DANE evaluation that failed. The hit does not wait.
 func (l *lookups) recheck(e *entry) {
+	if !e.answer.Decision.Stale {
+		l.followUp(e, l.sts.startSTS(e.hop.Domain, l.book.Clock.Now(), policy.OnLookup))
+		return
+	}
 	l.start(func() {
-		defer e.checking.Store(false) // where nothing was learned the next hit tries again
-		sts := l.sts.startSTS(e.hop.Domain, l.book.Clock.Now(), policy.OnLookup)
-		if !e.answer.Decision.Stale {
-			<-sts.done
-			return
-		}
+		defer e.checking.Store(false)
+		l.sts.startSTS(e.hop.Domain, l.book.Clock.Now(), policy.OnLookup)
 		<-l.startLookup(e.hop)
+		e.lookAgain(l.book.Clock.Now().Add(policy.KeepFailure))
+	})
+}
+
+// followUp has an entry say when the next background lookup is due, once this one
+// has ended, whatever it found.
+func (l *lookups) followUp(e *entry, sts *stsFlight) {
+	l.start(func() {
+		defer e.checking.Store(false)
+		<-sts.done
+		e.lookAgain(l.book.Clock.Now().Add(sts.nextLook()))
 	})
 }

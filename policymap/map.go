@@ -176,7 +176,7 @@ func (m *Map) hit(kind mapKind, e *entry) []byte {
 		return nil
 	}
 	e.touch(now)
-	if !e.answer.Recheck.IsZero() && now.After(e.answer.Recheck) && e.checking.CompareAndSwap(false, true) {
+	if next := e.next.Load(); next != 0 && now.UnixNano() > next && e.checking.CompareAndSwap(false, true) {
 		m.recheck(e)
 	}
 	m.observer.Answered(kind == mapTLSRPT, e.level, e.origin)

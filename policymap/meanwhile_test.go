@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/policymap/records"
 

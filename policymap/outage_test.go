@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/internal/dnsclient"

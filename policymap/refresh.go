@@ -199,7 +199,7 @@ func (r *refresher) refresh(domain string) {
 // outcomeOf compares a record with what it was before a refresh that began at
 // the given time and evaluated the endpoints.
 func outcomeOf(before, after *store.Record, began time.Time, endpoints []int) Outcome {
-	if after.STS != nil && !after.STS.FailedAt.Before(began) {
+	if s := after.STS; s != nil && (!s.FailedAt.Before(began) || s.TXTFailed && !s.CheckedAt.Before(began) && s.FetchedAt.Before(began)) {
 		return RefreshFailed
 	}
 	for _, i := range endpoints {

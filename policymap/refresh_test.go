@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/testing/lab"

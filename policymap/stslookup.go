@@ -1,6 +1,7 @@
 package policymap
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -47,6 +48,11 @@ type stsFlight struct {
 
 // wait reports whether the flight ended within d.
 func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-f.done:
+		return true
+	default: // d may be over already
+	}
 	timer := time.NewTimer(max(d, 0))
 	defer timer.Stop()
 	select {
@@ -56,6 +62,14 @@ func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 	}
 	return false
+}
+
+// nextLook returns how long the TXT record that the flight found is good.
+func (f *stsFlight) nextLook() time.Duration {
+	if f.learned == nil {
+		return policy.TXTRetry
+	}
+	return policy.ClampTTL(f.learned.TXTTTL)
 }
 
 // startSTS looks up a domain's TXT record, fetches its policy where that is called
@@ -132,7 +146,7 @@ func (l *stsLookups) lookUpSTS(ctx context.Context, domain string, used time.Tim
 	}
 	checked := l.book.Clock.Now()
 	var got fetched
-	if txt.Found && policy.WantsFetch(l.book.Get(domain).STS, txt.Record.ID, checked, why) {
+	if policy.WantsFetch(l.book.Get(domain).STS, txt, checked, why) {
 		got = l.fetch(ctx, cfg, domain, why)
 		if got.givenUp {
 			return nil, nil // the new id must not look as though it had been followed
@@ -140,7 +154,7 @@ func (l *stsLookups) lookUpSTS(ctx context.Context, domain string, used time.Tim
 	}
 	// Changed after the lookup and not before: the record may have moved on.
 	sts = l.book.LearnSTS(domain, used, func(s *store.STS, now time.Time) {
-		noteTXT(s, txt, checked, why)
+		noteTXT(s, txt, checked)
 		got.note(s, now, why)
 	})
 	if got.policy != nil && got.policy.Policy.MaxAge == 0 {
@@ -150,19 +164,15 @@ func (l *stsLookups) lookUpSTS(ctx context.Context, domain string, used time.Tim
 }
 
 // noteTXT notes the result of the TXT lookup.
-func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time, why policy.Occasion) {
-	s.CheckedAt, s.TXTTTL = checked, policy.ClampTTL(txt.Answer.TTL)
+func noteTXT(s *store.STS, txt mtasts.RecordResult, checked time.Time) {
+	s.CheckedAt, s.TXTTTL, s.TXTError, s.TXTFailed = checked, policy.ClampTTL(txt.Answer.TTL), "", txt.Failed
 	switch {
 	case txt.Failed:
 		s.TXTTTL, s.TXTError = policy.TXTRetry, policy.ReasonOf(txt.Err)
-		if why != policy.OnLookup { // what lookups find does not make the refresher's pauses longer
-			s.FailedAt = checked
-			s.Failures++
-		}
 	case !txt.Found:
-		s.TXTID, s.TXTError = "", policy.ReasonOf(txt.Err)
+		s.TXTID, s.TXTError, s.TXTGone = "", policy.ReasonOf(txt.Err), policy.Gone(txt)
 	default:
-		s.TXTID, s.TXTError = txt.Record.ID, ""
+		s.TXTID, s.TXTGone = txt.Record.ID, false
 	}
 }
 
@@ -235,10 +245,24 @@ func (f fetched) note(s *store.STS, now time.Time, why policy.Occasion) {
 		}
 	case f.policy != nil:
 		s.FailedID, s.FailedAt, s.Error, s.Failures = "", time.Time{}, "", 0
-		s.Policy, s.PolicyID, s.FetchedAt = f.policy.Body, s.TXTID, now
+		s.Unchanged = unchanged(s, f.policy.Body)
+		s.Policy, s.FetchedAt = f.policy.Body, now
+		if s.TXTID != "" {
+			s.PolicyID = s.TXTID
+		}
 		s.EndReported, s.Moved = false, 0
 		if f.policy.Policy.MaxAge == 0 {
 			s.Policy, s.PolicyID = nil, ""
 		}
 	}
+}
+
+// unchanged counts the fetches that brought the old file for a new id: three more
+// are made before it is believed.
+func unchanged(s *store.STS, body []byte) int {
+	newID := s.TXTID != "" && s.TXTID != s.PolicyID
+	if s.Policy == nil || !bytes.Equal(s.Policy, body) || !newID && s.Unchanged == 0 || s.Unchanged == 3 {
+		return 0
+	}
+	return s.Unchanged + 1
 }

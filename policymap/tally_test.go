@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/testing/lab"

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/policymap/policy"
 
@@ -130,6 +131,7 @@ type watchedStore struct {
 	*bolt.Store
 	mu      sync.Mutex
 	calls   int
+	writes  atomic.Int32
 	lists   int // of all records
 	full    bool
 	hanging bool
@@ -159,6 +161,7 @@ func (s *watchedStore) Each(fn func(store.Record) bool) error {
 func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {
 	s.mu.Lock()
 	s.calls++
+	s.writes.Add(1)
 	full, hanging := s.full, s.hanging
 	s.mu.Unlock()
 	if full {
@@ -193,6 +196,7 @@ func (s *watchedStore) Delete(ctx context.Context, domains ...string) error {
 func (s *watchedStore) PutLater(rec store.Record) {
 	s.mu.Lock()
 	s.calls++
+	s.writes.Add(1)
 	full := s.full
 	s.mu.Unlock()
 	if !full {

@@ -57,9 +57,9 @@ const (
 	tagError
 	tagEndReported
 	tagMoved
-	tagTXTFailures
+	tagTXTFailed
 	tagTXTGone
-	tagStale
+	tagUnchanged
 )
 
 const (
@@ -179,9 +179,9 @@ func encodeSTS(s *STS) []byte {
 	b = appendString(b, tagError, s.Error)
 	b = appendBool(b, tagEndReported, s.EndReported)
 	b = appendInt(b, tagMoved, max(s.Moved, 0).Milliseconds())
-	b = appendInt(b, tagTXTFailures, count(s.TXTFailures))
+	b = appendBool(b, tagTXTFailed, s.TXTFailed)
 	b = appendBool(b, tagTXTGone, s.TXTGone)
-	return appendInt(b, tagStale, count(s.Stale))
+	return appendInt(b, tagUnchanged, count(s.Unchanged))
 }
 
 // count keeps a number within what decodeInt takes.
@@ -217,12 +217,12 @@ func decodeSTS(b []byte) (*STS, error) {
 			s.EndReported, err = decodeBool(v)
 		case tagMoved:
 			s.Moved, err = decodeDuration(v)
-		case tagTXTFailures:
-			s.TXTFailures, err = decodeInt[int](v, math.MaxInt32)
+		case tagTXTFailed:
+			s.TXTFailed, err = decodeBool(v)
 		case tagTXTGone:
 			s.TXTGone, err = decodeBool(v)
-		case tagStale:
-			s.Stale, err = decodeInt[int](v, math.MaxInt32)
+		case tagUnchanged:
+			s.Unchanged, err = decodeInt[int](v, math.MaxInt32)
 		}
 		return err
 	})

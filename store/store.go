@@ -55,15 +55,15 @@ type STS struct {
 	TXTTTL    time.Duration
 	TXTError  string // why there was no valid record
 
-	TXTFailures int  // failed TXT lookups of the refresher in a row
-	TXTGone     bool // DNSSEC proves that there is no valid record: renewals end
+	TXTFailed bool // the last TXT lookup failed; TXTID is the one before
+	TXTGone   bool // DNSSEC proves that there is no valid record: renewals end
 
 	FailedID string    // id whose fetch failed last
 	FailedAt time.Time // when
 	Failures int       // fetches of the refresher that failed in a row
 	Error    string    // reason of the last failure
 
-	Stale int // fetches of a new id that brought the old file, in a row
+	Unchanged int // fetches in a row that brought the old file for a new id
 
 	Moved       time.Duration // by how much FetchedAt was moved along with steps of this host's clock; not exported
 	EndReported bool          // the end of Policy was reported on this host; not exported

@@ -62,7 +62,8 @@ func TestPolicyLines(t *testing.T) {
 		},
 		{
 			"an address alone", "version: STSv1\nmode: enforce\nmx: 192.0.2.56\nmax_age: 5\n",
-			[]string{"1", "2", `3 fault: mx "192.0.2.56": want a host name, not an address`, "4"}, "",
+			[]string{"1", "2", `3 fault: mx "192.0.2.56": want a host name, not an address`, "4"},
+			"",
 		},
 		{"something is missing", "version: STSv1\nmode: enforce\nmax_age: 1\n", []string{"1", "2", "3"}, "no mx line: mode enforce needs one"},
 		{"empty", "", nil, "no version line"},

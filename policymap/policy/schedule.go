@@ -4,6 +4,7 @@ import (
 	"hash/crc32"
 	"time"
 
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/store"
 )
 
@@ -27,19 +28,29 @@ const (
 	OnRequest                  // for the operator
 )
 
-// WantsFetch says whether the policy file is fetched now, the TXT record having
-// this id: whenever the id is new or no policy is in force, and on schedule
-// where nothing changed. A failed fetch is not repeated for the same id within
-// 5 minutes, except for the operator.
-func WantsFetch(s *store.STS, id string, now time.Time, why Occasion) bool {
-	if s == nil || why == OnRequest {
+// WantsFetch says whether the policy file is fetched now, after a TXT lookup.
+//
+// Following the id and renewing the policy are two clocks. A new id is fetched
+// whenever it is seen. A policy in force is renewed on schedule, by what is left
+// of its life and whatever became of the TXT lookup: dropping TXT answers is the
+// cheapest interference (8461 §10). Only an absence that DNSSEC proves ends the
+// renewals. A failed fetch is not repeated for the same id within 5 minutes,
+// except for the operator, and to save a policy that is about to end.
+func WantsFetch(s *store.STS, txt mtasts.RecordResult, now time.Time, why Occasion) bool {
+	inForce := ReadSTS(s, now).Policy != nil
+	switch {
+	case !txt.Found:
+		return why != OnLookup && inForce && !Gone(txt) && !(s.TXTGone && txt.Failed)
+	case s == nil || why == OnRequest, why == OnSchedule && inForce:
 		return true
-	}
-	if s.FailedID == id && now.Sub(NotFuture(s.FailedAt, now)) < fetchRetry {
+	case s.FailedID == txt.Record.ID && now.Sub(NotFuture(s.FailedAt, now)) < fetchRetry:
 		return false
 	}
-	return why == OnSchedule || id != s.PolicyID || ReadSTS(s, now).Policy == nil
+	return !inForce || txt.Record.ID != s.PolicyID
 }
+
+// Gone reports whether DNSSEC proves that a domain has no valid TXT record.
+func Gone(txt mtasts.RecordResult) bool { return !txt.Found && !txt.Failed && txt.Answer.Authentic }
 
 // Schedule says when facts are refreshed.
 type Schedule struct {
@@ -67,15 +78,28 @@ func (c Schedule) STSDue(s *store.STS, f STSFacts, now, used time.Time) time.Tim
 	if life < shortLived && now.Sub(used) > time.Hour {
 		return time.Time{}
 	}
-	due := NotFuture(s.FetchedAt, now).Add(min(c.Interval, life/2))
-	if s.Failures > 0 || s.FailedID != "" {
-		due = notBefore(due, NotFuture(s.FailedAt, now).Add(backoff(s.Failures)))
+	fetched := NotFuture(s.FetchedAt, now)
+	due := fetched.Add(min(c.Interval, life/2))
+	if s.Unchanged > 0 { // the file follows its id later, as on a CDN
+		due = Earliest(due, fetched.Add(unchangedRetry(s.Unchanged)))
 	}
-	if s.TXTError != "" && s.TXTID == "" {
-		// A record that is gone ends the fetching, not the policy.
+	if s.Failures > 0 || s.FailedID != "" {
+		failed := NotFuture(s.FailedAt, now)
+		due = notBefore(due, failed.Add(min(backoff(s.Failures), max(f.Expires.Sub(failed)/4, time.Minute))))
+		if last := ahead(fetched, f.Expires); last.After(failed) {
+			due = Earliest(due, last) // one last try before the end
+		}
+	}
+	if s.TXTGone {
 		due = notBefore(due, NotFuture(s.CheckedAt, now).Add(c.Interval))
 	}
 	return due
+}
+
+// unchangedRetry is the pause before the nth fetch again of a file that did not
+// change with its id; 0 and more than three: none is made for that.
+func unchangedRetry(n int) time.Duration {
+	return [...]time.Duration{5 * time.Minute, 15 * time.Minute, time.Hour}[min(n, 3)-1]
 }
 
 // absentDue is STSDue where no policy is in force.

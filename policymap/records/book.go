@@ -7,6 +7,7 @@ package records
 import (
 	"context"
 	"hash/maphash"
+	"reflect"
 	"time"
 
 	"tlspolicyd/internal/dane"
@@ -138,23 +139,29 @@ func (b *Book) Learn(domain string, used time.Time, when Urgency, change func(*s
 	mu.Lock()
 	defer mu.Unlock()
 	rec := clone(b.disk.get(domain))
-	held := rec.Class == store.Positive
+	held := rec.Class
 	if change != nil {
 		change(&rec)
 	}
 	rec.Domain = domain
+	return b.keep(rec, used, when, held)
+}
+
+// keep finishes the change of a record, which had the given class. The domain is
+// locked.
+func (b *Book) keep(rec store.Record, used time.Time, when Urgency, held store.Class) error {
 	rec.Class = policy.ClassOf(&rec)
 	now := b.Clock.Now()
 	sts := policy.ReadSTS(rec.STS, now)
-	rec.LastUsed = policy.Latest(policy.NotFuture(rec.LastUsed, now), used, b.hooks.LastUsed(domain))
+	rec.LastUsed = policy.Latest(policy.NotFuture(rec.LastUsed, now), used, b.hooks.LastUsed(rec.Domain))
 	b.reportEnd(&rec, sts, now)
-	rec.Due = b.hooks.Schedule(domain).Next(&rec, sts, now, rec.LastUsed)
-	if when == AsNeeded && (held || rec.Class == store.Positive) {
+	rec.Due = b.hooks.Schedule(rec.Domain).Next(&rec, sts, now, rec.LastUsed)
+	if when == AsNeeded && (held == store.Positive || rec.Class == store.Positive) {
 		when = AtOnce
 	}
 	err := b.disk.put(rec, when == AtOnce)
 	if err != nil {
-		b.hooks.StoreFailed(domain, err)
+		b.hooks.StoreFailed(rec.Domain, err)
 	}
 	b.hooks.Written(&rec, sts, now)
 	b.hooks.Due(rec.Due)
@@ -230,22 +237,39 @@ func dropOldest(list []store.DANE) []store.DANE {
 	return append(list[:oldest], list[oldest+1:]...)
 }
 
-// LearnSTS changes the MTA-STS facts of a domain. change gets a copy, which
-// Learn then keeps.
+// LearnSTS changes the MTA-STS facts of a domain, of which change gets a copy, and
+// returns them. Where a policy is in force and nothing but the time of checking
+// moved, nothing is written.
 func (b *Book) LearnSTS(domain string, used time.Time, change func(s *store.STS, now time.Time)) (learned *store.STS) {
-	_ = b.Learn(domain, used, AsNeeded, func(rec *store.Record) {
-		now := b.Clock.Now()
-		after := store.STS{}
-		if rec.STS != nil {
-			after = *rec.STS
-		}
-		change(&after, now)
-		if c, ok := policy.ChangeOfSTS(domain, policy.ReadSTS(rec.STS, now), policy.ReadSTS(&after, now)); ok {
-			b.hooks.Changed(c)
-		}
-		rec.STS, learned = &after, &after
-	})
-	return learned
+	mu := b.lock(domain)
+	mu.Lock()
+	defer mu.Unlock()
+	rec := clone(b.disk.get(domain))
+	now := b.Clock.Now()
+	before, after := policy.ReadSTS(rec.STS, now), store.STS{}
+	if rec.STS != nil {
+		after = *rec.STS
+	}
+	change(&after, now)
+	if before.Policy != nil && !after.TXTGone && reflect.DeepEqual(after, checkedAgain(*rec.STS, &after)) {
+		return &after
+	}
+	if c, ok := policy.ChangeOfSTS(domain, before, policy.ReadSTS(&after, now)); ok {
+		b.hooks.Changed(c)
+	}
+	when := AsNeeded
+	if rec.STS != nil && rec.STS.FetchedAt.Equal(after.FetchedAt) {
+		when = Soon // no policy that Postfix may be told about
+	}
+	rec.STS = &after
+	_ = b.keep(rec, used, when, rec.Class)
+	return &after
+}
+
+// checkedAgain returns facts as though nothing but the time of checking moved.
+func checkedAgain(before store.STS, after *store.STS) store.STS {
+	before.CheckedAt, before.TXTTTL = after.CheckedAt, after.TXTTTL
+	return before
 }
 
 // Merge takes over a record of another store, durably. Where the domain is known
