@@ -137,6 +137,7 @@ func TestFetchGivenUpIsMadeLater(t *testing.T) {
 		for range maxFetches {
 			<-h.sts.lateFetches
 		}
+		h.after(10 * time.Second)
 		h.ask("plain.test")
 		h.after(10 * time.Second)
 		h.want("plain.test", "OK secure match=.plain.test servername=hostname")

@@ -64,10 +64,11 @@ func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// nextLook returns how long the TXT record that the flight found is good.
+// nextLook returns how long the TXT record that the flight found is good; a flight
+// that was given up is soon made again.
 func (f *stsFlight) nextLook() time.Duration {
 	if f.learned == nil {
-		return policy.TXTRetry
+		return policy.KeepFailure
 	}
 	return policy.ClampTTL(f.learned.TXTTTL)
 }

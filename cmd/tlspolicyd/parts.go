@@ -204,6 +204,7 @@ func mapSettings(cfg config.Config) policy.Settings {
 	return policy.Settings{
 		InsecureMXPrefersDANE: cfg.Policy.InsecureMX == config.DANE,
 		PartialPrefersSTS:     cfg.Policy.Partial == config.MTASTS,
+		StrictDefault:         cfg.Policy.PostfixLevel != "none" && cfg.Policy.PostfixLevel != "may",
 		EnforceTesting:        cfg.Policy.Testing == config.EnforceTesting,
 	}
 }

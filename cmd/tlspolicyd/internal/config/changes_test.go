@@ -40,7 +40,7 @@ func otherValue(t *testing.T, s setting) string {
 		"fetch.proxy": `"http://proxy.test:3128"`, "fetch.concurrency": "7",
 		"cache.path": `"/elsewhere.db"`, "cache.max_entries": "7000",
 		"refresh.interval": `"7h"`, "refresh.unused_for": `"7h"`,
-		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.testing": `"enforce"`,
+		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.postfix_level": `"encrypt"`, "policy.testing": `"enforce"`,
 		"log.level": `"debug"`, "log.format": `"json"`,
 	}[s.key]
 	if !ok {

@@ -75,7 +75,9 @@ type Refresh struct {
 type Policy struct {
 	InsecureMX Standard // which one binds when the MX answer is insecure and both apply
 	Partial    Standard // which one binds when only some MX hosts have TLSA records
-	Testing    Testing  // what a policy in mode testing means
+
+	PostfixLevel string  // smtp_tls_security_level of main.cf
+	Testing      Testing // what a policy in mode testing means
 }
 
 // Standard is one of the two ways to bind a domain to its mail hosts.
@@ -134,7 +136,7 @@ func defaults(d Dirs) Config {
 		},
 		Cache:    Cache{Path: d.State + "/policies.db", MaxEntries: 1000000},
 		Refresh:  Refresh{Interval: 24 * time.Hour, UnusedFor: 720 * time.Hour},
-		Policy:   Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting},
+		Policy:   Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting, PostfixLevel: "may"},
 		Override: map[string]string{},
 		Log:      Log{Level: slog.LevelInfo, Format: LogAuto},
 	}

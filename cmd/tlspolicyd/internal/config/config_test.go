@@ -74,7 +74,7 @@ func TestAnEmptyFileGivesTheDefaults(t *testing.T) {
 		Fetch:   Fetch{Wait: 5 * time.Second, Timeout: 60 * time.Second, Concurrency: 32},
 		Cache:   Cache{Path: "/var/lib/tlspolicyd/policies.db", MaxEntries: 1000000},
 		Refresh: Refresh{Interval: 24 * time.Hour, UnusedFor: 720 * time.Hour},
-		Policy:  Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting},
+		Policy:  Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting, PostfixLevel: "may"},
 		Log:     Log{Level: slog.LevelInfo, Format: LogAuto},
 	}
 	got, err := Parse(nil, "empty.toml")
@@ -116,7 +116,7 @@ func full() Config {
 		},
 		Cache:   Cache{Path: "/srv/p.db", MaxEntries: 5000},
 		Refresh: Refresh{Interval: 90 * time.Minute, UnusedFor: 48 * time.Hour},
-		Policy:  Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting},
+		Policy:  Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting, PostfixLevel: "encrypt"},
 		Override: map[string]string{
 			"broken.test":        "skip",
 			".partner.test":      "secure match=mx.partner.test servername=hostname",
