@@ -57,6 +57,7 @@ func TestWhatNeedsARestartKeepsItsValue(t *testing.T) {
 		{"listen.socket_group", `"mail"`},
 		{"listen.admin", `""`},
 		{"listen.http", `"127.0.0.1:9461"`},
+		{"listen.http_hosts", `["mail.test"]`},
 		{"fetch.concurrency", "7"},
 		{"cache.path", `"/elsewhere.db"`},
 		{"cache.max_entries", "7000"},

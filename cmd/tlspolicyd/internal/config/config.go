@@ -39,6 +39,7 @@ type Listen struct {
 	SocketGroup    string      // group of these sockets; empty: that of the process
 	Admin          string      // "unix:/path"; empty: no admin socket
 	HTTP           string      // "host:port"; empty: none
+	HTTPHosts      []string    // further names of this host that a request to HTTP may have
 	MaxConnections int
 }
 

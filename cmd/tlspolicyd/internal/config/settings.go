@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tlspolicyd/internal/hostname"
 )
 
 // overrideSection is the one section whose keys are free.
@@ -42,6 +44,7 @@ func (c *Config) settings() []setting {
 		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
 		{"listen.admin", "Unix socket of the operator, mode 0600: the cache commands.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
 		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
+		{"listen.http_hosts", "Names by which clients reach listen.http, beside addresses, localhost and\nthe host name of this machine. Requests to other names are refused.", list(&c.Listen.HTTPHosts, "a host name, e.g. \"mail.example.net\"", hostname.Parse, asIs)},
 		{"listen.max_connections", "When so many are open the client with the most gives room for a new one: its\nlongest idle one is closed.", number(&c.Listen.MaxConnections, 1, 65536)},
 
 		{"dns.servers", "Resolvers, e.g. \"127.0.0.1\", \"127.0.0.1:5353\", \"[::1]:53\". An IPv6\naddress with a port needs brackets.\nEmpty: those of /etc/resolv.conf, followed when it changes.", list(&c.DNS.Servers, "an address with or without port, e.g. 127.0.0.1, 127.0.0.1:5353 or [::1]:53", parseServer, formatServer)},
