@@ -1,25 +1,28 @@
-package main
+package explain
 
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"tlspolicyd/internal/printable"
 )
 
 // What the text leaves out of a report; --json has more of it.
 const (
-	explainWidth       = 98   // columns
-	explainTextRecords = 8    // records shown of one kind
-	explainTextReply   = 2000 // bytes of a reply
+	columns      = 98   // columns
+	shownRecords = 8    // records shown of one kind
+	shownReply   = 2000 // bytes of a reply
 )
 
-// writeExplanation writes a report for people: one block for each step, in the
-// order in which one thing leads to the next.
-func writeExplanation(out io.Writer, r explainReport) error {
-	t := new(explainText)
-	t.line(0, "== %s: %s", visible(r.Key), subjectText(r))
-	t.line(0, "")
+// WriteText writes the report for people: one block for each step, in the order
+// in which one thing leads to the next.
+func (r Report) WriteText(out io.Writer) error {
+	t := new(page)
+	fmt.Fprintf(&t.b, "== %s: %s\n\n", printable.Text(r.Key), subjectText(r))
 	if r.LookedUp {
 		t.questions(r.DNS, r.Resolver)
 		t.record(r.Record)
@@ -32,7 +35,7 @@ func writeExplanation(out io.Writer, r explainReport) error {
 	return err
 }
 
-func subjectText(r explainReport) string {
+func subjectText(r Report) string {
 	switch {
 	case r.NextHop == nil:
 		return "nothing to look up"
@@ -42,7 +45,7 @@ func subjectText(r explainReport) string {
 	return fmt.Sprintf("mail domain %s, port %d", r.NextHop.Domain, r.NextHop.Port)
 }
 
-func (t *explainText) questions(list []explainQuestion, r explainResolver) {
+func (t *page) questions(list []Question, r Resolver) {
 	t.line(0, "DNS")
 	t.field(2, "resolver", strings.Join(r.Servers, ", "))
 	if r.ADCounts {
@@ -67,7 +70,7 @@ func (t *explainText) questions(list []explainQuestion, r explainResolver) {
 	t.line(0, "")
 }
 
-func (t *explainText) question(q explainQuestion, width int, withServer bool) {
+func (t *page) question(q Question, width int, withServer bool) {
 	answer, ad, ttl := q.Rcode, "no", fmt.Sprintf("%d s", q.TTLSeconds)
 	if q.AD {
 		ad = "yes"
@@ -93,35 +96,35 @@ func (t *explainText) question(q explainQuestion, width int, withServer bool) {
 	for _, alias := range q.Aliases {
 		t.line(indent, "alias of %s", alias)
 	}
-	for _, record := range q.Records[:min(len(q.Records), explainTextRecords)] {
-		t.line(indent, "%s", cut(record, explainWidth-indent))
+	for _, record := range q.Records[:min(len(q.Records), shownRecords)] {
+		t.line(indent, "%s", cut(record, columns-indent))
 	}
-	if more := q.RecordCount - min(len(q.Records), explainTextRecords); more > 0 {
+	if more := q.RecordCount - min(len(q.Records), shownRecords); more > 0 {
 		t.line(indent, "and %d more", more)
 	}
 }
 
-func (t *explainText) record(r *explainRecord) {
+func (t *page) record(r *Record) {
 	t.line(0, "MTA-STS record")
 	t.field(2, "name", r.Name)
-	for _, text := range r.Texts[:min(len(r.Texts), explainTextRecords)] {
-		t.field(2, "TXT", cut(`"`+text+`"`, 2*explainWidth))
+	for _, text := range r.Texts[:min(len(r.Texts), shownRecords)] {
+		t.field(2, "TXT", cut(`"`+text+`"`, 2*columns))
 	}
-	if more := r.Count - min(len(r.Texts), explainTextRecords); more > 0 {
+	if more := r.Count - min(len(r.Texts), shownRecords); more > 0 {
 		t.field(2, "", fmt.Sprintf("and %d more", more))
 	}
 	switch r.Verdict {
 	case "valid":
 		t.field(2, "verdict", "valid, id "+r.ID)
 	case "failed":
-		t.field(2, "verdict", "could not be told: "+r.Error)
+		t.field(2, "verdict", "unknown: "+r.Error)
 	default:
 		t.field(2, "verdict", r.Verdict+": "+r.Error)
 	}
 	t.line(0, "")
 }
 
-func (t *explainText) fetch(f *explainFetch) {
+func (t *page) fetch(f *Fetch) {
 	t.line(0, "Policy host")
 	if f == nil {
 		t.line(2, "not asked: without a valid MTA-STS record there is no policy to fetch (RFC 8461 section 3.3)")
@@ -164,7 +167,7 @@ func (t *explainText) fetch(f *explainFetch) {
 	t.line(0, "")
 }
 
-func (t *explainText) certificate(c *explainCertificate) {
+func (t *page) certificate(c *Certificate) {
 	if c == nil {
 		return
 	}
@@ -179,7 +182,7 @@ func (t *explainText) certificate(c *explainCertificate) {
 	}
 }
 
-func (t *explainText) policy(p *explainPolicy) {
+func (t *page) policy(p *Policy) {
 	if p == nil {
 		return
 	}
@@ -191,7 +194,7 @@ func (t *explainText) policy(p *explainPolicy) {
 		if l.Number == p.ErrorLine {
 			mark = ">"
 		}
-		t.line(2, "%s%4d  %s", mark, l.Number, cut(l.Text, explainWidth-9))
+		t.line(2, "%s%4d  %s", mark, l.Number, cut(l.Text, columns-9))
 		if l.Number == p.ErrorLine {
 			t.note(9, "^ "+p.Error)
 		}
@@ -220,19 +223,19 @@ func maxAgeText(seconds int64) string {
 	return fmt.Sprintf("%d s (%d days)", seconds, seconds/day)
 }
 
-func (t *explainText) linesLeftOut(from, to int) {
+func (t *page) linesLeftOut(from, to int) {
 	if from <= to {
 		t.line(9, "(lines %d to %d left out)", from, to)
 	}
 }
 
-func (t *explainText) dane(d *explainDANE) {
+func (t *page) dane(d *DANE) {
 	t.line(0, "Mail hosts and DANE")
 	t.field(2, "MX answer", map[string]string{
-		"not-asked": "not asked for: the key names the host",
-		"failed":    "could not be had",
+		"not-asked": "not looked up: the key names the host",
+		"failed":    "the lookup failed",
 		"no-domain": "the domain does not exist",
-		"null":      "null MX: the domain takes no mail (RFC 7505)",
+		"null":      "null MX: the domain accepts no mail (RFC 7505)",
 		"secure":    "secure",
 		"insecure":  "not secure (no AD)",
 	}[d.MX])
@@ -240,7 +243,7 @@ func (t *explainText) dane(d *explainDANE) {
 		t.host(h, d.MX)
 	}
 	if d.HostsOmitted > 0 {
-		t.field(2, "", fmt.Sprintf("and %d more, which were not looked at", d.HostsOmitted))
+		t.field(2, "", fmt.Sprintf("and %d more, which were not looked up", d.HostsOmitted))
 	}
 	t.field(2, "DANE state", d.State+": "+map[string]string{
 		"full":        "every mail host that has an address is secure and has a usable TLSA record",
@@ -255,7 +258,7 @@ func (t *explainText) dane(d *explainDANE) {
 	t.line(0, "")
 }
 
-func (t *explainText) host(h explainHost, mx string) {
+func (t *page) host(h Host, mx string) {
 	head := fmt.Sprintf("host, MX %d", h.Preference)
 	switch {
 	case mx == "not-asked":
@@ -269,7 +272,7 @@ func (t *explainText) host(h explainHost, mx string) {
 		if h.Secure {
 			security = "secure"
 		}
-		shown := h.Addresses[:min(len(h.Addresses), explainTextRecords)]
+		shown := h.Addresses[:min(len(h.Addresses), shownRecords)]
 		text := strings.Join(shown, " ")
 		if more := len(h.Addresses) - len(shown); more > 0 {
 			text += fmt.Sprintf(" and %d more", more)
@@ -298,10 +301,10 @@ func (t *explainText) host(h explainHost, mx string) {
 	t.field(4, "verdict", verdictText(h))
 }
 
-func verdictText(h explainHost) string {
+func verdictText(h Host) string {
 	switch h.Verdict {
 	case "no-address":
-		return "has no address: takes no part"
+		return "has no address: not counted"
 	case "insecure":
 		return "addresses are not secure: no TLSA lookup (RFC 7672 section 2.2.2)"
 	case "no-tlsa":
@@ -316,7 +319,7 @@ func verdictText(h explainHost) string {
 	return "FAILED: " + h.Error
 }
 
-func (t *explainText) answer(r explainReport) {
+func (t *page) answer(r Report) {
 	t.line(0, "Answer")
 	if r.Override != nil {
 		t.field(2, "override", *r.Override)
@@ -330,14 +333,14 @@ func (t *explainText) answer(r explainReport) {
 	if r.Decision.Reason != "" {
 		t.field(2, "failing step", r.Decision.Reason)
 	}
-	t.field(2, "postfix", cut(r.Replies.Postfix, explainTextReply))
-	t.field(2, "postfix-tlsrpt", cut(r.Replies.TLSRPT, explainTextReply))
+	t.field(2, "postfix", cut(r.Replies.Postfix, shownReply))
+	t.field(2, "postfix-tlsrpt", cut(r.Replies.TLSRPT, shownReply))
 	t.field(2, "took", fmt.Sprintf("%.1f ms", r.TookMS))
 	t.line(0, "")
 }
 
 // stsText is the mode in force, or why there is none.
-func stsText(r explainReport) string {
+func stsText(r Report) string {
 	switch {
 	case r.Policy != nil && r.Policy.Valid:
 		return r.Decision.MTASTS
@@ -349,4 +352,75 @@ func stsText(r explainReport) string {
 		return r.Decision.MTASTS + ": the record could not be looked up"
 	}
 	return r.Decision.MTASTS + ": no valid record"
+}
+
+// page collects lines.
+type page struct{ b strings.Builder }
+
+// line writes one line. What was not escaped before is escaped here.
+func (t *page) line(indent int, format string, args ...any) {
+	text := strings.TrimRight(printable.Clean(fmt.Sprintf(format, args...)), " ")
+	if text != "" {
+		t.b.WriteString(strings.Repeat(" ", indent))
+		t.b.WriteString(text)
+	}
+	t.b.WriteByte('\n')
+}
+
+// field writes a name and its value, which goes on in the same column when it
+// is too long for one line.
+func (t *page) field(indent int, name, value string) {
+	const column = 18
+	head := fmt.Sprintf("%-*s", column-indent, name)
+	for _, part := range wrapped(value, columns-column) {
+		t.line(indent, "%s%s", head, part)
+		head = strings.Repeat(" ", column-indent)
+	}
+}
+
+// note writes a text over as many lines as it needs.
+func (t *page) note(indent int, text string) {
+	for _, part := range wrapped(text, columns-indent) {
+		t.line(indent, "%s", part)
+	}
+}
+
+// wrapped breaks a text at blanks; a word that is too long stays whole.
+func wrapped(text string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.SplitSeq(text, " ") {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			lines, line = append(lines, line), word
+			continue
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}
+
+// cut shortens a text of ASCII.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit-3] + "..."
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "(none)"
+	}
+	return s
+}
+
+// distinct returns the different non-empty strings in a list.
+func distinct(list []string) []string {
+	out := slices.Clone(list)
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
 }

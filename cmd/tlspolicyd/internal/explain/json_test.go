@@ -1,4 +1,4 @@
-package main
+package explain
 
 import (
 	"bufio"
@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"tlspolicyd/cmd/tlspolicyd/internal/explain"
-	"tlspolicyd/policymap/policy"
 	"unicode"
 	"unicode/utf8"
 
@@ -21,6 +19,7 @@ import (
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 )
 
 // documentedField is a row of the tables in docs/explain.md.
@@ -31,7 +30,7 @@ type documentedField struct {
 
 func documentedFields(t *testing.T) map[string]documentedField {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/explain.md")
+	text, err := os.ReadFile("../../../../docs/explain.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,21 +81,23 @@ func walk(v any, path string, visit func(path string, v any)) {
 
 // Whoever reads the output with a program relies on docs/explain.md: all that
 // is documented is there, nothing else is, and the types are those documented.
-func TestExplainJSONIsAsDocumented(t *testing.T) {
+func TestJSONIsAsDocumented(t *testing.T) {
 	documented := documentedFields(t)
-	_, configFile := explainWorld(t, "")
+	_, x := newWorld(t)
 	keys := []string{
 		"enforce.test", "dane.test", "mixed.test", "[mx1.dane.test]:587", "broken.test", "toolong.test", "control.test",
 		"hostile.test", "several.test", "badcert.test", "expired.test", "redirect.test", "private.test", "unsigned.test",
 		"nullmx.test", "notxt.test", "gone.test", "bogus.test", "skip.test", "mail.partner.test", ".enforce.test", "[192.0.2.1]",
 	}
-	status, out := runExplain(t, configFile, append([]string{"--json"}, keys...)...)
-	if status != exitUnknown {
-		t.Errorf("status %d, want %d", status, exitUnknown)
+	var out bytes.Buffer
+	for _, key := range keys {
+		if err := x.Report(t.Context(), key).WriteJSON(&out); err != nil {
+			t.Fatal(err)
+		}
 	}
 	seen := map[string]bool{}
 	var order []string
-	lines := bufio.NewScanner(strings.NewReader(out))
+	lines := bufio.NewScanner(&out)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var object map[string]any
@@ -157,19 +158,11 @@ func isKind(v any, kind string) bool {
 }
 
 // The fields that scripts are most likely to use, with their values.
-func TestExplainJSONValues(t *testing.T) {
-	_, configFile := explainWorld(t, "")
-	_, out := runExplain(t, configFile, "--json", "broken.test", "mixed.test", "badcert.test")
-	var got []explainReport
-	for line := range strings.Lines(out) {
-		var r explainReport
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, r)
-	}
-	if len(got) != 3 {
-		t.Fatalf("%d objects, want 3:\n%s", len(got), out)
+func TestJSONValues(t *testing.T) {
+	_, x := newWorld(t)
+	var got []Report
+	for _, key := range []string{"broken.test", "mixed.test", "badcert.test"} {
+		got = append(got, x.Report(t.Context(), key))
 	}
 	broken, mixed, badcert := got[0], got[1], got[2]
 	if p := broken.Policy; p.Valid || p.ErrorLine != 2 || p.Error != `mode "enfroce": want enforce, testing or none` {
@@ -206,7 +199,7 @@ func FuzzExplainHostile(f *testing.F) {
 	f.Add([]byte("\x1b[2J\x9b\xc2\x9b\u202e\x7f"), []byte("mode: \x1b]0;title\x07\r\n"), "\x1b[31m.test")
 	f.Add(bytes.Repeat([]byte{0}, 300), bytes.Repeat([]byte("\n\n"), 500), strings.Repeat("\u2066", 90))
 	f.Fuzz(func(t *testing.T, txt, body []byte, name string) {
-		e := explain.Explanation{Key: name, LookedUp: true, NextHop: policy.NextHop{Domain: "a.test", Port: 25}}
+		e := Explanation{Key: name, LookedUp: true, NextHop: policy.NextHop{Domain: "a.test", Port: 25}}
 		rr := &dns.TXT{Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeTXT}, Txt: []string{string(txt)}}
 		e.DNS = []dnsclient.Recorded{
 			{Name: name, Type: dns.TypeTXT, Answer: dnsclient.Answer{Records: []dns.RR{rr}, Chain: []dnsclient.CNAME{{To: name}}}},
@@ -226,12 +219,12 @@ func FuzzExplainHostile(f *testing.F) {
 		}
 		e.DANE = dane.Result{Hosts: []dane.Host{{Evidence: dane.Evidence{Name: name}, Base: name, TLSA: []dane.TLSA{{Data: txt, Unusable: name}}}}}
 
-		r := newExplainReport(e, nil, false, time.Unix(0, 0))
-		if n := len(r.Policy.Lines); n > explainLines+5 {
+		r := newReport(e, nil, false, time.Unix(0, 0))
+		if n := len(r.Policy.Lines); n > maxLines+5 {
 			t.Errorf("%d lines of the policy file", n)
 		}
 		var text, line bytes.Buffer
-		if err := writeExplanation(&text, r); err != nil {
+		if err := r.WriteText(&text); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range text.String() {
@@ -239,7 +232,7 @@ func FuzzExplainHostile(f *testing.F) {
 				t.Fatalf("%q in the text:\n%q", c, text.String())
 			}
 		}
-		if err := writeExplanationJSON(&line, r); err != nil {
+		if err := r.WriteJSON(&line); err != nil {
 			t.Fatal(err)
 		}
 		for i, c := range line.Bytes() {
@@ -247,7 +240,7 @@ func FuzzExplainHostile(f *testing.F) {
 				t.Fatalf("byte %#x in the JSON:\n%q", c, line.String())
 			}
 		}
-		var back explainReport
+		var back Report
 		if err := json.Unmarshal(line.Bytes(), &back); err != nil {
 			t.Fatal(err)
 		}

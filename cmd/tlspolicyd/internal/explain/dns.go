@@ -1,4 +1,4 @@
-package main
+package explain
 
 import (
 	"cmp"
@@ -11,9 +11,10 @@ import (
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/internal/printable"
 )
 
-type explainQuestion struct {
+type Question struct {
 	Name        string   `json:"name"`
 	Type        string   `json:"type"`
 	Rcode       string   `json:"rcode"`
@@ -28,10 +29,10 @@ type explainQuestion struct {
 	Error       string   `json:"error"`
 }
 
-// explainQuestions puts the lookups into the order in which they matter. That
+// questions puts the lookups into the order in which they matter. That
 // in which they were asked says little and is another one each time: most of
 // them run side by side.
-func explainQuestions(lookups []dnsclient.Recorded, domain string, hosts []dane.Host) []explainQuestion {
+func questions(lookups []dnsclient.Recorded, domain string, hosts []dane.Host) []Question {
 	places := make(map[string]int, 2*len(hosts))
 	for i := range slices.Backward(hosts) {
 		for _, name := range []string{hosts[i].Base, hosts[i].Name} {
@@ -45,9 +46,9 @@ func explainQuestions(lookups []dnsclient.Recorded, domain string, hosts []dane.
 		x, y := questionPlace(a, domain, places), questionPlace(b, domain, places)
 		return cmp.Or(slices.Compare(x[:], y[:]), strings.Compare(a.Name, b.Name), a.Start.Compare(b.Start))
 	})
-	list := make([]explainQuestion, 0, len(lookups))
+	list := make([]Question, 0, len(lookups))
 	for _, l := range lookups {
-		list = append(list, newExplainQuestion(l))
+		list = append(list, newQuestion(l))
 	}
 	return list
 }
@@ -81,9 +82,9 @@ func typePlace(qtype uint16) int {
 	return slices.Index([]uint16{dns.TypeA, dns.TypeAAAA, dns.TypeCNAME, dns.TypeTLSA}, qtype)
 }
 
-func newExplainQuestion(l dnsclient.Recorded) explainQuestion {
-	q := explainQuestion{
-		Name: cleaned(trimmed(l.Name)), Type: dns.TypeToString[l.Type],
+func newQuestion(l dnsclient.Recorded) Question {
+	q := Question{
+		Name: printable.Clean(trimmed(l.Name)), Type: dns.TypeToString[l.Type],
 		Aliases: []string{}, Records: []string{}, TookMS: milliseconds(l.Duration),
 	}
 	if l.Err != nil {
@@ -103,12 +104,12 @@ func newExplainQuestion(l dnsclient.Recorded) explainQuestion {
 	q.Rcode, q.AD, q.TTLSeconds = dns.RcodeToString[a.Rcode], a.Authentic, int64(a.TTL/time.Second)
 	q.Server = a.Server.String()
 	for _, link := range a.Chain {
-		q.Aliases = append(q.Aliases, cleaned(trimmed(link.To)))
+		q.Aliases = append(q.Aliases, printable.Clean(trimmed(link.To)))
 	}
 	q.RecordCount = len(a.Records)
 	records := slices.Clone(a.Records)
 	slices.SortFunc(records, compareRecords)
-	for _, rr := range records[:min(len(records), explainItems)] {
+	for _, rr := range records[:min(len(records), maxItems)] {
 		q.Records = append(q.Records, recordText(rr))
 	}
 	return q
@@ -144,11 +145,11 @@ func failureWord(k dnsclient.Kind) string {
 // recordText is a record's data as in a zone file. TXT strings are joined.
 func recordText(rr dns.RR) string {
 	if txt, ok := rr.(*dns.TXT); ok {
-		return `"` + escaped(dnsclient.TXT(txt), explainTextBytes) + `"`
+		return `"` + escaped(dnsclient.TXT(txt), maxText) + `"`
 	}
 	text := strings.TrimPrefix(rr.String(), rr.Header().String())
-	if len(text) > explainTextBytes {
-		text = text[:explainTextBytes] + "..."
+	if len(text) > maxText {
+		text = text[:maxText] + "..."
 	}
-	return cleaned(text)
+	return printable.Clean(text)
 }
