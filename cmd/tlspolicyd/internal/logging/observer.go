@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"cmp"
@@ -9,36 +9,36 @@ import (
 	"time"
 	"tlspolicyd/policymap/policy"
 
-	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
 	"tlspolicyd/socketmap"
 )
 
-// journal tells the operator what the map learns (docs/operations.md): one line
-// for each fresh resolution and each change of a policy, and of failures no more
-// than anybody wants to read. Every line about a domain has it in the attribute
-// "domain". The logger behind it never blocks.
-type journal struct {
+// Observer logs what the map learns (docs/operations.md): one line for each fresh
+// resolution and each change of a policy, and a bounded number about failures.
+// Every line about a domain has it in the attribute "domain". The logger behind
+// it must not block.
+type Observer struct {
 	log      *slog.Logger
-	failures *logging.Repeats
+	failures *repeats
 }
 
-func newJournal(log *slog.Logger) *journal {
-	return &journal{log: log, failures: logging.NewRepeats(log)}
+// NewObserver returns an Observer that writes to a log. It must be closed.
+func NewObserver(log *slog.Logger) *Observer {
+	return &Observer{log: log, failures: newRepeats(log)}
 }
 
-// close tells of the failures that were only counted so far.
-func (j *journal) close() { j.failures.Close() }
+// Close logs the failures that were only counted so far.
+func (j *Observer) Close() { j.failures.close() }
 
-// Answered says nothing: see verbose.
-func (j *journal) Answered(bool, policy.Level, policymap.Origin) {}
+// Answered logs nothing: see Lookups.
+func (j *Observer) Answered(bool, policy.Level, policymap.Origin) {}
 
-// Resolved tells of a fresh resolution, at warn where DNS failed.
-func (j *journal) Resolved(r policymap.Resolution) {
+// Resolved logs a fresh resolution, at warn where DNS failed.
+func (j *Observer) Resolved(r policymap.Resolution) {
 	attrs := append(domainAttrs(r.Key), slog.String("answer", answerOf(r.Reply)))
-	// A policy that cannot be told to Postfix ends in TEMP as well.
+	// A policy that cannot be written for Postfix ends in TEMP as well.
 	waits := strings.HasPrefix(r.Reply, "TEMP ")
 	reason := r.Decision.Reason
 	if waits && reason == "" {
@@ -47,7 +47,7 @@ func (j *journal) Resolved(r policymap.Resolution) {
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))
 	}
-	// Why there is no policy in force says it all: it need not be absent.
+	// The reason says more than the state: a policy need not be absent to be out of force.
 	sts := cmp.Or(r.STSWhy, r.STS.String())
 	attrs = append(attrs, slog.String("row", string(r.Decision.Row)), slog.String("why", r.Decision.Why),
 		slog.String("mta_sts", sts), slog.Duration("took", brief(r.Took)))
@@ -62,13 +62,13 @@ func (j *journal) Resolved(r policymap.Resolution) {
 		j.log.LogAttrs(context.Background(), slog.LevelInfo, "resolved", attrs...)
 		return
 	}
-	j.failures.Tell(logging.Failure{
+	j.failures.add(failure{
 		Level: slog.LevelWarn, Message: message, Cause: reason, Subject: r.Key, Attrs: attrs,
 	})
 }
 
-// Changed tells of a policy that is not what it was.
-func (j *journal) Changed(c policy.Change) {
+// Changed logs a policy that is not what it was.
+func (j *Observer) Changed(c policy.Change) {
 	level, message := slog.LevelInfo, "policy changed"
 	if c.Weaker {
 		level, message = slog.LevelWarn, "policy got weaker"
@@ -77,8 +77,8 @@ func (j *journal) Changed(c policy.Change) {
 		slog.String("what", c.What), slog.String("old", c.Old), slog.String("new", c.New))...)
 }
 
-// Fetched tells of policy hosts that fail; successes are part of Resolved.
-func (j *journal) Fetched(domain string, background bool, took time.Duration, err error) {
+// Fetched logs policy hosts that fail; successes are part of Resolved.
+func (j *Observer) Fetched(domain string, background bool, took time.Duration, err error) {
 	attrs := []slog.Attr{slog.String("domain", domain)}
 	after := []slog.Attr{slog.Bool("background", background), slog.Duration("took", brief(took))}
 	if err == nil {
@@ -91,41 +91,41 @@ func (j *journal) Fetched(domain string, background bool, took time.Duration, er
 		attrs = append(attrs, slog.String("stage", cause))
 	}
 	attrs = append(attrs, slog.String("reason", err.Error()))
-	j.failures.Tell(logging.Failure{
+	j.failures.add(failure{
 		Level: slog.LevelWarn, Message: "policy not fetched", Cause: cause, Subject: domain, Attrs: append(attrs, after...),
 	})
 }
 
-// Refreshed says nothing: what matters of it is Changed, Fetched or StoreFailed.
-func (j *journal) Refreshed(string, policymap.Outcome) {}
+// Refreshed logs nothing: what matters of it is Changed, Fetched or StoreFailed.
+func (j *Observer) Refreshed(string, policymap.Outcome) {}
 
-// StoreFailed tells that what is learned is in memory only.
-func (j *journal) StoreFailed(domain string, err error) {
+// StoreFailed logs that what is learned is in memory only.
+func (j *Observer) StoreFailed(domain string, err error) {
 	attrs := []slog.Attr{slog.String("reason", err.Error())}
 	if domain != "" {
 		attrs = append(attrs, slog.String("domain", domain))
 	}
-	j.failures.Tell(logging.Failure{
+	j.failures.add(failure{
 		Level:   slog.LevelError,
 		Message: "the database cannot be written: what was learned is in memory only and will be lost with a restart",
 		Cause:   err.Error(), Attrs: attrs, // one subject: the domains do not matter
 	})
 }
 
-// ClockStepped tells that the wall clock was set.
-func (j *journal) ClockStepped(by time.Duration) {
+// ClockStepped logs that the wall clock was set.
+func (j *Observer) ClockStepped(by time.Duration) {
 	j.log.Warn("the clock was set; stored times were moved along, no policy ended or got longer", "by", by.Round(time.Second))
 }
 
-// Panicked tells of a defect of this program.
-func (j *journal) Panicked(key string, err *defect.Error) {
-	j.failures.Tell(logging.Failure{
+// Panicked logs a defect of this program.
+func (j *Observer) Panicked(key string, err *defect.Error) {
+	j.failures.add(failure{
 		Level: slog.LevelError, Message: "lookup panicked", Cause: err.Text, Subject: key,
 		Attrs: append(domainAttrs(key), slog.String("panic", err.Text), slog.String("stack", err.Stack)),
 	})
 }
 
-var _ policymap.Observer = (*journal)(nil)
+var _ policymap.Observer = (*Observer)(nil)
 
 // domainAttrs name the policy domain of a next hop, and the next hop where that
 // is written differently.
@@ -149,24 +149,26 @@ func shorten(s string) string {
 	return s
 }
 
-// verbose tells of every lookup at debug, but those of the watchdog. While that
-// level is off it costs one comparison.
-type verbose struct {
-	next socketmap.Handler
-	log  *slog.Logger
+// Lookups is a handler that logs every lookup at debug, but those of one key, that
+// of the watchdog. While that level is off it costs one comparison.
+type Lookups struct {
+	Next   socketmap.Handler
+	Log    *slog.Logger
+	Except string
 }
 
-func (v verbose) Lookup(ctx context.Context, name, key []byte) []byte {
-	if !v.log.Enabled(ctx, slog.LevelDebug) || string(key) == probeKey {
-		return v.next.Lookup(ctx, name, key)
+// Lookup implements socketmap.Handler.
+func (l Lookups) Lookup(ctx context.Context, name, key []byte) []byte {
+	if !l.Log.Enabled(ctx, slog.LevelDebug) || string(key) == l.Except {
+		return l.Next.Lookup(ctx, name, key)
 	}
 	began := time.Now()
-	reply := v.next.Lookup(ctx, name, key)
-	v.log.Debug("answered", "map", string(name), "key", string(key), "reply", shorten(strings.TrimSuffix(string(reply), " ")), "took", brief(time.Since(began)))
+	reply := l.Next.Lookup(ctx, name, key)
+	l.Log.Debug("answered", "map", string(name), "key", string(key), "reply", shorten(strings.TrimSuffix(string(reply), " ")), "took", brief(time.Since(began)))
 	return reply
 }
 
-// brief leaves about three digits of a duration: more tell nothing.
+// brief rounds a duration to about three digits.
 func brief(d time.Duration) time.Duration {
 	for unit := time.Microsecond; unit < time.Second; unit *= 10 {
 		if d < 1000*unit {
