@@ -41,7 +41,7 @@ func linesOf(t *testing.T, level slog.Level, do func(*Observer)) []string {
 func TestTheLinesOfTheJournal(t *testing.T) {
 	reason := "MX lookup of example.test: SERVFAIL"
 	for name, tt := range map[string]struct {
-		log func(*Observer)
+		log  func(*Observer)
 		want string
 	}{
 		"a policy": {
