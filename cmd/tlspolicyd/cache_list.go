@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/internal/printable"
 )
 
 func newCacheList(s *cacheSocket) *cobra.Command {
@@ -69,7 +70,7 @@ func listDomains(ctx context.Context, client *admin.Client, f admin.Filter, asJS
 	err := client.List(ctx, f, func(d admin.Domain) error {
 		n++
 		if asJSON {
-			return outputError(writeJSONLine(admin.EscapeJSON(out), d))
+			return outputError(writeJSONLine(printable.JSON(out), d))
 		}
 		if n == 1 {
 			fmt.Fprintf(out, listFormat, "NEXT HOP", "POLICY", "DANE", "MTA-STS", "LAST USED", "REFRESH")
@@ -144,7 +145,7 @@ Exit status: 0 something is known, 1 nothing.`,
 				return daemonError(err)
 			}
 			if asJSON {
-				return outputError(writeJSON(admin.EscapeJSON(cmd.OutOrStdout()), d))
+				return outputError(writeJSON(printable.JSON(cmd.OutOrStdout()), d))
 			}
 			return outputError(showDomain(cmd.OutOrStdout(), d, time.Now()))
 		},

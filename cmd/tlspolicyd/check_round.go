@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/internal/printable"
 )
 
 // maxHeld bounds how many audits that have ended wait for one before them that is
@@ -87,7 +87,7 @@ func (c *checking) round(ctx context.Context, write func(check.Report) error) ([
 }
 
 func (c *checking) writeJSON(r check.Report) error {
-	return writeJSONLine(admin.EscapeJSON(c.out), r)
+	return writeJSONLine(printable.JSON(c.out), r)
 }
 
 // checkDomains reads the command line: domains, or a single - for a list.

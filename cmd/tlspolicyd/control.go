@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/cmd/tlspolicyd/internal/logging"
+	"tlspolicyd/internal/hostname"
 	"tlspolicyd/socketmap"
 )
 
@@ -48,7 +51,7 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 	context.AfterFunc(ctx, func() { o.listening.Store(false) })
 	o.server = admin.New(admin.Options{
 		Map: p.cache, Store: p.store, Metrics: p.metrics, Log: log.Logger,
-		Build: adminBuild(), Sockets: addresses(sockets),
+		Build: adminBuild(), Sockets: addresses(sockets), HTTPNames: httpNames(cfg.Listen),
 		Resolver:    func() admin.Resolver { return p.resolver.Load() },
 		Connections: func() admin.Connections { return connections(lookups.Stats()) },
 		LinesLost:   log.Lost,
@@ -98,6 +101,20 @@ func connections(s socketmap.Stats) admin.Connections {
 		Open: s.Connections, Idle: s.Idle, Waiting: s.Waiting,
 		Accepted: s.Accepted, Evicted: s.Evicted, Refused: s.Refused, Malformed: s.Malformed, Panics: s.Panics,
 	}
+}
+
+// httpNames returns the names that a request to listen.http may have: those
+// configured, the one that it listens on, and what the host calls itself.
+func httpNames(cfg config.Listen) []string {
+	names := slices.Clone(cfg.HTTPHosts)
+	listen, _, _ := net.SplitHostPort(cfg.HTTP)
+	own, _ := os.Hostname()
+	for _, name := range []string{listen, own} {
+		if name, err := hostname.Parse(name); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func adminBuild() admin.Build {

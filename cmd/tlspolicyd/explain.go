@@ -3,16 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 	"time"
-	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 )
 
 func newExplain(o *options) *cobra.Command {
@@ -20,61 +20,48 @@ func newExplain(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain KEY...",
 		Short: "Resolve afresh and show every step that leads to the answer",
-		Long: `explain resolves keys as the daemon would if it knew nothing of them, without its
-cache and without a running daemon, and shows its work: every DNS question with
+		Long: `explain resolves keys as the daemon would if its cache were empty, without the
+cache and without a running daemon, and shows every step: each DNS question with
 its response code, AD bit and TTL; the MTA-STS record and its verdict; the HTTPS
-exchange with the policy host; the policy file, with the first line at fault
-marked; the addresses and TLSA records of each mail host; then the row of the
-decision table and the replies that Postfix would get.
+exchange with the policy host; the policy file, with its first error marked; the
+addresses and TLSA records of each mail host; then the row of the decision table
+and the replies that Postfix would get.
 
-Where lookup says something else, the daemon answers from what it learned
-before: an MTA-STS policy stays in force until its max_age is over.
+Where lookup prints another reply, the daemon answers from its cache: an MTA-STS
+policy stays in force until its max_age is over.
 
-With --json each key gives one line with one JSON object. Its fields are stable;
-docs/explain.md lists them.
+With --json each key gives one line with one JSON object. Its fields are stable
+and described in docs/explain.md.
 
 Exit status: 0 every key has a policy (OK), 1 at least one has none (NOTFOUND),
-3 at least one could not be told (TEMP).`,
+3 at least one is unknown (TEMP).`,
 		Example: `  tlspolicyd explain example.com
   tlspolicyd explain '[smarthost.example.net]:587'
   tlspolicyd explain --json example.com example.net | jq .decision.row`,
-		Args: func(_ *cobra.Command, keys []string) error {
-			if len(keys) == 0 {
-				return errors.New("which KEY? Postfix asks for the domain behind the @, or for a relayhost")
-			}
-			return nil
-		},
+		Args:              wantKey,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			cfg, err := o.load()
 			if err != nil {
 				return err
 			}
-			x, err := newExplanations(cfg)
+			x, err := newExplainer(cfg)
 			if err != nil {
 				return err
 			}
-			x.waiting = newWaiting(cmd.ErrOrStderr())
-			write := writeExplanation
+			write := explain.Report.WriteText
 			if asJSON {
-				write = writeExplanationJSON
+				write = explain.Report.WriteJSON
 			}
-			return x.run(cmd.Context(), cmd.OutOrStdout(), keys, write)
+			return explainKeys(cmd.Context(), x, max(cfg.Fetch.Concurrency, 1), keys, newWaiting(cmd.ErrOrStderr()),
+				func(r explain.Report) error { return write(r, cmd.OutOrStdout()) })
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object for each key, on a line of its own")
 	return c
 }
 
-// explanations is one run of the command.
-type explanations struct {
-	explainer explain.Explainer
-	servers   []netip.AddrPort // the resolvers
-	trusted   bool             // their AD bits count (7672 §2.1.3)
-	waiting   waiting
-	atOnce    int // keys that are looked up side by side
-}
-
-func newExplanations(cfg config.Config) (*explanations, error) {
+func newExplainer(cfg config.Config) (*explain.Explainer, error) {
 	resolver, err := newResolver(cfg, nil, nil)
 	if err != nil {
 		return nil, unknownError(err)
@@ -83,31 +70,26 @@ func newExplanations(cfg config.Config) (*explanations, error) {
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
 	}
-	return &explanations{
-		explainer: explain.Explainer{
-			Resolver: resolver, Fetcher: fetcher, Settings: mapSettings(cfg), Overrides: cfg.Override,
-		},
-		servers: resolver.Servers(),
-		trusted: resolver.Trusted(),
-		atOnce:  max(cfg.Fetch.Concurrency, 1), // a key fetches one policy at most
+	return &explain.Explainer{
+		Resolver: resolver, Servers: resolver.Servers(), ADTrusted: resolver.Trusted(),
+		Fetcher: fetcher, Settings: mapSettings(cfg), Overrides: cfg.Override,
 	}, nil
 }
 
-// run explains the keys side by side and writes in their order.
-func (x *explanations) run(ctx context.Context, out io.Writer, keys []string, write func(io.Writer, explainReport) error) error {
+// explainKeys explains some keys at a time and writes in the order of all.
+func explainKeys(ctx context.Context, x *explain.Explainer, atOnce int, keys []string, w waiting, write func(explain.Report) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	done := make([]chan explainReport, len(keys))
+	done := make([]chan explain.Report, len(keys))
 	for i := range done {
-		done[i] = make(chan explainReport, 1)
+		done[i] = make(chan explain.Report, 1)
 	}
 	var lookups errgroup.Group
-	lookups.SetLimit(x.atOnce)
+	lookups.SetLimit(atOnce) // a key fetches one policy at most
 	go func() {
 		for i, key := range keys {
 			lookups.Go(func() error {
-				e := x.explainer.Explain(ctx, key)
-				done[i] <- newExplainReport(e, x.servers, x.trusted, time.Now())
+				done[i] <- x.Report(ctx, key)
 				return nil
 			})
 		}
@@ -116,11 +98,11 @@ func (x *explanations) run(ctx context.Context, out io.Writer, keys []string, wr
 	status := exitDone
 	var failed error
 	for i := range keys {
-		report := x.waiting.await(keys[i], done[i])
+		report := w.await(keys[i], done[i])
 		if failed != nil {
 			continue // wait for what still runs
 		}
-		if failed = write(out, report); failed != nil {
+		if failed = write(report); failed != nil {
 			cancel()
 		}
 		status = max(status, replyStatus(report.Replies.Postfix), replyStatus(report.Replies.TLSRPT))
@@ -143,4 +125,47 @@ func replyStatus(reply string) int {
 		return exitNo
 	}
 	return exitUnknown
+}
+
+// wantKey is for the commands that take KEY...
+func wantKey(_ *cobra.Command, keys []string) error {
+	if len(keys) == 0 {
+		return errors.New("which KEY? Postfix looks up the domain after the @, or the relayhost")
+	}
+	return nil
+}
+
+// waiting shows on a terminal what explain waits for: a policy host may take a
+// minute to fail. The zero value shows nothing.
+type waiting struct {
+	out io.Writer // nil: no terminal
+}
+
+func newWaiting(out io.Writer) waiting {
+	if isTerminal(out) {
+		return waiting{out}
+	}
+	return waiting{}
+}
+
+// await returns the report about a key. The line about it is gone by then.
+func (w waiting) await(key string, report <-chan explain.Report) explain.Report {
+	if w.out == nil {
+		return <-report
+	}
+	began, shown := time.Now(), false
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-report:
+			if shown {
+				fmt.Fprint(w.out, "\r\x1b[K")
+			}
+			return r
+		case <-tick.C:
+			shown = true
+			fmt.Fprintf(w.out, "\r%.40q: waiting for DNS or the policy host, %d s\x1b[K", key, int(time.Since(began).Seconds()))
+		}
+	}
 }

@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/internal/printable"
 	"tlspolicyd/socketmap"
 )
 
@@ -39,12 +36,8 @@ no such map, 3 at least one could not be told.`,
 		Example: `  tlspolicyd lookup example.com
   tlspolicyd lookup --map postfix-tlsrpt example.com '[smarthost.example.net]:587'
   tlspolicyd lookup --socket tcp:127.0.0.1:8461 --json example.com`,
-		Args: func(_ *cobra.Command, keys []string) error {
-			if len(keys) == 0 {
-				return errors.New("which KEY? Postfix asks for the domain behind the @, or for a relayhost")
-			}
-			return nil
-		},
+		Args:              wantKey,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if strings.TrimSpace(l.mapName) == "" || strings.ContainsRune(l.mapName, ' ') {
 				return usageError("--map: %q: want postfix or postfix-tlsrpt", l.mapName)
@@ -189,10 +182,7 @@ func (l *lookup) print(out io.Writer, key string, reply socketmap.Reply, withKey
 	return err
 }
 
-// visible quotes a text that would not be seen as it is on a terminal.
-func visible(s string) string {
-	if s == "" || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(s)
-	}
-	return s
-}
+// visible and cleaned make untrusted text safe for a terminal.
+func visible(s string) string { return printable.Text(s) }
+
+func cleaned(s string) string { return printable.Clean(s) }

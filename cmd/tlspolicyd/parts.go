@@ -16,6 +16,7 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
@@ -68,7 +69,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	if err != nil {
 		return nil, databaseError(cfg.Cache.Path, err)
 	}
-	told := newJournal(log)
+	observer := logging.NewObserver(log)
 	metrics := admin.NewMetrics(adminBuild())
 	current := new(atomic.Pointer[dnsclient.Client])
 	current.Store(resolver)
@@ -76,11 +77,11 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings,
-		Observer: policymap.Observers{told, metrics}, Concurrency: cfg.Fetch.Concurrency,
+		Observer: policymap.Observers{observer, metrics}, Concurrency: cfg.Fetch.Concurrency,
 	})
 	built.Store(m)
 	return &parts{
-		handler:   verbose{next: m, log: log},
+		handler:   logging.Lookups{Next: m, Log: log, Except: probeKey},
 		dialer:    dial,
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
@@ -108,7 +109,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			done := make(chan error, 1)
 			go func() {
 				m.Close()
-				told.close()
+				observer.Close()
 				done <- db.Close()
 			}()
 			select {

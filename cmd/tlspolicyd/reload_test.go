@@ -57,6 +57,7 @@ func TestWhatNeedsARestartKeepsItsValue(t *testing.T) {
 		{"listen.socket_group", `"mail"`},
 		{"listen.admin", `""`},
 		{"listen.http", `"127.0.0.1:9461"`},
+		{"listen.http_hosts", `["mail.test"]`},
 		{"fetch.concurrency", "7"},
 		{"cache.path", `"/elsewhere.db"`},
 		{"cache.max_entries", "7000"},
@@ -136,7 +137,7 @@ func TestLookupsAreToldOfAtDebugOnlyAndCostNothingElse(t *testing.T) {
 	var level slog.LevelVar
 	log := logging.New(&out, logging.Options{Level: &level, Format: logging.Text})
 	reply := []byte("NOTFOUND ")
-	v := verbose{next: handlerFunc(func(context.Context, []byte, []byte) []byte { return reply }), log: log.Logger}
+	v := logging.Lookups{Next: handlerFunc(func(context.Context, []byte, []byte) []byte { return reply }), Log: log.Logger, Except: probeKey}
 	name, key, probe := []byte("postfix"), []byte("example.test"), []byte(probeKey)
 	if n := testing.AllocsPerRun(100, func() { v.Lookup(context.Background(), name, key) }); n != 0 {
 		t.Errorf("%v allocations", n)

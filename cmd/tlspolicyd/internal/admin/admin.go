@@ -26,11 +26,10 @@ import (
 
 // Bounds of a request. What a handler streams has a deadline for each write.
 const (
-	headerTimeout = 5 * time.Second // on the address that strangers may reach
 	readTimeout   = time.Minute
 	writeTimeout  = 30 * time.Second
 	idleTimeout   = 2 * time.Minute
-	publicIdle    = 5 * time.Second // idle connections must not keep monitoring out
+	publicTimeout = 5 * time.Second // to send a request to listen.http, or the next one
 	maxHeader     = 16 << 10        // bytes
 	maxBody       = 4 << 20         // bytes
 	maxClients    = 64              // connections to each listener at a time
@@ -66,6 +65,7 @@ type Options struct {
 
 	Build       Build
 	Sockets     []string // where lookups are answered
+	HTTPNames   []string // of this host, for ServePublic: lower case, no final dot
 	Resolver    func() Resolver
 	Connections func() Connections
 	LinesLost   func() uint64                   // of the log
@@ -102,12 +102,11 @@ func New(o Options) *Server {
 	s.gauges = newGauges(s)
 	o.Metrics.registry.MustRegister(s.gauges)
 	s.control = s.newHTTP(s.controlRoutes())
-	s.public = s.newHTTP(s.readOnlyRoutes(http.NewServeMux()))
+	s.public = s.newHTTP(guard(s.readOnlyRoutes(http.NewServeMux()), o.HTTPNames))
 	// An operator's command may get no processor for a while on a busy host.
 	s.control.ReadHeaderTimeout = readTimeout
-	s.public.ReadHeaderTimeout = headerTimeout
-	s.public.ReadTimeout, s.public.WriteTimeout = readTimeout, writeTimeout
-	s.public.IdleTimeout = publicIdle
+	s.public.ReadTimeout, s.public.IdleTimeout = publicTimeout, publicTimeout
+	s.public.WriteTimeout = writeTimeout
 	s.work.Go(func() { s.health.watch(s.ctx) })
 	return s
 }
@@ -123,16 +122,20 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 }
 
 // ServeControl answers the operator on l until Shutdown, and then returns nil.
-// Whoever can connect to l may do everything: it must be a Unix socket of mode
-// 0600.
-func (s *Server) ServeControl(l net.Listener) error { return serve(s.control, l) }
+// A client that can connect to l can change everything: it must be a Unix socket
+// of mode 0600.
+func (s *Server) ServeControl(l net.Listener) error {
+	return serve(s.control, netutil.LimitListener(l, maxClients))
+}
 
 // ServePublic shows metrics, health and the status page on l until Shutdown, and
 // then returns nil. Nothing can be changed there.
-func (s *Server) ServePublic(l net.Listener) error { return serve(s.public, l) }
+func (s *Server) ServePublic(l net.Listener) error {
+	return serve(s.public, &newestFirst{Listener: l, limit: maxClients})
+}
 
 func serve(h *http.Server, l net.Listener) error {
-	if err := h.Serve(netutil.LimitListener(l, maxClients)); !errors.Is(err, http.ErrServerClosed) {
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

@@ -219,7 +219,7 @@ type dumpWriter struct {
 }
 
 func newDumpWriter(w io.Writer, program string, now time.Time) (*dumpWriter, error) {
-	d := &dumpWriter{json: json.NewEncoder(EscapeJSON(w))}
+	d := &dumpWriter{json: json.NewEncoder(printable.JSON(w))}
 	d.json.SetEscapeHTML(false)
 	return d, d.json.Encode(Header{dumpFormat, dumpVersion, now.UTC().Truncate(time.Second), program})
 }

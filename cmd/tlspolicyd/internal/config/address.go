@@ -16,19 +16,19 @@ import (
 // What can be wrong with a value. The text stands between the value and what
 // would be right.
 var (
-	errNotAbsolute = errors.New("no absolute path")
+	errNotAbsolute = errors.New("not an absolute path")
 	errUnknown     = errors.New("unknown")
-	errNotProxy    = errors.New("no http URL")
+	errNotProxy    = errors.New("not an http URL")
 	errProxyPath   = errors.New("a proxy has no path")
-	errPort        = errors.New("no port number up to 65535")
-	errNoPort      = errors.New("no host with a port")
-	errNoAddress   = errors.New("no address")
-	errAdminTCP    = errors.New("no Unix socket")
-	errMode        = errors.New("no octal number up to 0777")
-	errModeZero    = errors.New("nobody could connect")
-	errGroup       = errors.New("no group name")
-	errHostBits    = errors.New("bits are set behind the prefix")
-	errNoNetwork   = errors.New("no network")
+	errPort        = errors.New("not a port number up to 65535")
+	errNoPort      = errors.New("not a host with a port")
+	errNoAddress   = errors.New("not an address")
+	errAdminTCP    = errors.New("not a Unix socket")
+	errMode        = errors.New("not an octal number up to 0777")
+	errModeZero    = errors.New("no client could connect")
+	errGroup       = errors.New("not a group name")
+	errHostBits    = errors.New("bits after the prefix are set")
+	errNoNetwork   = errors.New("not a network")
 )
 
 // parseAddress reads an address on which to listen. What Postfix would take

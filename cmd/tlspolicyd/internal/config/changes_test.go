@@ -34,7 +34,7 @@ func otherValue(t *testing.T, s setting) string {
 	t.Helper()
 	value, ok := map[string]string{
 		"listen.socketmap": `["tcp:127.0.0.1:8461"]`, "listen.socket_mode": `"0600"`, "listen.socket_group": `"mail"`,
-		"listen.admin": `""`, "listen.http": `"127.0.0.1:9461"`, "listen.max_connections": "7",
+		"listen.admin": `""`, "listen.http": `"127.0.0.1:9461"`, "listen.http_hosts": `["mail.test"]`, "listen.max_connections": "7",
 		"dns.servers": `["127.0.0.1"]`, "dns.trust_ad": "true", "dns.timeout": `"1s"`,
 		"fetch.wait": `"1s"`, "fetch.timeout": `"9s"`, "fetch.ca_file": `"/ca.pem"`, "fetch.allow_networks": `["10.0.0.0/8"]`,
 		"fetch.proxy": `"http://proxy.test:3128"`, "fetch.concurrency": "7",

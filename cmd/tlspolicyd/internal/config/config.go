@@ -1,6 +1,6 @@
 // Package config is the configuration file: TOML to one typed struct, with a
-// default for every key, so that an empty or absent file is a good one. Every
-// mistake is refused with its line and column and with what would be right.
+// default for every key, so that an empty or absent file is valid. Every mistake
+// is refused with its line and column and with what would be right.
 package config
 
 import (
@@ -39,13 +39,14 @@ type Listen struct {
 	SocketGroup    string      // group of these sockets; empty: that of the process
 	Admin          string      // "unix:/path"; empty: no admin socket
 	HTTP           string      // "host:port"; empty: none
+	HTTPHosts      []string    // further names of this host that a request to HTTP may have
 	MaxConnections int
 }
 
-// DNS says whom the stub resolver asks.
+// DNS says which resolvers the stub resolver asks.
 type DNS struct {
 	Servers []netip.AddrPort // empty: those of /etc/resolv.conf
-	TrustAD bool             // believe the AD bit of servers that are not on loopback (7672 §2.1.3)
+	TrustAD bool             // trust the AD bit of servers that are not on loopback (7672 §2.1.3)
 	Timeout time.Duration    // of one try
 }
 
@@ -68,19 +69,19 @@ type Cache struct {
 // Refresh says when what was learned is looked up again.
 type Refresh struct {
 	Interval  time.Duration // between two fetches of the same policy
-	UnusedFor time.Duration // a domain that nobody asked for so long is left to expire
+	UnusedFor time.Duration // a domain without a lookup for so long is left to expire
 }
 
 // Policy holds the choices of the decision table (docs/behaviour.md §5).
 type Policy struct {
-	InsecureMX Standard // which one binds when the MX answer is insecure and both apply
-	Partial    Standard // which one binds when only some MX hosts have TLSA records
+	InsecureMX Standard // which one applies when the MX answer is insecure and both apply
+	Partial    Standard // which one applies when only some MX hosts have TLSA records
 
 	PostfixLevel string  // smtp_tls_security_level of main.cf
 	Testing      Testing // what a policy in mode testing means
 }
 
-// Standard is one of the two ways to bind a domain to its mail hosts.
+// Standard is one of the two standards for the mail hosts of a domain.
 type Standard string
 
 // The two standards: RFC 7672 and RFC 8461.

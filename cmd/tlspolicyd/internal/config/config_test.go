@@ -98,6 +98,7 @@ func full() Config {
 			SocketGroup:    "postfix",
 			Admin:          "",
 			HTTP:           "127.0.0.1:9461",
+			HTTPHosts:      []string{"mail.example.test"},
 			MaxConnections: 100,
 		},
 		DNS: DNS{

@@ -7,14 +7,13 @@ import (
 	"strings"
 )
 
-// Dirs are the directories that the default paths lie in.
+// Dirs are the directories of the default paths.
 type Dirs struct {
 	Runtime string // sockets
 	State   string // the database
 
-	// Shared says that Runtime lies in a directory where everybody may create
-	// files. It must then be a directory of the user's own before anything in
-	// it is believed.
+	// Shared says that Runtime is in a directory where any user may create
+	// files. It must then belong to the user before anything in it is trusted.
 	Shared bool
 }
 
@@ -33,7 +32,7 @@ const SystemDatabase = systemState + "/policies.db"
 
 // DefaultDirs returns $RUNTIME_DIRECTORY and $STATE_DIRECTORY, which systemd
 // sets for a service. Without them it is /run/tlspolicyd and
-// /var/lib/tlspolicyd for root, and for anybody else the places that the XDG
+// /var/lib/tlspolicyd for root, and for other users the places that the XDG
 // base directory specification has for a user's own sockets and state.
 func DefaultDirs() Dirs {
 	return dirs(os.Getenv, os.Geteuid(), os.TempDir())
@@ -74,7 +73,7 @@ func dirs(getenv func(string) string, uid int, temp string) Dirs {
 }
 
 // first returns the first of the directories in a list as systemd passes it
-// (systemd.exec(5), RuntimeDirectory=), or "" when it is no absolute path.
+// (systemd.exec(5), RuntimeDirectory=), or "" when it is not an absolute path.
 func first(list string) string {
 	dir, _, _ := strings.Cut(list, ":")
 	if !filepath.IsAbs(dir) {

@@ -61,7 +61,7 @@ func overrideName(key string) (string, error) {
 		return "", fmt.Errorf("a wildcard: want %s", quote("."+rest))
 	}
 	if strings.ContainsAny(name, "[]:/") {
-		return "", errors.New("brackets, ports and paths do not count here: want the domain alone")
+		return "", errors.New("want the domain alone, without brackets, port and path")
 	}
 	name, err := hostname.Parse(name)
 	if err != nil {
@@ -92,11 +92,11 @@ func checkPolicy(policy string) error {
 	}
 	level := strings.ToLower(words[0])
 	if !slices.Contains(levels(), level) {
-		return fmt.Errorf("%s: no security level of Postfix: want \"skip\", \"lookup\", or one of %s",
+		return fmt.Errorf("%s: not a Postfix security level: want \"skip\", \"lookup\", or one of %s",
 			quote(words[0]), strings.Join(levels(), ", "))
 	}
 	if level == "none" && len(words) > 1 {
-		return fmt.Errorf("%s: %q means no TLS at all: want no attribute behind it", show(policy), "none")
+		return fmt.Errorf("%s: %q means no TLS at all: want no attribute after it", show(policy), "none")
 	}
 	seen := make(map[string]bool)
 	for _, w := range words[1:] {
@@ -124,7 +124,7 @@ func policyWords(policy string) ([]string, error) {
 			}
 			word, policy = strings.TrimSpace(policy[1:end]), policy[end+1:]
 			if policy != "" && policy[0] != ' ' && policy[0] != ',' {
-				return nil, errors.New("text behind a closing brace: want a blank there")
+				return nil, errors.New("text after a closing brace: want a space there")
 			}
 		} else {
 			end := strings.IndexAny(policy+" ", " ,")
@@ -141,15 +141,15 @@ func policyWords(policy string) ([]string, error) {
 func checkAttribute(level, word string, seen map[string]bool) error {
 	name, val, ok := strings.Cut(word, "=")
 	if !ok {
-		return fmt.Errorf("%s: no attribute: want name=value", quote(word))
+		return fmt.Errorf("%s: not an attribute: want name=value", quote(word))
 	}
 	name, val = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(val)
 	a, ok := attribute(name)
 	switch {
 	case !ok && slices.Contains(tlsrptAttributes(), name):
-		return fmt.Errorf("%s: for TLSRPT: want it left out, it belongs to MTA-STS policies only", quote(word))
+		return fmt.Errorf("%s: a TLSRPT attribute: want it left out, it belongs to MTA-STS policies only", quote(word))
 	case !ok:
-		return fmt.Errorf("%s: no attribute of a Postfix policy: want one of %s", quote(word), attributeNames())
+		return fmt.Errorf("%s: not an attribute of a Postfix policy: want one of %s", quote(word), attributeNames())
 	case a.levels != nil && !slices.Contains(a.levels, level):
 		return fmt.Errorf("%s: Postfix refuses it with %s: want it with %s", quote(word), level, strings.Join(a.levels, ", "))
 	case val == "" && !a.empty:

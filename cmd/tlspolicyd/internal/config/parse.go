@@ -1,14 +1,19 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
-	"tlspolicyd/internal/printable"
+	"time"
 
-	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"tlspolicyd/internal/printable"
 )
 
 // maxFile bounds what is read of a configuration file, in bytes. It has room
@@ -23,7 +28,7 @@ func readFile(name string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s: larger than %d MiB: this is no configuration file", name, maxFile>>20)
+		err = fmt.Errorf("%s: larger than %d MiB: this is not a configuration file", name, maxFile>>20)
 	}
 	return data, err
 }
@@ -49,32 +54,173 @@ func (e *Error) Error() string {
 // Parse reads the settings from the text of a configuration file. The name
 // stands in errors only. The first mistake in the file is returned as *Error.
 func Parse(data []byte, name string) (Config, error) {
-	var doc map[string]any
-	if err := toml.Unmarshal(data, &doc); err != nil {
-		return Config{}, syntaxError(err, name)
-	}
 	c := Default()
-	settings := c.settings()
-	overrides := newOverrides(c.Override)
-	for _, e := range entries(data) {
-		err := e.apply(doc, settings, overrides)
-		if err == nil {
-			continue
+	f := file{name: name, settings: c.settings(), overrides: newOverrides(c.Override), seen: make(map[string]bool)}
+	f.parser.Reset(data)
+	var table []string
+	for f.parser.NextExpression() {
+		n := f.parser.Expression()
+		e := f.entry(table, n)
+		var err error
+		switch n.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			table = e.path
+			err = f.take(e)
+		case unstable.KeyValue:
+			err = f.keyValue(e, n.Value())
 		}
-		line, column := position(data, e.at(err))
-		return Config{}, &Error{File: name, Line: line, Column: column, Key: e.key(), Problem: printable.Line(err.Error(), 300)}
+		if err != nil {
+			return Config{}, err
+		}
+	}
+	if err := f.parser.Error(); err != nil {
+		return Config{}, f.syntaxError(err)
 	}
 	return c, nil
 }
 
-// syntaxError is for a file that is no TOML.
-func syntaxError(err error, name string) error {
-	e := &Error{File: name, Line: 1, Column: 1}
-	if de, ok := errors.AsType[*toml.DecodeError](err); ok {
-		e.Line, e.Column = de.Position()
+// file is a file that is being read. It is all that uses the TOML library, of
+// whose syntax tree the API may change.
+type file struct {
+	parser    unstable.Parser
+	name      string
+	settings  []setting
+	overrides overrides
+	seen      map[string]bool // keys, and headers of tables in brackets
+}
+
+// entry is one key with its value, or one table header, and its place.
+type entry struct {
+	path     []string // of the key from the root
+	header   bool     // of a table
+	array    bool     // of tables
+	start    uint32   // offset of the key
+	value    any      // string, int64, bool, []any, map[string]any, otherNumber or time.Time
+	at       uint32   // offset of the value
+	elements []uint32 // of the elements when the value is an array
+}
+
+// otherNumber is a value that is a number and not an integer of 64 bits.
+type otherNumber string
+
+// entry returns the entry of a node; of a key without its value.
+func (f *file) entry(table []string, n *unstable.Node) entry {
+	e := entry{header: n.Kind == unstable.Table || n.Kind == unstable.ArrayTable, array: n.Kind == unstable.ArrayTable}
+	if !e.header {
+		e.path = slices.Clone(table)
 	}
-	e.Problem = bounded(strings.TrimPrefix(err.Error(), "toml: ")) + syntaxHint(err.Error())
+	for it := n.Key(); it.Next(); {
+		k := it.Node()
+		e.path = append(e.path, string(k.Data))
+		if e.at == 0 {
+			e.start = k.Raw.Offset
+		}
+		e.at = k.Raw.Offset + k.Raw.Length
+	}
+	if e.header {
+		e.at, e.value = e.start, map[string]any{}
+		return e
+	}
+	rest := f.parser.Data()[e.at:]
+	e.at += uint32(len(rest) - len(bytes.TrimLeft(rest, " \t=")))
 	return e
+}
+
+// keyValue takes an entry with its value, or those of an inline table.
+func (f *file) keyValue(e entry, v *unstable.Node) error {
+	e.value = f.value(v)
+	switch v.Kind {
+	case unstable.InlineTable:
+		if len(e.path) > 1 {
+			break // no setting is a table
+		}
+		e.header, e.at = true, e.start
+		if err := f.take(e); err != nil {
+			return err
+		}
+		for it := v.Children(); it.Next(); {
+			if err := f.keyValue(f.entry(e.path, it.Node()), it.Node().Value()); err != nil {
+				return err
+			}
+		}
+		return nil
+	case unstable.Array:
+		for it := v.Children(); it.Next(); {
+			at := e.at // nested arrays and tables have no range of their own
+			if raw := it.Node().Raw; raw.Length > 0 {
+				at = raw.Offset
+			}
+			if it.Node().Kind != unstable.Comment {
+				e.elements = append(e.elements, at)
+			}
+		}
+	}
+	return f.take(e)
+}
+
+func (f *file) value(n *unstable.Node) any {
+	text := string(n.Data)
+	switch n.Kind {
+	case unstable.String:
+		return text
+	case unstable.Bool:
+		return text == "true"
+	case unstable.Integer:
+		if i, err := strconv.ParseInt(text, 0, 64); err == nil { // TOML and Go write the same prefixes
+			return i
+		}
+		return otherNumber(text)
+	case unstable.Float:
+		return otherNumber(text)
+	case unstable.InlineTable:
+		return map[string]any{}
+	case unstable.Array:
+		list := []any{}
+		for it := n.Children(); it.Next(); {
+			if it.Node().Kind != unstable.Comment {
+				list = append(list, f.value(it.Node()))
+			}
+		}
+		return list
+	}
+	return time.Time{} // or a date
+}
+
+// take stores one entry; its error is an *Error.
+func (f *file) take(e entry) error {
+	key := e.key()
+	if e.header {
+		key = "[" + key + "]"
+	}
+	err := e.apply(f.settings, f.overrides)
+	if f.seen[key] {
+		err = keyError{errors.New("already defined: want it once")}
+	}
+	f.seen[key] = true
+	if err == nil {
+		return nil
+	}
+	at := e.at
+	if ee, ok := errors.AsType[elementError](err); ok {
+		at = e.elements[ee.index]
+	} else if _, ok := errors.AsType[keyError](err); ok {
+		at = e.start
+	}
+	return f.errorAt(unstable.Range{Offset: at}, e.key(), printable.Line(err.Error(), 300))
+}
+
+func (f *file) errorAt(r unstable.Range, key, problem string) error {
+	start := f.parser.Shape(r).Start
+	return &Error{File: f.name, Line: start.Line, Column: start.Column, Key: key, Problem: problem}
+}
+
+// syntaxError is for a file that is not TOML.
+func (f *file) syntaxError(err error) error {
+	var at unstable.Range
+	if pe, ok := errors.AsType[*unstable.ParserError](err); ok {
+		at = f.parser.Range(pe.Highlight)
+	}
+	return f.errorAt(at, "", bounded(err.Error())+syntaxHint(err.Error()))
 }
 
 // bounded makes one line of bounded length out of a text with parts of the file.
@@ -86,8 +232,6 @@ func bounded(s string) string {
 // syntaxHint says what would be right where the library's own words do not.
 func syntaxHint(message string) string {
 	switch {
-	case strings.Contains(message, "already"):
-		return ": want it once"
 	case strings.Contains(message, "leading zeroes"):
 		return `: want a mode in quotes, e.g. "0660"`
 	case strings.Contains(message, "at start of value"):
@@ -96,28 +240,29 @@ func syntaxHint(message string) string {
 	return ""
 }
 
-// Errors that are reported where the key stands, not where the value does.
+// Errors that are reported at the key, not at the value.
 type keyError struct{ error }
 
-// Errors in one element of an array are reported where the element stands.
+// Errors in one element of an array are reported at the element.
 type elementError struct {
 	index int
 	error
 }
 
-// at returns the offset in the file that an error of this entry belongs to.
-func (e entry) at(err error) int {
-	if ee, ok := errors.AsType[elementError](err); ok && ee.index < len(e.elements) {
-		return e.elements[ee.index]
+// key returns the path in one string, safe to print.
+func (e entry) key() string {
+	parts := make([]string, len(e.path))
+	for i, p := range e.path {
+		parts[i] = p
+		if p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			parts[i] = strconv.QuoteToASCII(p)
+		}
 	}
-	if _, ok := errors.AsType[keyError](err); ok || e.value < 0 {
-		return e.start
-	}
-	return e.value
+	return bounded(strings.Join(parts, "."))
 }
 
 // apply checks one entry of the file and stores its value.
-func (e entry) apply(doc map[string]any, settings []setting, overrides overrides) error {
+func (e entry) apply(settings []setting, overrides overrides) error {
 	section := e.path[0]
 	switch {
 	case !isSection(settings, section):
@@ -126,32 +271,19 @@ func (e entry) apply(doc map[string]any, settings []setting, overrides overrides
 		return keyError{fmt.Errorf("this is an array of tables: want [%s]", e.key())}
 	case section == overrideSection && len(e.path) > 2:
 		return keyError{fmt.Errorf("a name with dots needs quotes: want %s", quote(strings.Join(e.path[1:], ".")))}
-	case len(e.path) == 1 && e.value < 0:
-		return nil // a table's header
+	case e.header && len(e.path) == 1:
+		return nil
 	case len(e.path) == 1:
-		return fmt.Errorf("%s: want a table: [%s]", show(e.find(doc)), section)
+		return fmt.Errorf("%s: want a table: [%s]", show(e.value), section)
 	case section == overrideSection:
-		return overrides.add(e.path[1], e.find(doc))
+		return overrides.add(e.path[1], e.value)
 	}
 	for _, s := range settings {
 		if s.key == e.key() {
-			return s.set(e.find(doc))
+			return s.set(e.value)
 		}
 	}
 	return keyError{unknown(e.key(), settings)}
-}
-
-// find returns the decoded value of an entry.
-func (e entry) find(doc map[string]any) any {
-	var v any = doc
-	for _, name := range e.path {
-		m, ok := v.(map[string]any)
-		if !ok {
-			return nil
-		}
-		v = m[name]
-	}
-	return v
 }
 
 func isSection(settings []setting, name string) bool {

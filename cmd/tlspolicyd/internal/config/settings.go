@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tlspolicyd/internal/hostname"
 )
 
 // overrideSection is the one section whose keys are free.
@@ -37,34 +39,35 @@ func (s setting) name() string {
 // they are shown, tied to the fields of c.
 func (c *Config) settings() []setting {
 	return []setting{
-		{"listen.socketmap", "Where Postfix asks: \"unix:/path\" or \"tcp:host:port\". With 0.0.0.0,\n[::] or no host anybody who reaches the port may ask.\nIgnored under systemd socket activation.", atLeastOne(list(&c.Listen.Socketmap, "unix:/path or tcp:host:port", parseAddress, asIs))},
-		{"listen.socket_mode", "Mode of these Unix sockets. Whoever may write may ask.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
+		{"listen.socketmap", "Addresses for Postfix: \"unix:/path\" or \"tcp:host:port\". With 0.0.0.0, [::] or\nno host, any host that can reach the port can query.\nIgnored under systemd socket activation.", atLeastOne(list(&c.Listen.Socketmap, "unix:/path or tcp:host:port", parseAddress, asIs))},
+		{"listen.socket_mode", "Mode of these Unix sockets. Local users with write access can query.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
 		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
-		{"listen.admin", "Unix socket of the operator, mode 0600: the cache commands.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
-		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
-		{"listen.max_connections", "When so many are open the client with the most gives room for a new one: its\nlongest idle one is closed.", number(&c.Listen.MaxConnections, 1, 65536)},
+		{"listen.admin", "Unix socket for the cache commands, mode 0600.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
+		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only status page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
+		{"listen.http_hosts", "Host names by which clients reach listen.http, beside addresses, localhost and\nthe name of this host. Requests to other names are refused.", list(&c.Listen.HTTPHosts, "a host name, e.g. \"mail.example.net\"", hostname.Parse, asIs)},
+		{"listen.max_connections", "Connection limit. At the limit a new connection closes the longest idle one of\nthe client with the most connections.", number(&c.Listen.MaxConnections, 1, 65536)},
 
-		{"dns.servers", "Resolvers, e.g. \"127.0.0.1\", \"127.0.0.1:5353\", \"[::1]:53\". An IPv6\naddress with a port needs brackets.\nEmpty: those of /etc/resolv.conf, followed when it changes.", list(&c.DNS.Servers, "an address with or without port, e.g. 127.0.0.1, 127.0.0.1:5353 or [::1]:53", parseServer, formatServer)},
-		{"dns.trust_ad", "Believe the AD bit of resolvers that are not on loopback. Only if nobody can\nforge packets on the way to them: DANE rests on it.", boolean(&c.DNS.TrustAD)},
-		{"dns.timeout", "How long one try may take.", duration(&c.DNS.Timeout, 100*time.Millisecond, 15*time.Second)},
+		{"dns.servers", "Resolvers, e.g. \"127.0.0.1\", \"127.0.0.1:5353\", \"[::1]:53\". An IPv6 address\nwith a port needs brackets. Empty: those of /etc/resolv.conf, read again when\nit changes.", list(&c.DNS.Servers, "an address with or without port, e.g. 127.0.0.1, 127.0.0.1:5353 or [::1]:53", parseServer, formatServer)},
+		{"dns.trust_ad", "Trust the AD bit of resolvers that are not on loopback. Set it only where\npackets on the way to them cannot be forged: DANE depends on it.", boolean(&c.DNS.TrustAD)},
+		{"dns.timeout", "How long to wait for the reply to one query.", duration(&c.DNS.Timeout, 100*time.Millisecond, 15*time.Second)},
 
-		{"fetch.wait", "How long a first lookup waits for a policy host.", duration(&c.Fetch.Wait, 100*time.Millisecond, 15*time.Second)},
-		{"fetch.timeout", "How long the fetch itself may take.", duration(&c.Fetch.Timeout, time.Second, time.Minute)},
-		{"fetch.ca_file", "Certificate authorities (PEM) instead of the system's.", scalar(&c.Fetch.CAFile, `an absolute path or ""`, optional(parsePath), asIs)},
-		{"fetch.allow_networks", "Addresses that policy hosts may have although they are not public,\ne.g. \"10.0.0.0/8\".", list(&c.Fetch.AllowNetworks, "a network, e.g. 10.0.0.0/8", parsePrefix, netip.Prefix.String)},
-		{"fetch.proxy", "HTTP proxy for hosts without direct HTTPS, e.g. \"http://proxy.example:3128\".", scalar(&c.Fetch.Proxy, `http://host:port or ""`, parseProxy, formatProxy)},
-		{"fetch.concurrency", "Fetches of the refresher at a time.", number(&c.Fetch.Concurrency, 1, 1024)},
+		{"fetch.wait", "How long the first lookup of a domain waits for its policy host.", duration(&c.Fetch.Wait, 100*time.Millisecond, 15*time.Second)},
+		{"fetch.timeout", "How long a fetch may take in all. It goes on after fetch.wait.", duration(&c.Fetch.Timeout, time.Second, time.Minute)},
+		{"fetch.ca_file", "Certificate authorities (PEM) to use instead of the system's.", scalar(&c.Fetch.CAFile, `an absolute path or ""`, optional(parsePath), asIs)},
+		{"fetch.allow_networks", "Networks that are not public and may have policy hosts, e.g. \"10.0.0.0/8\".", list(&c.Fetch.AllowNetworks, "a network, e.g. 10.0.0.0/8", parsePrefix, netip.Prefix.String)},
+		{"fetch.proxy", "HTTP proxy for policy hosts, e.g. \"http://proxy.example:3128\".", scalar(&c.Fetch.Proxy, `http://host:port or ""`, parseProxy, formatProxy)},
+		{"fetch.concurrency", "Background fetches at a time.", number(&c.Fetch.Concurrency, 1, 1024)},
 
-		{"cache.path", "The database.", scalar(&c.Cache.Path, "an absolute path", parsePath, asIs)},
-		{"cache.max_entries", "Domains kept at most.", number(&c.Cache.MaxEntries, 1000, 100_000_000)},
+		{"cache.path", "The database file.", scalar(&c.Cache.Path, "an absolute path", parsePath, asIs)},
+		{"cache.max_entries", "Maximum number of domains.", number(&c.Cache.MaxEntries, 1000, 100_000_000)},
 
-		{"refresh.interval", "How often every MTA-STS policy is fetched again. A change holds for each from its next fetch on.", duration(&c.Refresh.Interval, time.Minute, 720*time.Hour)},
-		{"refresh.unused_for", "A domain that nobody asked for so long is left to expire.", duration(&c.Refresh.UnusedFor, time.Hour, 8784*time.Hour)},
+		{"refresh.interval", "How often each MTA-STS policy is fetched again. A new value applies to a\npolicy from its next fetch on.", duration(&c.Refresh.Interval, time.Minute, 720*time.Hour)},
+		{"refresh.unused_for", "A domain without a lookup for this long is no longer refreshed, and expires.", duration(&c.Refresh.UnusedFor, time.Hour, 8784*time.Hour)},
 
-		{"policy.insecure_mx", "Which standard binds when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
-		{"policy.partial", "Which standard binds when only some MX hosts have TLSA records and an MTA-STS\npolicy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
+		{"policy.insecure_mx", "Which standard applies when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
+		{"policy.partial", "Which standard applies when only some MX hosts have TLSA records and an\nMTA-STS policy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
+		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without a policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
 		{"policy.postfix_level", "Postfix's own smtp_tls_security_level. Where no TLSA record is known and a lookup\nfails, an answer is never weaker than this level.", choice(&c.Policy.PostfixLevel, "none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")},
-		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
 
 		{"log.level", "\"debug\", \"info\", \"warn\" or \"error\".", scalar(&c.Log.Level, `"debug", "info", "warn" or "error"`, parseLevel, formatLevel)},
 		{"log.format", "\"auto\" (journal fields under systemd, text elsewhere), \"text\" or \"json\".", choice(&c.Log.Format, LogAuto, LogText, LogJSON)},
@@ -240,7 +243,7 @@ func show(v any) string {
 	switch v := v.(type) {
 	case string:
 		return quote(withoutUser(v))
-	case int64, float64, bool:
+	case int64, otherNumber, bool:
 		return fmt.Sprint(v)
 	case []any:
 		return "an array"

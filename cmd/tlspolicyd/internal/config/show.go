@@ -11,8 +11,8 @@ import (
 )
 
 const overrideDoc = `A domain or ".parent" (its children, not itself; the longest match wins) with
-"skip" (no policy, whatever is published), "lookup" (exempt from the parent's
-line) or a literal Postfix policy.`
+"skip" (no policy, whatever the domain publishes), "lookup" (exempt from the
+parent's line) or a literal Postfix policy.`
 
 // WriteTOML writes all settings with a comment each, as a file that Load
 // reads back to the same settings.

@@ -4,6 +4,7 @@ package explain
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -19,7 +20,9 @@ const daneTimeout = 14 * time.Second
 // Explainer resolves next hops afresh, past every cache, and shows its work.
 type Explainer struct {
 	Resolver  dnsclient.Resolver
-	Fetcher   *mtasts.Fetcher // used with a Resolver that takes notes
+	Servers   []netip.AddrPort // behind it, for a Report
+	ADTrusted bool             // their AD bits count (RFC 7672 §2.1.3), for a Report
+	Fetcher   *mtasts.Fetcher  // used with a Resolver that takes notes
 	Settings  policy.Settings
 	Overrides policy.Overrides
 
@@ -48,6 +51,11 @@ type Explanation struct {
 	Postfix  string // the reply for the map "postfix"
 	TLSRPT   string // the reply for the map "postfix-tlsrpt"
 	Took     time.Duration
+}
+
+// Report resolves one key and returns what to show of it.
+func (x *Explainer) Report(ctx context.Context, key string) Report {
+	return newReport(x.Explain(ctx, key), x.Servers, x.ADTrusted, time.Now())
 }
 
 // Explain resolves one key. It waits for the policy host as long as a fetch

@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -42,20 +43,15 @@ func priority(l slog.Level) journal.Priority {
 	return journal.PriDebug
 }
 
-// journalFields names the fields TLSPOLICYD_KEY, so that they cannot be taken
-// for those of systemd (systemd.journal-fields(7)) and can be searched for:
+// fieldName names the fields TLSPOLICYD_KEY, so that they cannot be taken for
+// those of systemd (systemd.journal-fields(7)) and can be searched for:
 //
 //	journalctl TLSPOLICYD_DOMAIN=example.com
-func journalFields(pairs []pair) map[string]string {
-	vars := map[string]string{"SYSLOG_IDENTIFIER": "tlspolicyd"}
-	for _, p := range pairs {
-		name := strings.Map(func(r rune) rune {
-			if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-				return r
-			}
-			return '_'
-		}, strings.ToUpper(p.key))
-		vars["TLSPOLICYD_"+name] = p.value
-	}
-	return vars
+func fieldName(groups []string, key string) string {
+	return "TLSPOLICYD_" + strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToUpper(strings.Join(append(slices.Clip(groups), key), "_")))
 }

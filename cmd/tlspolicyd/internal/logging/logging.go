@@ -1,8 +1,8 @@
-// Package logging sets up log/slog so that a log that nobody reads can neither
+// Package logging sets up log/slog so that a log that is not read can neither
 // delay nor stop the daemon. A line is formatted where it is logged, put into
 // a bounded queue and written by a goroutine of its own. When the queue is
 // full the line is lost and counted, and as soon as writing works again one
-// line tells how many are missing (docs/behaviour.md §6).
+// line says how many are missing (docs/behaviour.md §6).
 package logging
 
 import (
@@ -46,7 +46,7 @@ type Log struct {
 	*slog.Logger
 
 	queue chan entry
-	lost  atomic.Uint64 // not yet told of
+	lost  atomic.Uint64 // not yet reported
 	total atomic.Uint64 // ever
 
 	// Used by run only.
@@ -64,7 +64,6 @@ type entry struct {
 	line     []byte            // with the line's end
 	priority journal.Priority  // for the journal
 	fields   map[string]string // for the journal
-	flushed  chan<- struct{}   // not nil: no record, only to be closed
 }
 
 // New returns a log on w, which must not be used for anything else until the
@@ -98,14 +97,6 @@ func New(w io.Writer, o Options) *Log {
 	return l
 }
 
-// newHandler returns a handler that hands over each record, formatted.
-func newHandler(o Options, put func(entry)) slog.Handler {
-	if o.Format == JSON {
-		return slog.NewJSONHandler(jsonLine(put), &slog.HandlerOptions{Level: o.Level})
-	}
-	return &lineHandler{put: put, level: o.Level, journal: o.Format == fields}
-}
-
 // put takes an entry without ever blocking.
 func (l *Log) put(e entry) {
 	select {
@@ -124,12 +115,12 @@ func (l *Log) lose() {
 // reader stalled or writing failed.
 func (l *Log) Lost() uint64 { return l.total.Load() }
 
-// tellEvery bounds how often losses are told of while they go on.
-const tellEvery = time.Second
+// reportEvery bounds how often losses are reported while they go on.
+const reportEvery = time.Second
 
 func (l *Log) run() {
 	defer close(l.stopped)
-	var told time.Time
+	var reported time.Time
 	for {
 		var e entry
 		select {
@@ -139,54 +130,30 @@ func (l *Log) run() {
 			select {
 			case e = <-l.queue:
 			default:
-				l.tell()
+				l.report()
 				return
 			}
-		}
-		if e.flushed != nil {
-			close(e.flushed)
-			continue
 		}
 		if err := l.write(e); err != nil {
 			l.lose()
 			continue
 		}
-		// Told at the end of the jam, not between each two lines of it.
-		if l.lost.Load() > 0 && (len(l.queue) == 0 || time.Since(told) >= tellEvery) {
-			told = time.Now()
-			l.tell()
+		// At the end of the jam, not between each two lines of it.
+		if l.lost.Load() > 0 && (len(l.queue) == 0 || time.Since(reported) >= reportEvery) {
+			reported = time.Now()
+			l.report()
 		}
 	}
 }
 
-// tell writes one line about the lines lost since the last one, at any level.
-func (l *Log) tell() {
+// report writes one line about the lines lost since the last one, at any level.
+func (l *Log) report() {
 	if n := l.lost.Swap(0); n > 0 {
 		message := fmt.Sprintf("log reader stalled: %d lines lost", n)
 		err := l.direct.Handle(context.Background(), slog.NewRecord(time.Now(), slog.LevelWarn, message, 0))
 		if err != nil || l.directErr != nil {
 			l.lost.Add(n) // for the next time
 		}
-	}
-}
-
-// Flush waits until everything logged before is written, or ctx ends.
-func (l *Log) Flush(ctx context.Context) error {
-	done := make(chan struct{})
-	select {
-	case l.queue <- entry{flushed: done}:
-	case <-l.stopped:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return nil
-	case <-l.stopped:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

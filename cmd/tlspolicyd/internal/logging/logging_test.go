@@ -118,7 +118,7 @@ func TestAPipeNobodyReadsLosesLinesAndDelaysNobody(t *testing.T) {
 }
 
 // Stopping is bounded too, whoever reads.
-func TestCloseAndFlushGiveUpWithTheirContext(t *testing.T) {
+func TestCloseGivesUpWithItsContext(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -130,9 +130,6 @@ func TestCloseAndFlushGiveUpWithTheirContext(t *testing.T) {
 	l.Info("resolved", "domain", "example.test") // the pipe is full: never written
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := l.Flush(over); !errors.Is(err, context.Canceled) {
-		t.Errorf("Flush: %v", err)
-	}
 	if err := l.Close(over); !errors.Is(err, context.Canceled) {
 		t.Errorf("Close: %v", err)
 	}
@@ -164,45 +161,27 @@ func fill(pipe *os.File) error {
 	return nil
 }
 
-func TestFlushWaitsForWhatWasLogged(t *testing.T) {
-	var b buffer
-	l := New(&b, Options{})
-	for range 100 {
-		l.Info("line")
-		if err := l.Flush(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := strings.Count(b.String(), "\n"); n != 100 {
-		t.Errorf("%d lines, want 100", n)
-	}
-	closeLog(t, l)
-	if err := l.Flush(context.Background()); err != nil {
-		t.Errorf("after Close: %v", err)
-	}
-}
-
 // A full disk under the log: counted, and told of once it has room again.
 func TestLinesThatCannotBeWrittenAreCounted(t *testing.T) {
-	var b buffer
-	l := New(&b, Options{Format: Text})
-	b.fail(errors.New("no space left on device"))
-	for range 5 {
-		l.Info("lost")
-	}
-	if err := l.Flush(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	b.fail(nil)
-	l.Info("written")
-	closeLog(t, l)
-	lines := strings.Split(b.String(), "\n")
-	if len(lines) != 3 || !strings.HasSuffix(lines[0], "INFO  written") || !strings.HasSuffix(lines[1], "WARN  log reader stalled: 5 lines lost") {
-		t.Errorf("got %q", lines)
-	}
-	if l.Lost() != 5 {
-		t.Errorf("Lost() = %d, want 5", l.Lost())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var b buffer
+		l := New(&b, Options{Format: Text})
+		b.fail(errors.New("no space left on device"))
+		for range 5 {
+			l.Info("lost")
+		}
+		synctest.Wait()
+		b.fail(nil)
+		l.Info("written")
+		closeLog(t, l)
+		lines := strings.Split(b.String(), "\n")
+		if len(lines) != 3 || !strings.HasSuffix(lines[0], "INFO  written") || !strings.HasSuffix(lines[1], "WARN  log reader stalled: 5 lines lost") {
+			t.Errorf("got %q", lines)
+		}
+		if l.Lost() != 5 {
+			t.Errorf("Lost() = %d, want 5", l.Lost())
+		}
+	})
 }
 
 // While lines are lost all the time, one line a second tells, not one for each

@@ -14,16 +14,16 @@ const (
 	firstPeriod = time.Minute      // until the first summary; each period is twice as long as the one before
 	longPeriod  = 10 * time.Minute // but no longer than this
 	forgetAfter = time.Hour        // without such a failure it counts as a new one again
-	maxCauses   = 64               // told apart at a time
-	maxSubjects = 4096             // told apart of each cause
+	maxCauses   = 64               // distinguished at a time
+	maxSubjects = 4096             // distinguished for each cause
 )
 
-// Repeats writes lines about failures so that nothing that goes on and on fills
+// repeats writes lines about failures so that nothing that goes on and on fills
 // the log: neither one domain that fails again and again nor one outage that
 // strikes thousands of them. Of each cause the first few subjects get a line
-// each. Whatever else fails for it is counted, and told of in one line at the
-// end of the period: how often, since when, and the last one in full.
-type Repeats struct {
+// each. The other failures are counted and reported in one line at the end of
+// the period: how often, since when, and the last one in full.
+type repeats struct {
 	log  *slog.Logger
 	seed maphash.Seed
 
@@ -32,12 +32,12 @@ type Repeats struct {
 	closed bool
 }
 
-// Failure is something that went wrong.
-type Failure struct {
+// failure is something that went wrong.
+type failure struct {
 	Level   slog.Level
 	Message string // what failed; the same for all failures of a kind
-	Cause   string // why; names and addresses in it do not tell two causes apart
-	Subject string // whom it struck, as a rule a domain
+	Cause   string // why; causes that differ in names and addresses only are the same
+	Subject string // what it concerns, as a rule a domain
 	Attrs   []slog.Attr
 }
 
@@ -51,22 +51,22 @@ type cause struct {
 	known map[string]struct{} // subjects that had a line
 	left  int                 // lines that are left in this period
 
-	count   int                 // failures without a line in this period
-	struck  map[uint64]struct{} // their subjects, hashed
-	last    []slog.Attr         // the last of them
-	period  time.Duration
-	began   time.Time // of the period or, without one, zero
-	timer   *time.Timer
-	expires time.Time // when the timer is meant to ring
+	count    int                 // failures without a line in this period
+	subjects map[uint64]struct{} // their subjects, hashed
+	last     []slog.Attr         // the last of them
+	period   time.Duration
+	began    time.Time // of the period or, without one, zero
+	timer    *time.Timer
+	expires  time.Time // when the timer is meant to ring
 }
 
-// NewRepeats returns a Repeats that writes to a log. It must be closed.
-func NewRepeats(log *slog.Logger) *Repeats {
-	return &Repeats{log: log, seed: maphash.MakeSeed(), causes: make(map[string]*cause)}
+// newRepeats returns a repeats that writes to a log. It must be closed.
+func newRepeats(log *slog.Logger) *repeats {
+	return &repeats{log: log, seed: maphash.MakeSeed(), causes: make(map[string]*cause)}
 }
 
-// Tell writes a line about a failure, or counts it.
-func (r *Repeats) Tell(f Failure) {
+// add writes a line about a failure, or counts it.
+func (r *repeats) add(f failure) {
 	if !r.log.Enabled(context.Background(), f.Level) {
 		return
 	}
@@ -93,14 +93,13 @@ func (r *Repeats) Tell(f Failure) {
 	}
 	c.count++
 	c.last = f.Attrs
-	if len(c.struck) < maxSubjects {
-		c.struck[maphash.String(r.seed, f.Subject)] = struct{}{}
+	if len(c.subjects) < maxSubjects {
+		c.subjects[maphash.String(r.seed, f.Subject)] = struct{}{}
 	}
 }
 
-// cause finds the cause of a failure. When there are too many to tell them
-// apart the rest counts as one.
-func (r *Repeats) cause(f Failure, now time.Time) *cause {
+// cause finds the cause of a failure. Above maxCauses the rest counts as one.
+func (r *repeats) cause(f failure, now time.Time) *cause {
 	text := causeOf(f.Cause)
 	key := f.Message + "\x00" + text
 	if r.causes[key] == nil && len(r.causes) >= maxCauses {
@@ -111,7 +110,7 @@ func (r *Repeats) cause(f Failure, now time.Time) *cause {
 	if c == nil {
 		c = &cause{
 			message: f.Message, text: text, since: now, left: detailed, period: firstPeriod,
-			known: make(map[string]struct{}), struck: make(map[uint64]struct{}),
+			known: make(map[string]struct{}), subjects: make(map[uint64]struct{}),
 		}
 		c.timer = time.AfterFunc(time.Hour, func() { r.ended(key) })
 		r.causes[key] = c
@@ -121,13 +120,13 @@ func (r *Repeats) cause(f Failure, now time.Time) *cause {
 }
 
 // ring sets the timer of a cause.
-func (r *Repeats) ring(c *cause, in time.Duration) {
+func (r *repeats) ring(c *cause, in time.Duration) {
 	c.expires = time.Now().Add(in)
 	c.timer.Reset(in)
 }
 
 // ended ends the period of a cause, or forgets the cause.
-func (r *Repeats) ended(key string) {
+func (r *repeats) ended(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.causes[key]
@@ -152,7 +151,7 @@ func (r *Repeats) ended(key string) {
 }
 
 // sum writes the line about what had none.
-func (r *Repeats) sum(c *cause) {
+func (r *repeats) sum(c *cause) {
 	if c.count == 0 {
 		return
 	}
@@ -161,15 +160,15 @@ func (r *Repeats) sum(c *cause) {
 		last[i] = a
 	}
 	r.log.LogAttrs(context.Background(), c.level, c.message+" (again and again)",
-		slog.Int("times", c.count), slog.Int("domains", len(c.struck)),
+		slog.Int("times", c.count), slog.Int("domains", len(c.subjects)),
 		slog.Duration("within", time.Since(c.began).Round(time.Second)),
 		slog.String("cause", c.text), slog.Time("since", c.since), slog.Group("last", last...))
 	c.count, c.last = 0, nil
-	clear(c.struck)
+	clear(c.subjects)
 }
 
-// Close tells of what was only counted so far. Nothing is told afterwards.
-func (r *Repeats) Close() {
+// close logs what was only counted so far. Nothing is logged afterwards.
+func (r *repeats) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true

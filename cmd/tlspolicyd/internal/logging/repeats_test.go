@@ -11,10 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// repeats returns a Repeats and what it wrote since the last call, without time.
-func repeats(level slog.Level) (*Repeats, func() []string) {
+// repeats returns a repeats and what it wrote since the last call, without time.
+func newTestRepeats(level slog.Level) (*repeats, func() []string) {
 	var out buffer
-	r := NewRepeats(slog.New(newHandler(Options{Level: level}, func(e entry) { _, _ = out.Write(e.line) })))
+	r := newRepeats(slog.New(newHandler(Options{Level: level}, func(e entry) { _, _ = out.Write(e.line) })))
 	return r, func() []string {
 		var lines []string
 		for line := range strings.Lines(out.take()) {
@@ -25,9 +25,9 @@ func repeats(level slog.Level) (*Repeats, func() []string) {
 	}
 }
 
-func servfail(domain string) Failure {
+func servfail(domain string) failure {
 	reason := "MX lookup of " + domain + ": SERVFAIL"
-	return Failure{slog.LevelWarn, "not resolved", reason, domain, []slog.Attr{slog.String("domain", domain), slog.String("reason", reason)}}
+	return failure{slog.LevelWarn, "not resolved", reason, domain, []slog.Attr{slog.String("domain", domain), slog.String("reason", reason)}}
 }
 
 func wantLines(t *testing.T, got []string, want ...string) {
@@ -39,10 +39,10 @@ func wantLines(t *testing.T, got []string, want ...string) {
 
 func TestADomainThatFailsAgainAndAgainGetsOneLineAndThenCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
+		r, wrote := newTestRepeats(slog.LevelInfo)
 		since := time.Now().Format(time.RFC3339) // where the test runs
 		for range 6 {
-			r.Tell(servfail("broken.test"))
+			r.add(servfail("broken.test"))
 			time.Sleep(10 * time.Second)
 		}
 		synctest.Wait()
@@ -52,22 +52,22 @@ func TestADomainThatFailsAgainAndAgainGetsOneLineAndThenCounts(t *testing.T) {
 				`last.domain=broken.test last.reason="MX lookup of broken.test: SERVFAIL"`)
 		// A day of it: six lines an hour at most.
 		for range 24 * 360 {
-			r.Tell(servfail("broken.test"))
+			r.add(servfail("broken.test"))
 			time.Sleep(10 * time.Second)
 		}
 		if n := len(wrote()); n < 24*5 || n > 24*6+4 {
 			t.Errorf("%d lines a day", n)
 		}
-		r.Close()
+		r.close()
 	})
 }
 
 // Nothing answers any more: thousands of domains fail for one reason.
 func TestAnOutageWritesAFewLinesWhateverItStrikes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
+		r, wrote := newTestRepeats(slog.LevelInfo)
 		for i := range 3000 {
-			r.Tell(servfail(fmt.Sprintf("d%d.test", i)))
+			r.add(servfail(fmt.Sprintf("d%d.test", i)))
 		}
 		lines := wrote()
 		if len(lines) != detailed || !strings.Contains(lines[4], "domain=d4.test") {
@@ -81,88 +81,88 @@ func TestAnOutageWritesAFewLinesWhateverItStrikes(t *testing.T) {
 		}
 		// It goes on: new domains are named now and then, and told of later and later.
 		for i := range 3600 {
-			r.Tell(servfail(fmt.Sprintf("e%d.test", i)))
+			r.add(servfail(fmt.Sprintf("e%d.test", i)))
 			time.Sleep(time.Second)
 		}
 		if n := len(wrote()); n < 2*detailed || n > 9*(detailed+1) {
 			t.Errorf("%d lines in an hour", n)
 		}
-		r.Close()
+		r.close()
 	})
 }
 
 func TestDifferentCausesAndKindsAreToldApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
+		r, wrote := newTestRepeats(slog.LevelInfo)
 		for range 2 {
-			r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
-			r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "connect", Subject: "x.test"})
-			r.Tell(Failure{Level: slog.LevelError, Message: "b", Cause: "connect", Subject: "x.test"})
+			r.add(failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
+			r.add(failure{Level: slog.LevelWarn, Message: "a", Cause: "connect", Subject: "x.test"})
+			r.add(failure{Level: slog.LevelError, Message: "b", Cause: "connect", Subject: "x.test"})
 		}
 		wantLines(t, wrote(), "WARN  a", "WARN  a", "ERROR b")
-		r.Close()
+		r.close()
 		wrote()
 	})
 }
 
 func TestAFailureThatWasForgottenIsNewAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
-		f := Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"}
-		r.Tell(f)
+		r, wrote := newTestRepeats(slog.LevelInfo)
+		f := failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"}
+		r.add(f)
 		time.Sleep(forgetAfter - time.Second)
-		r.Tell(f)
+		r.add(f)
 		wantLines(t, wrote(), "WARN  a")
 		time.Sleep(2*firstPeriod + forgetAfter)
 		synctest.Wait()
 		if lines := wrote(); len(lines) != 1 || !strings.Contains(lines[0], " times=1 ") {
 			t.Errorf("got %q", lines)
 		}
-		r.Tell(f)
+		r.add(f)
 		wantLines(t, wrote(), "WARN  a")
-		r.Close()
+		r.close()
 		wantLines(t, wrote())
 	})
 }
 
 func TestCloseTellsWhatWasOnlyCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
+		r, wrote := newTestRepeats(slog.LevelInfo)
 		since := time.Now().Format(time.RFC3339)
 		for range 4 {
-			r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
+			r.add(failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
 		}
 		time.Sleep(7 * time.Second)
 		wrote()
-		r.Close()
+		r.close()
 		wantLines(t, wrote(), `WARN  a (again and again) times=3 domains=1 within=7s cause=timeout since=`+since)
-		r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
+		r.add(failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
 		wantLines(t, wrote())
 	})
 }
 
 func TestWhatTheLevelHidesIsNotCounted(t *testing.T) {
-	r, wrote := repeats(slog.LevelError)
+	r, wrote := newTestRepeats(slog.LevelError)
 	for range 2 * detailed {
-		r.Tell(servfail("broken.test"))
+		r.add(servfail("broken.test"))
 	}
-	r.Close()
+	r.close()
 	wantLines(t, wrote())
 }
 
 // Reasons come from outside: however they differ, memory is bounded.
 func TestCausesWithoutEndAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
+		r, wrote := newTestRepeats(slog.LevelInfo)
 		for i := range 10 * maxCauses {
 			for n := range detailed + 1 {
-				r.Tell(Failure{Level: slog.LevelWarn, Message: "a", Cause: fmt.Sprintf("cause%d", i), Subject: fmt.Sprint(n)})
+				r.add(failure{Level: slog.LevelWarn, Message: "a", Cause: fmt.Sprintf("cause%d", i), Subject: fmt.Sprint(n)})
 			}
 		}
 		if len(r.causes) != maxCauses+1 {
 			t.Errorf("%d causes", len(r.causes))
 		}
-		r.Close()
+		r.close()
 		if n := len(wrote()); n > (maxCauses+1)*(detailed+1) {
 			t.Errorf("%d lines", n)
 		}
@@ -171,24 +171,24 @@ func TestCausesWithoutEndAreBounded(t *testing.T) {
 
 func TestSubjectsWithoutEndAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, wrote := repeats(slog.LevelInfo)
+		r, wrote := newTestRepeats(slog.LevelInfo)
 		for i := range 2 * maxSubjects {
-			r.Tell(servfail(fmt.Sprintf("d%d.test", i)))
+			r.add(servfail(fmt.Sprintf("d%d.test", i)))
 		}
 		for _, c := range r.causes {
-			if len(c.struck) != maxSubjects {
-				t.Errorf("%d subjects", len(c.struck))
+			if len(c.subjects) != maxSubjects {
+				t.Errorf("%d subjects", len(c.subjects))
 			}
 			for i := range maxSubjects {
 				c.known[fmt.Sprint(i)] = struct{}{}
 			}
 			c.left = 1
-			r.Tell(servfail("new.test"))
+			r.add(servfail("new.test"))
 			if len(c.known) != 1 {
 				t.Errorf("%d subjects known", len(c.known))
 			}
 		}
-		r.Close()
+		r.close()
 		if lines := wrote(); !strings.Contains(lines[len(lines)-1], fmt.Sprintf(" times=%d domains=%d ", 2*maxSubjects-detailed, maxSubjects)) {
 			t.Errorf("got %q", lines[len(lines)-1])
 		}
