@@ -111,7 +111,7 @@ func TestCheckOutput(t *testing.T) {
 	}{
 		{"healthy", []string{"good.test"}, exitDone},
 		{"broken", []string{"bad.test"}, exitNo},
-		{"misplaced", []string{"lost.test"}, exitNo},
+		{"lost", []string{"lost.test"}, exitNo},
 		{"plain", []string{"plain.test"}, exitNo},
 		{"null-mx", []string{"nullmx.test"}, exitDone},
 		{"nxdomain", []string{"Gone.TEST."}, exitNo},

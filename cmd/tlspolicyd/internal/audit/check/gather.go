@@ -116,6 +116,23 @@ func (f *Facts) matchTLSA() {
 	}
 }
 
+// policy adds what the explanation does not fetch: a policy that no record
+// announces.
+func (a *Auditor) policy(ctx context.Context, f *Facts, fetcher mtasts.Fetcher) {
+	e := &f.Explanation
+	f.Announced, f.Exchange, f.Policy = e.Record.Found, e.Exchange, e.Policy
+	f.FetchErr, _ = errors.AsType[*mtasts.FetchError](e.FetchErr)
+	if f.noMail() || f.Announced || e.Record.Failed {
+		return
+	}
+	got, err := fetcher.Fetch(ctx, f.Domain)
+	if failed, ok := errors.AsType[*mtasts.FetchError](err); ok {
+		f.FetchErr, f.Exchange = failed, failed.Exchange
+	} else {
+		f.Exchange, f.Policy = got.Exchange, &got.Policy
+	}
+}
+
 // first asks for the MX records. A domain whose lookup fails need not be looked
 // at any further.
 func (a *Auditor) first(ctx context.Context, domain string) (missing bool, err error) {

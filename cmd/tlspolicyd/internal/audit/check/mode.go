@@ -2,7 +2,6 @@ package check
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
@@ -17,8 +16,6 @@ const (
 	CodeModeEnforce = "mode-enforce"
 	// CodeModeTesting: senders report but deliver all the same.
 	CodeModeTesting = "mode-testing"
-	// CodeModeTestingLong: the same, and the id of the record says that it has been so for long.
-	CodeModeTestingLong = "mode-testing-long"
 	// CodeModeNone: a policy that says there is none, left behind after a removal.
 	CodeModeNone = "mode-none"
 	// CodeMaxAgeShort: an enforced policy that senders forget within a week.
@@ -29,10 +26,7 @@ const (
 	CodeRecordWithoutPolicy = "record-without-policy"
 )
 
-const (
-	week        = 7 * 24 * time.Hour
-	testingLong = 90 * 24 * time.Hour
-)
+const week = 7 * 24 * time.Hour
 
 func judgeMode(f *Facts) []audit.Finding {
 	r := f.Explanation.Record
@@ -92,17 +86,10 @@ func (f *Facts) judgePolicyMode() (found []audit.Finding) {
 			})
 		}
 	case mtasts.Testing:
-		one := audit.Finding{
+		found = append(found, audit.Finding{
 			Code: CodeModeTesting, Grade: audit.Warn, Text: "Mode testing: senders report failures but deliver all the same, so mail is not protected yet.",
 			Evidence: seen, Advice: "Read the TLSRPT reports for some weeks, then publish mode enforce with a new id.",
-		}
-		if since, ok := idTime(f.Explanation.Record.Record.ID, f.At); ok && f.At.Sub(since) > testingLong {
-			one.Code = CodeModeTestingLong
-			one.Text = fmt.Sprintf("Mode testing, and the id of the record has not changed since %s: mail is not protected all that time.", since.Format(time.DateOnly))
-			one.Evidence = "id " + f.Explanation.Record.Record.ID + ", " + seen
-			one.Advice = "If the TLSRPT reports show no failures, publish mode enforce with a new id."
-		}
-		found = append(found, one)
+		})
 	case mtasts.None:
 		found = append(found, audit.Finding{
 			Code: CodeModeNone, Grade: audit.Warn, Text: "Mode none: the policy says that there is none, as when MTA-STS is being removed.", Evidence: seen,
@@ -110,22 +97,4 @@ func (f *Facts) judgePolicyMode() (found []audit.Finding) {
 		})
 	}
 	return found
-}
-
-// idTime reads an id that is a date or a time, as most are.
-func idTime(id string, now time.Time) (time.Time, bool) {
-	for _, layout := range []string{"20060102150405", "200601021504", "2006010215", "20060102"} {
-		if len(id) < len(layout) {
-			continue
-		}
-		// Some put something behind it, such as "Z" or "T000000"; a longer number
-		// is no time.
-		if rest := id[len(layout):]; rest != "" && rest[0] >= '0' && rest[0] <= '9' {
-			continue
-		}
-		if t, err := time.Parse(layout, id[:len(layout)]); err == nil && t.Year() >= 2000 && t.Before(now) {
-			return t, true
-		}
-	}
-	return time.Time{}, false
 }

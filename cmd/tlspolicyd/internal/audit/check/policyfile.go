@@ -15,8 +15,6 @@ import (
 const (
 	// CodePolicyFetched: the file was fetched from its place over HTTPS.
 	CodePolicyFetched = "policy-fetched"
-	// CodePolicyAlias: the policy host is found through CNAMEs, as with a hosted policy.
-	CodePolicyAlias = "policy-host-alias"
 	// CodePolicySlow: it took longer than many senders wait.
 	CodePolicySlow = "policy-slow"
 	// CodePolicyCertExpiring: the policy host's certificate ends soon.
@@ -47,8 +45,6 @@ const (
 	CodePolicyEncoding = "policy-encoding"
 	// CodePolicySize: larger than senders read.
 	CodePolicySize = "policy-size"
-	// CodePolicyMisplaced: it lies at a place that people often use by mistake.
-	CodePolicyMisplaced = "policy-misplaced"
 
 	// CodeLineOK: a valid line.
 	CodeLineOK = "policy-line-ok"
@@ -69,28 +65,11 @@ func judgePolicyFile(f *Facts) (found []audit.Finding) {
 	if f.noMail() || !f.Announced && f.FetchErr != nil && !f.received() {
 		return nil // no record and no file: there is nothing to say
 	}
-	if x := f.Exchange; x != nil {
-		for _, l := range x.Lookups {
-			if len(l.Answer.Chain) > 0 {
-				found = append(found, audit.Finding{
-					Code: CodePolicyAlias, Grade: audit.OK, Text: "The policy host is an alias: somebody else may be in charge of the file.",
-					Evidence: "mta-sts." + f.Domain + " CNAME " + oneLine(strings.TrimSuffix(l.Answer.Final, ".")),
-				})
-				break
-			}
-		}
-	}
 	if f.received() {
 		found = append(found, f.judgeFetched()...)
 		found = append(found, f.judgeLines()...)
 	} else if f.FetchErr != nil && !f.policyDark() {
 		found = append(found, f.judgeFetchError())
-	}
-	for _, url := range f.Misplaced {
-		found = append(found, audit.Finding{
-			Code: CodePolicyMisplaced, Grade: audit.Fail, Text: "A policy lies at the wrong place, where no sender looks for it.", Evidence: url,
-			Advice: "Serve it here:", Fix: "https://mta-sts." + f.Domain + policyPath,
-		})
 	}
 	return found
 }
@@ -106,6 +85,12 @@ func (f *Facts) judgeFetched() (found []audit.Finding) {
 	c := x.Certificate
 	if c != nil {
 		seen += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), issuerText(c.Issuer), leftText(c.NotAfter, f.At))
+	}
+	for _, l := range x.Lookups {
+		if len(l.Answer.Chain) > 0 {
+			seen += "; mta-sts." + f.Domain + " CNAME " + oneLine(strings.TrimSuffix(l.Answer.Final, "."))
+			break
+		}
 	}
 	found = append(found, audit.Finding{Code: CodePolicyFetched, Grade: audit.OK, Text: "The policy file is at its place, over HTTPS with a good certificate.", Evidence: seen})
 	if c != nil && endsSoon(c.NotBefore, c.NotAfter, f.At) {

@@ -22,8 +22,6 @@ const (
 	CodeRecordInvalid = "record-invalid"
 	// CodeRecordStray: other TXT records beside the valid one.
 	CodeRecordStray = "record-stray"
-	// CodeRecordAlias: the record is found through CNAMEs, as with a hosted policy.
-	CodeRecordAlias = "record-alias"
 	// CodeRecordFailed: the lookup failed.
 	CodeRecordFailed = "record-failed"
 )
@@ -40,10 +38,7 @@ func judgeRecord(f *Facts) (found []audit.Finding) {
 	}
 	right := name + `. TXT "v=STSv1; id=` + f.At.UTC().Format("20060102150405") + `;"`
 	if len(r.Answer.Chain) > 0 {
-		found = append(found, audit.Finding{
-			Code: CodeRecordAlias, Grade: audit.OK, Text: "The name is an alias: somebody else may be in charge of the record.",
-			Evidence: name + " CNAME " + oneLine(strings.TrimSuffix(r.Answer.Final, ".")),
-		})
+		seen += "; " + name + " CNAME " + oneLine(strings.TrimSuffix(r.Answer.Final, "."))
 	}
 	switch {
 	case r.Found:
