@@ -13,6 +13,7 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/output"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
@@ -29,38 +30,38 @@ func newCheck(o *options) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "check DOMAIN...",
-		Short: "Audit a mail domain as the senders of the world see it",
-		Long: `check looks at mail domains from outside and says what is wrong with their TLS, and
+		Short: "Audit a mail domain as other senders see it",
+		Long: `check audits mail domains from outside and says what is wrong with their TLS, and
 what to do next: the MTA-STS record and the policy file, line by line; the mail
 hosts against the policy; at port 25 of every mail host, over IPv4 and IPv6,
 STARTTLS and the certificate; TLSA records against the certificate that the host
-really presents; mode and max_age; the TLSRPT record; and what becomes of a
-message. It needs no running daemon and no cache, and it sends no message.
+presents; mode and max_age; the TLSRPT record; and whether a message is delivered.
+It needs no running daemon and no cache, and it sends no message.
 
-For one domain everything is printed, for several only what is not as it should
-be, and a table at the end; --all prints everything. A single - stands for a list
-on standard input, a domain a line, # begins a comment.
+For one domain every finding is printed, for several only the problems, and a table
+at the end; --all prints everything. A single - reads a list from standard input,
+one domain a line; # begins a comment.
 
-A mark says how bad it is: ok; warn, works today, and somebody should look at it;
-FAIL, mail is held back or goes out unprotected; ? could not be told, because of
-this host or its network, and is not blamed on the domain. Where port 25 is blocked
-on the way out, as it is for most homes, mail hosts cannot be looked at.
+Marks: ok; warn, works today but needs attention; FAIL, mail is deferred or sent
+unprotected; ? unknown, because of this host or its network, which is not the fault
+of the domain. Where outgoing connections to port 25 are blocked, as in most homes,
+mail hosts cannot be checked.
 
-Of the configuration dns.* and fetch.* count (fetch.allow_networks also for mail
-hosts); fetch.proxy is not used for port 25. The operator's overrides and choices
-do not: the senders of the world have not these.
+Only dns.* and fetch.* of the configuration count (fetch.allow_networks also for mail
+hosts); fetch.proxy is not used for port 25. Overrides and policy.* do not count:
+other senders do not have them.
 
 With --json each domain gives one JSON object on a line of its own; docs/check.md
-has its fields and all codes. --nagios prints a line for Nagios, Icinga and their
-like and keeps to their exit status (0 ok, 1 warning, 2 critical, 3 unknown).
---prometheus prints metrics for the textfile collector of node_exporter, and ends
+lists its fields and all codes. --nagios prints a line for Nagios, Icinga and similar
+systems, with their exit status (0 ok, 1 warning, 2 critical, 3 unknown).
+--prometheus prints metrics for the textfile collector of node_exporter, and exits
 with 0 when they are written: the grades are in them.
 
 --watch repeats and prints the first result and then only what changes; it ends on
-an interrupt, with the status of the last look.
+an interrupt, with the status of the last audit.
 
-Exit status: 0 all well, warnings or not; 1 at least one FAIL; 2 wrong usage; 3 no
-FAIL, but something could not be told.`,
+Exit status: 0 no failure, warnings or not; 1 at least one FAIL; 2 wrong usage; 3 no
+FAIL, but something is unknown.`,
 		Example: `  tlspolicyd check example.com
   tlspolicyd check --json example.com | jq '.topics[].findings[] | select(.grade == "fail")'
   tlspolicyd check - < domains.txt
@@ -93,14 +94,14 @@ FAIL, but something could not be told.`,
 		},
 	}
 	cmd.Flags().BoolVar(&c.json, "json", false, "print one JSON object for each domain, on a line of its own")
-	cmd.Flags().BoolVar(&c.nagios, "nagios", false, "print a line for Nagios, with performance data and exit status as it wants")
+	cmd.Flags().BoolVar(&c.nagios, "nagios", false, "print a line for Nagios, with performance data and its exit status")
 	cmd.Flags().BoolVar(&c.prometheus, "prometheus", false, "print metrics for the textfile collector of Prometheus's node_exporter")
-	cmd.Flags().BoolVar(&c.all, "all", false, "with several domains: print what is as it should be, too")
+	cmd.Flags().BoolVar(&c.all, "all", false, "with several domains: print every finding")
 	cmd.Flags().DurationVar(&watch, "watch", 0, "repeat every `INTERVAL`, e.g. 15m, and print changes only")
 	cmd.Flags().DurationVar(&c.timeout, "timeout", check.DefaultTimeout, "`TIME` for one domain; slow mail servers need more than 18s, e.g. 60s")
-	cmd.Flags().StringVar(&c.ehlo, "ehlo", "", "host `NAME` to greet mail hosts with (default that of this host)")
-	cmd.Flags().BoolVar(&c.only4, "ipv4", false, "look at mail hosts over IPv4 only")
-	cmd.Flags().BoolVar(&c.only6, "ipv6", false, "look at mail hosts over IPv6 only")
+	cmd.Flags().StringVar(&c.ehlo, "ehlo", "", "host `NAME` for EHLO (default that of this host)")
+	cmd.Flags().BoolVar(&c.only4, "ipv4", false, "connect to mail hosts over IPv4 only")
+	cmd.Flags().BoolVar(&c.only6, "ipv6", false, "connect to mail hosts over IPv6 only")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return c.usage(cmd.OutOrStdout(), err) })
 	return cmd
 }
@@ -115,7 +116,7 @@ type checking struct {
 	options    check.Options
 	domains    []string // A-labels, each once
 	out, hints io.Writer
-	toldDark   bool // that this host sees nothing
+	blind      bool // that nothing could be seen was printed
 }
 
 func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {
@@ -127,7 +128,7 @@ func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {
 		}
 	}
 	if cmd.Flags().Changed("watch") && watch < shortestWatch {
-		return usageError("--watch: %v: want %v at least; others pay for it", watch, shortestWatch)
+		return usageError("--watch: %v: want %v at least", watch, shortestWatch)
 	}
 	if c.timeout < time.Second || c.timeout > time.Hour {
 		return usageError("--timeout: %v: want 1s to 1h", c.timeout)
@@ -146,10 +147,11 @@ func (c *checking) usage(out io.Writer, err error) error {
 	if !c.nagios {
 		return err
 	}
-	if _, writeErr := fmt.Fprintf(out, "TLSPOLICY UNKNOWN - %s\n", nagiosText(oneLine(err.Error()))); writeErr != nil {
+	status, writeErr := output.NagiosUnknown(out, err.Error())
+	if writeErr != nil {
 		return outputError(writeErr)
 	}
-	return &exitError{status: exitUnknown}
+	return &exitError{status: status}
 }
 
 // checkOptions puts the parts of an audit together.
@@ -191,32 +193,57 @@ func ownName() string {
 	return hop.Domain
 }
 
-// once is a single look.
+// once audits each domain once.
 func (c *checking) once(ctx context.Context) error {
-	var write func(check.Report) error
+	write := c.writeText
 	switch {
 	case c.json:
 		write = c.writeJSON
 	case c.nagios, c.prometheus:
 		write = func(check.Report) error { return nil }
-	default:
-		write = c.writeText
 	}
 	reports, err := c.round(ctx, write)
-	if err == nil {
-		switch {
-		case c.nagios:
-			return c.writeNagios(reports)
-		case c.prometheus:
-			return c.writePrometheus(reports)
-		case !c.json && len(reports) > 1:
-			err = c.writeTable(reports)
-		}
-	}
 	if err != nil {
 		return outputError(err)
 	}
-	return gradeStatus(worstOf(reports))
+	switch {
+	case c.nagios:
+		status, err := output.Nagios(c.out, reports)
+		if err == nil && status != exitDone {
+			return &exitError{status: status}
+		}
+		return outputError(err)
+	case c.prometheus:
+		return outputError(output.Prometheus(c.out, reports))
+	case !c.json && len(reports) > 1:
+		if err := output.Table(c.out, reports); err != nil {
+			return outputError(err)
+		}
+	}
+	return gradeStatus(check.Worst(reports))
+}
+
+func (c *checking) writeJSON(r check.Report) error { return output.JSON(c.out, r, false) }
+
+// writeText writes the report on one domain: all of it when there is only one,
+// else the problems.
+func (c *checking) writeText(r check.Report) error {
+	topics := r.Topics
+	if r.NothingSeen() && len(c.domains) > 1 {
+		if c.blind {
+			return nil // once is enough, the table has the others
+		}
+		c.blind = true
+	}
+	if len(c.domains) > 1 && !c.all {
+		if topics = output.Problems(topics); len(topics) == 0 {
+			return nil
+		}
+	}
+	if _, err := fmt.Fprintf(c.out, "== %s: %s\n\n", r.Domain, output.Summary(r.Topics)); err != nil {
+		return err
+	}
+	return output.TextFor(c.out).Write(c.out, topics)
 }
 
 // gradeStatus turns a grade into the command's exit status.
@@ -228,12 +255,4 @@ func gradeStatus(g audit.Grade) error {
 		return &exitError{status: exitUnknown}
 	}
 	return nil
-}
-
-func worstOf(reports []check.Report) audit.Grade {
-	topics := make([]audit.Topic, 0, len(reports))
-	for _, r := range reports {
-		topics = append(topics, audit.Topic{Findings: []audit.Finding{{Grade: r.Grade}}})
-	}
-	return audit.Worst(topics)
 }

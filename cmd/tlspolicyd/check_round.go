@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
-	"tlspolicyd/internal/printable"
 )
 
 // maxHeld bounds how many audits that have ended wait for one before them that is
@@ -86,10 +85,6 @@ func (c *checking) round(ctx context.Context, write func(check.Report) error) ([
 	return reports, failed
 }
 
-func (c *checking) writeJSON(r check.Report) error {
-	return writeJSONLine(printable.JSON(c.out), r)
-}
-
 // checkDomains reads the command line: domains, or a single - for a list.
 func checkDomains(args []string, stdin io.Reader) ([]string, error) {
 	var list domainNames
@@ -160,5 +155,5 @@ func whyNoDomain(text string) string {
 	case strings.Contains(text, ":"):
 		return "want a mail domain without a port"
 	}
-	return "no valid domain name"
+	return "not a valid domain name"
 }

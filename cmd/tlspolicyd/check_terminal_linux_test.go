@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/output"
 )
 
-// Colour is for terminals, and for those who want it.
+// Colour is for terminals, unless NO_COLOR is set.
 func TestCheckColour(t *testing.T) {
 	for _, test := range []struct {
 		name, noColor, term string
@@ -23,19 +23,19 @@ func TestCheckColour(t *testing.T) {
 	}{
 		{"a terminal", "", "xterm", true},
 		{"NO_COLOR", "1", "xterm", false},
-		{"a terminal that can do nothing", "", "dumb", false},
+		{"a terminal without colour", "", "dumb", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv("NO_COLOR", test.noColor)
 			t.Setenv("TERM", test.term)
 			_, terminal := openTerminal(t, 60)
-			got := checkText(terminal)
-			if got != (audit.Text{Colour: test.coloured, Width: 60}) {
+			got := output.TextFor(terminal)
+			if got != (output.Text{Colour: test.coloured, Width: 60}) {
 				t.Errorf("%+v", got)
 			}
 		})
 	}
-	if got := checkText(&bytes.Buffer{}); got != (audit.Text{}) {
+	if got := output.TextFor(&bytes.Buffer{}); got != (output.Text{}) {
 		t.Errorf("in a pipe: %+v", got)
 	}
 }

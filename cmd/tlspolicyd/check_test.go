@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"go.uber.org/goleak"
@@ -111,7 +110,7 @@ func TestCheckOutput(t *testing.T) {
 	}{
 		{"healthy", []string{"good.test"}, exitDone},
 		{"broken", []string{"bad.test"}, exitNo},
-		{"misplaced", []string{"lost.test"}, exitNo},
+		{"lost", []string{"lost.test"}, exitNo},
 		{"plain", []string{"plain.test"}, exitNo},
 		{"null-mx", []string{"nullmx.test"}, exitDone},
 		{"nxdomain", []string{"Gone.TEST."}, exitNo},
@@ -244,9 +243,6 @@ func TestCheckMetricsAreAsDocumented(t *testing.T) {
 		if !documented[name] {
 			t.Errorf("%s is not documented", name)
 		}
-	}
-	if newCheckMetrics(prometheus.NewRegistry()).at == nil {
-		t.Error("no metrics")
 	}
 }
 

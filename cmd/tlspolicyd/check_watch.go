@@ -2,26 +2,25 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/output"
 )
 
-// watch repeats until it is told to end, and prints changes only.
+// watch repeats until it is interrupted, and prints changes only.
 func (c *checking) watch(ctx context.Context, interval time.Duration) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return c.repeat(ctx, interval)
 }
 
-// repeat looks every interval until ctx ends. What was looked at half when it
-// ends is dropped.
+// repeat audits every interval until ctx ends. An audit that is cut short is
+// dropped.
 func (c *checking) repeat(ctx context.Context, interval time.Duration) error {
 	var before []watched
 	status := audit.OK
@@ -45,7 +44,7 @@ func (c *checking) repeat(ctx context.Context, interval time.Duration) error {
 		for i, r := range reports {
 			before[i].update(r)
 		}
-		status = worstOf(reports)
+		status = check.Worst(reports)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -54,20 +53,20 @@ func (c *checking) repeat(ctx context.Context, interval time.Duration) error {
 	}
 }
 
-// watched is what is known of a domain from the looks before.
+// watched is what is known of a domain from the audits before.
 type watched struct {
-	seen []audit.Finding // at the last look that saw anything
-	dark bool            // the last look saw nothing: what was known before is kept
+	seen  []audit.Finding // by the last audit that saw anything
+	blind bool            // the last audit saw nothing: what was known before is kept
 }
 
-// watchKey is what makes a finding another one. Evidence is not in it: days
-// left and digests change without anything having happened.
+// watchKey identifies a finding. Evidence is not in it: days left and digests
+// change all the time.
 type watchKey struct{ code, subject, text string }
 
 func keyOf(f audit.Finding) watchKey { return watchKey{f.Code, f.Subject, f.Text} }
 
 func (w *watched) update(r check.Report) {
-	if w.dark = nothingSeen(r); w.dark && w.seen != nil {
+	if w.blind = r.NothingSeen(); w.blind && w.seen != nil {
 		return
 	}
 	w.seen = []audit.Finding{}
@@ -76,32 +75,24 @@ func (w *watched) update(r check.Report) {
 	}
 }
 
-// nothingSeen reports whether a look told of this host only.
-func nothingSeen(r check.Report) bool {
-	return len(r.Topics) == 1 && len(r.Topics[0].Findings) == 1 && darkCode(r.Topics[0].Findings[0].Code)
-}
-
-// darkCode is the code of a look that could tell nothing of any domain.
-func darkCode(code string) bool { return code == check.CodeDNSDown || code == check.CodeDNSIsolated }
-
 // change is one line of what changed.
 type change struct {
 	gone bool
 	audit.Finding
 }
 
-// changes compares a report with what was known. What is new is told whatever
-// its grade, what is gone only if it was not as it should be.
+// changes compares a report with what was known. What is new is reported whatever
+// its grade, what is gone only if it was a problem.
 func (w *watched) changes(r check.Report) (list []change) {
-	if nothingSeen(r) {
-		if !w.dark {
+	if r.NothingSeen() {
+		if !w.blind {
 			list = append(list, change{Finding: r.Topics[0].Findings[0]})
 		}
 		return list
 	}
-	if w.dark {
+	if w.blind {
 		list = append(list, change{gone: true, Finding: audit.Finding{
-			Code: check.CodeDNSDown, Grade: audit.Unknown, Text: "This host gets answers from DNS again.",
+			Code: "dns-down", Grade: audit.Unknown, Text: "This host gets answers from DNS again.",
 		}})
 	}
 	before, now := map[watchKey]audit.Grade{}, map[watchKey]bool{}
@@ -117,7 +108,7 @@ func (w *watched) changes(r check.Report) (list []change) {
 		}
 	}
 	for _, f := range w.seen {
-		if !now[keyOf(f)] && f.Grade != audit.OK && !darkCode(f.Code) {
+		if !now[keyOf(f)] && f.Grade != audit.OK && !check.IsNothingSeen(f.Code) {
 			list = append(list, change{gone: true, Finding: f})
 		}
 	}
@@ -135,7 +126,7 @@ func (c *checking) writeFirst(reports []check.Report) error {
 		}
 	}
 	if !c.json && len(reports) > 1 {
-		return c.writeTable(reports)
+		return output.Table(c.out, reports)
 	}
 	return nil
 }
@@ -143,7 +134,6 @@ func (c *checking) writeFirst(reports []check.Report) error {
 // writeChanges prints a line for each change; with --json the whole object of
 // each domain that has any.
 func (c *checking) writeChanges(before []watched, reports []check.Report) error {
-	var b strings.Builder
 	for i, r := range reports {
 		list := before[i].changes(r)
 		if c.json && len(list) > 0 {
@@ -153,17 +143,10 @@ func (c *checking) writeChanges(before []watched, reports []check.Report) error 
 			continue
 		}
 		for _, ch := range list {
-			mark := map[audit.Grade]string{audit.OK: "ok", audit.Warn: "warn", audit.Fail: "FAIL", audit.Unknown: "?"}[ch.Grade]
-			if ch.gone {
-				mark = "gone"
+			if err := output.Change(c.out, r.At, r.Domain, ch.Finding, ch.gone); err != nil {
+				return err
 			}
-			text := ch.Text
-			if ch.Subject != "" {
-				text = ch.Subject + ": " + text
-			}
-			fmt.Fprintf(&b, "%s  %s  %-4s  %s (%s)\n", r.At.Format(time.RFC3339), r.Domain, mark, text, ch.Code)
 		}
 	}
-	_, err := fmt.Fprint(c.out, b.String())
-	return err
+	return nil
 }

@@ -113,7 +113,7 @@ func TestCheckWatch(t *testing.T) {
 			},
 			{
 				"the certificate is good again, the id is new", func() { mx.Set(lab.SMTP{}); w.Replace("_mta-sts.good.test", "TXT", `"v=STSv1; id=2;"`) },
-				"TIME  good.test  ok    Exactly one MTA-STS record, and it is valid; its id is 2. (record-ok)\n" +
+				"TIME  good.test  ok    Exactly one MTA-STS record, and it is valid; its id is 2. (sts-record-ok)\n" +
 					"TIME  good.test  ok    mx.good.test: TLS 1.3, and a valid certificate for this host. (smtp-ok)\n" +
 					"TIME  good.test  gone  mx.good.test: The certificate has ended. (certificate-expired)\n",
 			},

@@ -87,34 +87,34 @@ func auditedDomains() (list []audited) {
 	return append(list, []audited{
 		{"all there is", "healthy.signed.test", nil, nil, sent},
 		{"a policy and reports, without DNSSEC", "sts.open.test", nil, nil, sent},
-		{"certificate with another name", "mismatch.open.test", []string{"fail certificate-name", "fail delivery-fails"}, nil, deferred},
-		{"no STARTTLS", "plaintext.open.test", []string{"fail delivery-fails", "fail starttls-absent", "warn tlsrpt-absent"}, nil, deferred},
+		{"certificate with another name", "mismatch.open.test", []string{"fail certificate-name-mismatch", "fail delivery-failed"}, nil, deferred},
+		{"no STARTTLS", "plaintext.open.test", []string{"fail delivery-failed", "fail starttls-missing", "warn tlsrpt-missing"}, nil, deferred},
 		{
 			"MX host that the policy does not name", "unlisted.open.test",
-			[]string{"fail delivery-fails", "fail mx-uncovered", "warn pattern-unused", "warn tlsrpt-absent"},
+			[]string{"fail delivery-failed", "fail mx-not-in-policy", "warn policy-mx-unused", "warn tlsrpt-missing"},
 			nil, deferred,
 		},
 		{
 			"two labels below a wildcard", "deep.open.test",
-			[]string{"fail delivery-fails", "fail mx-uncovered", "warn pattern-unused", "warn tlsrpt-absent"},
+			[]string{"fail delivery-failed", "fail mx-not-in-policy", "warn policy-mx-unused", "warn tlsrpt-missing"},
 			nil, deferred,
 		},
-		{"mode testing", "testing.open.test", []string{"warn certificate-name", "warn mode-testing", "warn tlsrpt-absent"}, nil, sent},
+		{"mode testing", "testing.open.test", []string{"warn certificate-name-mismatch", "warn mode-testing", "warn tlsrpt-missing"}, nil, sent},
 		{"nothing at all", "absent.open.test", []string{
-			"fail senders-unprotected", "fail starttls-absent", "warn record-absent", "warn tlsrpt-absent",
+			"fail senders-unprotected", "fail starttls-missing", "warn sts-record-missing", "warn tlsrpt-missing",
 		}, nil, sent},
-		{"DANE alone", "dane.signed.test", []string{"warn record-absent"}, nil, sent},
-		{"DANE on one of two hosts", "partial.signed.test", []string{"warn dane-partial", "warn record-absent", "warn tlsrpt-absent"}, nil, sent},
-		{"MX host that is an alias", "alias.signed.test", []string{"warn mx-alias", "warn record-absent", "warn tlsrpt-absent"}, nil, sent},
+		{"DANE alone", "dane.signed.test", []string{"warn sts-record-missing"}, nil, sent},
+		{"DANE on one of two hosts", "partial.signed.test", []string{"warn dane-partial", "warn sts-record-missing", "warn tlsrpt-missing"}, nil, sent},
+		{"MX host that is an alias", "alias.signed.test", []string{"warn mx-alias", "warn sts-record-missing", "warn tlsrpt-missing"}, nil, sent},
 		{"policy host with another name in its certificate", "wrongcert.open.test", []string{
-			"fail policy-certificate", "fail senders-unprotected", "warn tlsrpt-absent",
+			"fail policy-certificate-invalid", "fail senders-unprotected", "warn tlsrpt-missing",
 		}, nil, sent},
 		{"policy host that redirects", "redirect.open.test", []string{
-			"fail policy-redirect", "fail record-without-policy", "fail senders-unprotected", "warn tlsrpt-absent",
+			"fail policy-redirect", "fail sts-record-without-policy", "fail senders-unprotected", "warn tlsrpt-missing",
 		}, nil, sent},
 		{"bogus TLSA record", "tampered.signed.test", []string{
-			"fail dane-lookup-failed", "fail senders-defer", "warn certificate-name", "warn certificate-untrusted",
-			"warn record-absent", "warn tlsrpt-absent",
+			"fail dane-lookup-failed", "fail senders-deferred", "warn certificate-name-mismatch", "warn certificate-untrusted",
+			"warn sts-record-missing", "warn tlsrpt-missing",
 		}, nil, deferred},
 		// Unbound gives no reason for its SERVFAIL unless it is told to (ede: yes).
 		{"expired signatures", "expired.test", []string{"fail dns-failed"}, nil, deferred},
@@ -204,7 +204,7 @@ func testCheckHost(t *testing.T, w *world, seen *codesSeen) {
 		},
 		{
 			"a resolver on another host", healthyDomain, w.resolver(t, farResolver, "  access-control: 10.0.0.0/8 allow\n"), nil,
-			[]string{"unknown dane-not-judged"},
+			[]string{"unknown resolver-untrusted"},
 		},
 		{
 			"a proxy that is not there", healthyDomain, w.configured(t, "proxy", "[fetch]\n", "[fetch]\nproxy = \"http://127.0.0.97:3128\"\n"), nil,
@@ -228,7 +228,7 @@ func testCheckHost(t *testing.T, w *world, seen *codesSeen) {
 	refusing := []string{"closed." + checkSigned, "shut." + checkSigned}
 	for domain, got := range w.daemon.audits(t, daemonDir+"/tlspolicyd.toml", refusing) {
 		seen.add(t, got)
-		wantEqual(t, "findings of "+domain, got.wrong(), []string{"unknown delivery-unknown", "unknown port25-blocked"})
+		wantEqual(t, "findings of "+domain, got.wrong(), []string{"unknown delivery-inconclusive", "unknown port25-blocked"})
 	}
 }
 

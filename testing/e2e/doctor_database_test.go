@@ -131,7 +131,7 @@ func testDoctorDatabase(t *testing.T, h *doctorHost) {
 	full := s.other(t, "full", s.database, s.dir+"/full/policies.db")
 	h.tryFaults(t, []hostFault{
 		{
-			name: "never started", want: []string{"warn database-absent", "fail daemon-down"},
+			name: "never started", want: []string{"warn database-missing", "fail daemon-down"},
 			broken: as(s.config), mend: start, mended: as(s.config),
 		},
 		{
@@ -152,7 +152,7 @@ func testDoctorDatabase(t *testing.T, h *doctorHost) {
 			mend: byItsLines,
 		},
 		{
-			name: "open in a daemon of another configuration", want: []string{"unknown database-untold"},
+			name: "open in a daemon of another configuration", want: []string{"unknown database-inconclusive"},
 			broken: as(s.other(t, "strange", s.admin, s.dir+"/strange.sock")), mended: as(s.config),
 		},
 		{
@@ -166,7 +166,7 @@ func testDoctorDatabase(t *testing.T, h *doctorHost) {
 			mend:  func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
 		},
 		{
-			name: "no room for the daemon", want: []string{"fail database-fails", "fail disk-full"}, broken: as(full), mended: as(full),
+			name: "no room for the daemon", want: []string{"fail database-failed", "fail disk-full"}, broken: as(full), mended: as(full),
 			spoil: func(t *testing.T, h *doctorHost) {
 				s.stop(t)
 				h.smallDisk(t, s.dir+"/full", "size=4m")
@@ -181,7 +181,7 @@ func testDoctorDatabase(t *testing.T, h *doctorHost) {
 			},
 		},
 		{
-			name: "damaged again and again while in use", want: []string{"fail database-fails"}, broken: as(s.config), mended: as(s.config),
+			name: "damaged again and again while in use", want: []string{"fail database-failed"}, broken: as(s.config), mended: as(s.config),
 			spoil: func(t *testing.T, _ *doctorHost) { s.ruin(t) },
 			mend: func(t *testing.T, h *doctorHost, _ []string) {
 				s.stop(t)

@@ -17,7 +17,17 @@ const systemdDir = "/run/systemd/system"
 // everything else on the host.
 func hostAilments(t *testing.T) []hostFault {
 	empty := variant(t, "no-authority", workDir+"/ca.pem", workDir+"/empty.pem")
+	closed := variant(t, "closed")
 	return []hostFault{
+		{
+			name: "a mistake in the configuration", want: []string{"fail config-invalid"},
+			broken: doctorRun{flags: []string{"--config", variant(t, "mistake", "[dns]", "[dnss]")}},
+		},
+		{
+			name: "an ordinary user and a closed configuration", want: []string{"unknown config-inconclusive"},
+			broken: doctorRun{user: lp, flags: []string{"--config", closed}},
+			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, closed, 0o600, 0o644) },
+		},
 		{
 			name: "no certificate authority", want: []string{"fail trust-store-empty"},
 			spoil: func(t *testing.T, _ *doctorHost) {
@@ -28,7 +38,7 @@ func hostAilments(t *testing.T) []hostFault {
 			broken: doctorRun{flags: []string{"--config", empty}},
 		},
 		{
-			name: "a systemd that nobody can ask", want: []string{"unknown unit-untold"},
+			name: "a systemd that does not answer", want: []string{"unknown unit-inconclusive"},
 			spoil: func(t *testing.T, _ *doctorHost) {
 				if err := os.MkdirAll(systemdDir, 0o755); err != nil {
 					t.Fatal(err)
@@ -41,19 +51,19 @@ func hostAilments(t *testing.T) []hostFault {
 			},
 		},
 		{
-			name: "an ordinary user", want: []string{"unknown daemon-untold", "unknown database-untold"},
+			name: "an ordinary user", want: []string{"unknown daemon-inconclusive", "unknown database-inconclusive"},
 			broken: doctorRun{user: lp},
 		},
 		{
-			name: "a clock that nobody keeps right", want: []string{"warn clock-unsynchronised"},
+			name: "a clock that nothing synchronizes", want: []string{"warn clock-unsynchronized"},
 			broken: doctorRun{kernel: &kernelClock{state: timeError}}, mended: doctorRun{kernel: &kernelClock{}},
 		},
 		{
-			name: "a clock that somebody keeps right", want: []string{"ok clock-right"},
+			name: "a clock that is synchronized", want: []string{"ok clock-ok"},
 			broken: doctorRun{kernel: &kernelClock{}}, mended: doctorRun{kernel: &kernelClock{state: timeError}},
 		},
 		{
-			name: "a kernel that may not be asked", want: []string{"unknown clock-untold"},
+			name: "a kernel that may not be asked", want: []string{"unknown clock-inconclusive"},
 			broken: doctorRun{kernel: &kernelClock{errno: unix.EPERM}}, mended: doctorRun{kernel: &kernelClock{}},
 		},
 	}

@@ -20,8 +20,28 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 		lost     = "127.0.0.56" // has a trust anchor of another root
 		silent   = "127.0.0.57"
 		remote   = "10.53.0.1" // not a loopback address
+
+		forwarder = "127.0.0.53" // where systemd-resolved is elsewhere
 	)
 	chrootConf := h.queue() + "/etc/resolv.conf"
+	// askOnly has smtp(8) ask one server until askAgain.
+	askOnly := func(server string) func(*testing.T, *doctorHost) {
+		return func(t *testing.T, _ *doctorHost) {
+			keep(t, chrootConf)
+			if err := write(chrootConf, "nameserver "+server+"\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	askAgain := func(t *testing.T, _ *doctorHost, _ []string) {
+		text, err := os.ReadFile(workDir + "/resolv.conf")
+		if err == nil {
+			err = write(chrootConf, string(text))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	unbound := func(address string, replace ...string) func(*testing.T, *doctorHost) {
 		return func(t *testing.T, h *doctorHost) { h.anotherUnbound(t, address, replace...) }
 	}
@@ -35,19 +55,19 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 			spoil: unbound(plain, "validator iterator", "iterator"), broken: with("plain", `["`+plain+`"]`),
 		},
 		{
-			name: "a resolver that believes what is broken", want: []string{"fail resolver-believes-broken"},
+			name: "a resolver that believes what is broken", want: []string{"fail resolver-accepts-bogus"},
 			spoil: unbound(credible, "val-log-level: 2", "val-permissive-mode: yes"), broken: with("credible", `["`+credible+`"]`),
 		},
 		{
-			name: "a resolver with an old trust anchor", want: []string{"fail resolver-fails"},
+			name: "a resolver with an old trust anchor", want: []string{"fail resolver-failed"},
 			spoil: unbound(lost, dnsDir+"/anchor", dnsDir+"/old-anchor"), broken: with("lost", `["`+lost+`", "`+resolverAddr+`"]`),
 		},
 		{
-			name: "one of two resolvers is silent", want: []string{"warn resolver-silent"},
+			name: "one of two resolvers is silent", want: []string{"warn resolver-no-answer"},
 			broken: with("silent", `["`+resolverAddr+`", "`+silent+`"]`),
 		},
 		{
-			name: "no name whose signature is broken", want: []string{"unknown resolver-untold"},
+			name: "no name whose signature is broken", want: []string{"unknown resolver-inconclusive"},
 			broken: doctorRun{flags: []string{"--broken-name", "nosuch.open.test"}},
 		},
 		{
@@ -61,21 +81,23 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 			left:   []string{"resolver-differs"},
 		},
 		{
-			name: "the copy of resolv.conf is old", want: []string{"warn chroot-resolv-conf"}, mend: byItsLines,
-			spoil: func(t *testing.T, _ *doctorHost) {
-				keep(t, chrootConf)
-				if err := write(chrootConf, "nameserver 127.0.0.99\n"); err != nil {
-					t.Fatal(err)
-				}
+			name: "the copy of resolv.conf is old", want: []string{"fail chroot-resolv-conf-stale"}, mend: byItsLines,
+			spoil: askOnly("127.0.0.99"),
+		},
+		{
+			name: "the copy of resolv.conf is old, and its resolver does not validate", want: []string{"fail chroot-resolv-conf-stale"}, mend: byItsLines,
+			spoil: func(t *testing.T, h *doctorHost) {
+				h.anotherUnbound(t, plain, "validator iterator", "iterator")
+				askOnly(plain)(t, h)
 			},
 		},
 		{
-			name: "ordinary user and a closed copy", want: []string{"unknown resolv-conf-unread"},
+			name: "ordinary user and a closed copy", want: []string{"unknown resolv-conf-unreadable"},
 			broken: doctorRun{user: lp},
 			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, chrootConf, 0o600, 0o644) },
 		},
 		{
-			name: "no network", want: []string{"unknown network-down"},
+			name: "the resolver is stopped", want: []string{"fail resolver-no-answer"},
 			spoil: func(t *testing.T, h *doctorHost) {
 				if err := h.w.names.unbound.stop(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
@@ -86,6 +108,24 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 					t.Fatal(err)
 				}
 			},
+		},
+		{
+			name: "no resolver on this host, and no network", want: []string{"unknown network-down"},
+			spoil: askOnly("10.53.0.9"), broken: with("away", `["10.53.0.9"]`), mend: askAgain,
+		},
+		{
+			name: "a resolver that is cut off", want: []string{"unknown dns-isolated"},
+			spoil: func(t *testing.T, h *doctorHost) {
+				borrowAddress(t, remote)
+				h.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8",
+					"remote-control:", "  local-zone: \".\" always_nxdomain\nremote-control:")
+				askOnly(remote)(t, h)
+			},
+			broken: doctorRun{flags: append(with("cut-off", `["`+remote+`"]`).flags, "--signed-name", ".")}, mend: askAgain,
+		},
+		{
+			name: "a forwarder", want: []string{"warn resolver-forwarder"},
+			spoil: unbound(forwarder), broken: with("forwarder", `["`+forwarder+`"]`),
 		},
 	}
 }

@@ -30,7 +30,7 @@ func socketAilments(h *doctorHost) []hostFault {
 			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
 		},
 		{
-			name: "a file in its place", want: []string{"fail socket-no-socket"},
+			name: "a file in its place", want: []string{"fail socket-not-a-socket"},
 			spoil: func(t *testing.T, _ *doctorHost) {
 				move(t, socket, socket+".kept")
 				if err := write(socket, ""); err != nil {
@@ -49,12 +49,12 @@ func socketAilments(h *doctorHost) []hostFault {
 			mend:  restart,
 		},
 		{
-			name: "daemon killed", want: []string{"fail socket-silent", "fail daemon-down"},
+			name: "daemon killed", want: []string{"fail socket-no-answer", "fail daemon-down"},
 			spoil: func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGKILL) },
 			mend:  restart,
 		},
 		{
-			name: "another program at our socket", want: []string{"fail socket-foreign"},
+			name: "another program at our socket", want: []string{"fail socket-other-program"},
 			spoil: func(t *testing.T, h *doctorHost) {
 				h.stop(t, syscall.SIGTERM)
 				t.Cleanup(serveNothing(t, socket))
@@ -75,7 +75,7 @@ func socketAilments(h *doctorHost) []hostFault {
 			mend: func(t *testing.T, _ *doctorHost, _ []string) { move(t, socket+".kept", socket) },
 		},
 		{
-			name: "ordinary user and a closed directory", want: []string{"unknown socket-untold"},
+			name: "ordinary user and a closed directory", want: []string{"unknown socket-inconclusive"},
 			broken: doctorRun{user: lp},
 			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
 			mend:   byRoot(dir, 0o755),

@@ -125,7 +125,7 @@ func (c *tally) count(all []doctorFinding) {
 // the machine right is not up to this world.
 func troubles(all []doctorFinding) (list []doctorFinding) {
 	for _, f := range all {
-		if f.Grade != "ok" && f.Code != "clock-unsynchronised" {
+		if f.Grade != "ok" && f.Code != "clock-unsynchronized" {
 			list = append(list, f)
 		}
 	}
@@ -159,8 +159,8 @@ func testDoctor(t *testing.T, w *world) {
 				t.Fatalf("a healthy host has %+v", bad)
 			}
 			h.tryFaults(t, postfixAilments(h))
-			t.Run("tables", func(t *testing.T) { testDoctorTables(t, h) })
-			t.Run("one script mends it all", func(t *testing.T) { testDoctorScript(t, h) })
+			t.Run("delivery", func(t *testing.T) { testDoctorDelivery(t, h) })
+			t.Run("one script fixes it all", func(t *testing.T) { testDoctorScript(t, h) })
 		})
 	}
 	h := &doctorHost{sender: w.postfix37, w: w, seen: seen}

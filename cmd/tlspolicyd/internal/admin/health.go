@@ -8,8 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/miekg/dns"
-
+	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/store"
 )
 
@@ -92,9 +91,9 @@ func (h *resolverHealth) test(ctx context.Context) resolverTest {
 	}
 	asked, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
-	answer, err := h.resolver().Lookup(asked, ".", dns.TypeSOA)
-	t := resolverTest{at: time.Now(), validates: err == nil && answer.Authentic, err: err}
-	if err != nil && ctx.Err() != nil {
+	root := resolverprobe.Signed(asked, h.resolver(), resolverprobe.Root)
+	t := resolverTest{at: time.Now(), validates: root.Err == nil && root.AD, err: root.Err}
+	if t.err != nil && ctx.Err() != nil {
 		return t // whoever asked went away: says nothing about the resolver
 	}
 	h.mu.Lock()

@@ -8,16 +8,8 @@ import (
 	"tlspolicyd/internal/mtasts"
 )
 
-// MX hosts against the mx patterns of the policy (RFC 8461 §4.1), both ways.
-const (
-	// CodeMXCovered: a pattern covers the host.
-	CodeMXCovered = "mx-covered"
-	// CodeMXUncovered: no pattern does, so senders do not deliver to it.
-	CodeMXUncovered = "mx-uncovered"
-	// CodePatternUnused: a pattern that covers no host.
-	CodePatternUnused = "pattern-unused"
-)
-
+// judgeAlignment compares MX hosts with the mx patterns of the policy (RFC 8461
+// §4.1), both ways.
 func judgeAlignment(f *Facts) (found []audit.Finding) {
 	if f.noMail() || f.Policy == nil || f.Policy.Mode == mtasts.None {
 		return nil
@@ -30,7 +22,7 @@ func judgeAlignment(f *Facts) (found []audit.Finding) {
 		pattern := f.covering(h.Name)
 		if pattern != "" {
 			found = append(found, audit.Finding{
-				Code: CodeMXCovered, Grade: audit.OK, Subject: h.Name, Text: "The policy covers this host.", Evidence: "mx: " + oneLine(pattern),
+				Code: "mx-in-policy", Grade: audit.OK, Subject: h.Name, Text: "The policy covers this host.", Evidence: "mx: " + oneLine(pattern),
 			})
 		} else {
 			found = append(found, f.uncovered(h.Name))
@@ -49,13 +41,13 @@ func judgeAlignment(f *Facts) (found []audit.Finding) {
 			continue
 		}
 		found = append(found, audit.Finding{
-			Code: CodePatternUnused, Grade: audit.Warn, Subject: "mx: " + oneLine(p), Text: "The pattern covers no mail host of the domain.",
+			Code: "policy-mx-unused", Grade: audit.Warn, Subject: "mx: " + oneLine(p), Text: "The pattern covers no mail host of the domain.",
 			Advice: "Remove it if no mail host of that name will come back: it lets an attacker use whoever has such a name.",
 		})
 	}
 	if left > maxList {
 		found = append(found, audit.Finding{
-			Code: CodePatternUnused, Grade: audit.Warn, Subject: "more patterns", Text: fmt.Sprintf("%d more cover no mail host.", left-maxList),
+			Code: "policy-mx-unused", Grade: audit.Warn, Subject: "more patterns", Text: fmt.Sprintf("%d more cover no mail host.", left-maxList),
 			Advice: "Remove them.",
 		})
 	}
@@ -74,7 +66,7 @@ func (f *Facts) covering(host string) string {
 
 func (f *Facts) uncovered(host string) audit.Finding {
 	out := audit.Finding{
-		Code: CodeMXUncovered, Grade: audit.Fail, Subject: host, Text: "No mx line of the policy covers this host, so senders refuse to deliver to it.",
+		Code: "mx-not-in-policy", Grade: audit.Fail, Subject: host, Text: "No mx line of the policy covers this host, so senders refuse to deliver to it.",
 		Evidence: "mx: " + list(f.Policy.MX), Advice: "Add the line to the policy file, then publish a new id in the record:", Fix: "mx: " + host,
 	}
 	if f.Policy.Mode == mtasts.Testing {

@@ -99,6 +99,33 @@ type Certificate struct {
 	DaysLeft int       `json:"days_left"` // whole days; negative: expired
 }
 
+// FewestDays is DaysLeft of the certificate that expires first, if there is one.
+func (r Report) FewestDays() (days int, found bool) {
+	for _, cert := range r.Certificates {
+		if !found || cert.DaysLeft < days {
+			days, found = cert.DaysLeft, true
+		}
+	}
+	return days, found
+}
+
+// NothingSeen reports an audit that found out something about this host only.
+func (r Report) NothingSeen() bool {
+	return len(r.Topics) == 1 && len(r.Topics[0].Findings) == 1 && IsNothingSeen(r.Topics[0].Findings[0].Code)
+}
+
+// IsNothingSeen reports whether a code says that nothing is known of any domain.
+func IsNothingSeen(code string) bool { return code == "dns-down" || code == "dns-isolated" }
+
+// Worst returns the grade of several reports.
+func Worst(reports []Report) audit.Grade {
+	var topic audit.Topic
+	for _, r := range reports {
+		topic.Findings = append(topic.Findings, audit.Finding{Grade: r.Grade})
+	}
+	return audit.Worst([]audit.Topic{topic})
+}
+
 // Audit looks at a domain, given in A-labels, and judges it. It ends within
 // Timeout, whatever is silent.
 func (a *Auditor) Audit(ctx context.Context, domain string) Report {

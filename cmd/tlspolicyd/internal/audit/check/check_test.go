@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/output"
 )
 
 // A domain with all there is, over IPv4 and IPv6, gets no warning.
 func TestHealthyDomain(t *testing.T) {
 	r := examine(t, domain, func(*scene) {})
 	var text bytes.Buffer
-	if err := (audit.Text{}).Write(&text, r.Topics); err != nil {
+	if err := (output.Text{}).Write(&text, r.Topics); err != nil {
 		t.Fatal(err)
 	}
 	t.Log("\n" + text.String())

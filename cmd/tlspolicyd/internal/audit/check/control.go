@@ -2,13 +2,10 @@ package check
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"strings"
 	"sync"
 
-	"github.com/miekg/dns"
-
+	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/internal/dnsclient"
 )
 
@@ -71,14 +68,13 @@ func (c *control) ask(ctx context.Context, r dnsclient.Resolver) (told bool, err
 	}
 }
 
-// lookUpAnything looks up a name that nobody can have in a cache, so that the
-// answer, whatever it says, comes from outside.
+// lookUpAnything reports why no answer comes from outside.
 func lookUpAnything(ctx context.Context, r dnsclient.Resolver) error {
 	ctx, cancel := context.WithTimeout(ctx, controlLookup)
 	defer cancel()
-	_, err := r.Lookup(ctx, strings.ToLower(rand.Text()[:16])+".com", dns.TypeA)
-	if e, ok := errors.AsType[*dnsclient.Error](err); ok && e.Kind == dnsclient.Malformed {
-		return nil // somebody did answer
+	missing := resolverprobe.Missing(ctx, r, "com")
+	if missing.Kind() == dnsclient.Malformed {
+		return nil // there was an answer
 	}
-	return err
+	return missing.Err
 }

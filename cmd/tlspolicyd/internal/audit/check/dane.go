@@ -9,40 +9,15 @@ import (
 	"tlspolicyd/internal/dane"
 )
 
-// TLSA records against the certificates that the hosts really present (RFC 7672
-// §3, RFC 7671), and what DNSSEC says.
-const (
-	// CodeDANEOK: the host presents what a TLSA record names, at every address.
-	CodeDANEOK = "dane-ok"
-	// CodeDANEAbsent: no mail host has TLSA records.
-	CodeDANEAbsent = "dane-absent"
-	// CodeDANEMismatch: the host presents something else, so senders defer.
-	CodeDANEMismatch = "dane-mismatch"
-	// CodeDANEUnusable: TLSA records, but none that SMTP can use.
-	CodeDANEUnusable = "dane-unusable"
-	// CodeTLSAUnusable: one that SMTP cannot use, beside others.
-	CodeTLSAUnusable = "tlsa-unusable"
-	// CodeDANEPartial: some mail hosts have TLSA records and others have none.
-	CodeDANEPartial = "dane-partial"
-	// CodeDANEInsecureMX: the hosts have TLSA records, but the MX answer is not signed.
-	CodeDANEInsecureMX = "dane-insecure-mx"
-	// CodeDANEUnsigned: TLSA records in a zone without signatures.
-	CodeDANEUnsigned = "dane-unsigned"
-	// CodeDANELookupFailed: the TLSA lookup fails, so senders defer.
-	CodeDANELookupFailed = "dane-lookup-failed"
-	// CodeDANENotSeen: TLSA records, but no certificate was seen to hold against them.
-	CodeDANENotSeen = "dane-not-seen"
-	// CodeDANENotJudged: TLSA records, but this host's resolver is not trusted to say whether they are signed.
-	CodeDANENotJudged = "dane-not-judged"
-)
-
+// judgeDANE compares TLSA records with the certificates that the hosts present
+// (RFC 7672 §3, RFC 7671), and says what DNSSEC has to do with it.
 func judgeDANE(f *Facts) (found []audit.Finding) {
 	if f.noMail() || f.Explanation.DANE.MX.Answer == dane.MXFailed {
 		return nil
 	}
 	if f.port25Dark() && f.anyTLSA() {
 		return []audit.Finding{{
-			Code: CodeDANENotSeen, Grade: audit.Unknown, Text: "There are TLSA records, but no certificate was seen to hold against them.",
+			Code: "dane-inconclusive", Grade: audit.Unknown, Text: "There are TLSA records, but no certificate was seen to hold against them.",
 			Advice: "See what is said of this host.",
 		}}
 	}
@@ -60,16 +35,16 @@ func judgeDANE(f *Facts) (found []audit.Finding) {
 	switch {
 	case with > 0 && !res.MX.Answer.Secure():
 		found = append(found, audit.Finding{
-			Code: CodeDANEInsecureMX, Grade: audit.Warn, Text: "The mail hosts have TLSA records, but the MX answer is not signed: an attacker can name other hosts.",
+			Code: "dane-insecure-mx", Grade: audit.Warn, Text: "The mail hosts have TLSA records, but the MX answer is not signed: an attacker can name other hosts.",
 			Advice: "Sign the zone of " + f.Domain + " (DNSSEC), or rely on MTA-STS for this domain.",
 		})
 	case with > 0 && without != "":
 		found = append(found, audit.Finding{
-			Code: CodeDANEPartial, Grade: audit.Warn, Subject: without, Text: "This host has no signed TLSA record while others have: who wants to read the mail leads it there.",
+			Code: "dane-partial", Grade: audit.Warn, Subject: without, Text: "This host has no signed TLSA record while others have: who wants to read the mail leads it there.",
 			Advice: "Publish TLSA records for every mail host.",
 		})
 	case with == 0 && len(found) == 0:
-		found = append(found, audit.Finding{Code: CodeDANEAbsent, Grade: audit.OK, Text: "No mail host has TLSA records: nobody expects DANE of this domain."})
+		found = append(found, audit.Finding{Code: "dane-absent", Grade: audit.OK, Text: "No mail host has TLSA records: nobody expects DANE of this domain."})
 	}
 	return found
 }
@@ -87,7 +62,7 @@ func (f *Facts) judgeHostDANE(h Host) (found []audit.Finding) {
 	switch h.Verdict {
 	case dane.TLSAFailed:
 		one := f.dnsFailure("its TLSA records", "senders that use DANE do not deliver to it", h.Err)
-		one.Code, one.Subject = CodeDANELookupFailed, h.Name
+		one.Code, one.Subject = "dane-lookup-failed", h.Name
 		return append(found, one)
 	case dane.Insecure, dane.NoTLSA:
 		if h.UnsignedTLSA == 0 {
@@ -95,17 +70,17 @@ func (f *Facts) judgeHostDANE(h Host) (found []audit.Finding) {
 		}
 		if !f.Trusted {
 			return append(found, audit.Finding{
-				Code: CodeDANENotJudged, Grade: audit.Unknown, Subject: h.Name, Text: "It has TLSA records, but the resolver of this host is not on loopback, so its word that they are signed does not count (RFC 7672 section 2.1.3).",
+				Code: "resolver-untrusted", Grade: audit.Unknown, Subject: h.Name, Text: "It has TLSA records, but the resolver of this host is not on loopback, so its word that they are signed does not count (RFC 7672 section 2.1.3).",
 				Evidence: f.servers(), Advice: "Check with a validating resolver on this host (dns.servers), or set dns.trust_ad = true if the path to it is safe.",
 			})
 		}
 		return append(found, audit.Finding{
-			Code: CodeDANEUnsigned, Grade: audit.Warn, Subject: h.Name, Text: "It has TLSA records, but its zone is not signed (DNSSEC), so no sender believes them.",
+			Code: "dane-unsigned", Grade: audit.Warn, Subject: h.Name, Text: "It has TLSA records, but its zone is not signed (DNSSEC), so no sender believes them.",
 			Evidence: number(h.UnsignedTLSA, "TLSA record"), Advice: "Sign the zone of the host, or remove the records.",
 		})
 	case dane.Unusable:
 		return append(found, audit.Finding{
-			Code: CodeDANEUnusable, Grade: audit.Fail, Subject: h.Name, Text: "None of its TLSA records can be used for SMTP, so senders encrypt without knowing to whom.",
+			Code: "dane-unusable", Grade: audit.Fail, Subject: h.Name, Text: "None of its TLSA records can be used for SMTP, so senders encrypt without knowing to whom.",
 			Evidence: unusableText(h.TLSA), Advice: "Publish a record with usage 3, selector 1 and matching type 1 (RFC 7672 section 3.1):",
 			Fix: tlsaCommand(h),
 		})
@@ -127,7 +102,7 @@ func (f *Facts) judgeUsable(h Host) (found []audit.Finding) {
 		}
 		badAt = append(badAt, a.Addr.String())
 		bad = &audit.Finding{
-			Code: CodeDANEMismatch, Grade: audit.Fail, Subject: h.Name, Text: "It does not present what its TLSA records name, so senders that use DANE refuse to deliver to it.",
+			Code: "dane-mismatch", Grade: audit.Fail, Subject: h.Name, Text: "It does not present what its TLSA records name, so senders that use DANE refuse to deliver to it.",
 			Evidence: m.Reason, Advice: "Publish the record of the new key beside the old one, and change the key only after its TTL (RFC 7671 section 8.1):",
 			Fix: tlsaCommand(h),
 		}
@@ -138,19 +113,19 @@ func (f *Facts) judgeUsable(h Host) (found []audit.Finding) {
 	}
 	if len(goodAt) > 0 {
 		found = append(found, audit.Finding{
-			Code: CodeDANEOK, Grade: audit.OK, Subject: h.Name, Text: "It presents what its TLSA record names.",
+			Code: "dane-ok", Grade: audit.OK, Subject: h.Name, Text: "It presents what its TLSA record names.",
 			Evidence: list(goodAt) + ": " + tlsaText(good.Record) + ", at " + base(h),
 		})
 	}
 	if bad == nil && len(goodAt) == 0 {
 		found = append(found, audit.Finding{
-			Code: CodeDANENotSeen, Grade: audit.Unknown, Subject: h.Name, Text: "It has TLSA records, but presented no certificate to hold against them.",
+			Code: "dane-inconclusive", Grade: audit.Unknown, Subject: h.Name, Text: "It has TLSA records, but presented no certificate to hold against them.",
 			Evidence: number(len(h.TLSA), "TLSA record") + " at " + base(h), Advice: "See what is said of this mail host.",
 		})
 	}
 	if why := unusableText(h.TLSA); why != "" {
 		found = append(found, audit.Finding{
-			Code: CodeTLSAUnusable, Grade: audit.Warn, Subject: h.Name, Text: "Not all of its TLSA records can be used for SMTP.", Evidence: why,
+			Code: "dane-partly-unusable", Grade: audit.Warn, Subject: h.Name, Text: "Not all of its TLSA records can be used for SMTP.", Evidence: why,
 			Advice: "Remove those; others do the work.",
 		})
 	}

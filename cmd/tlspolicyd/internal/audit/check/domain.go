@@ -11,36 +11,7 @@ import (
 	"tlspolicyd/internal/dnsclient"
 )
 
-// What is wrong with the domain before any policy comes into it.
-const (
-	// CodeMXFound: there are mail hosts.
-	CodeMXFound = "mx-found"
-	// CodeMXNull: a null MX, the domain takes no mail (RFC 7505).
-	CodeMXNull = "mx-null"
-	// CodeMXNullToo: a null MX beside other MX records.
-	CodeMXNullToo = "mx-null-too"
-	// CodeMXImplicit: no MX record, so the domain itself is the mail host (RFC 5321 §5.1).
-	CodeMXImplicit = "mx-implicit"
-	// CodeDomainMissing: NXDOMAIN.
-	CodeDomainMissing = "domain-missing"
-	// CodeNoMailHost: neither MX records nor an address.
-	CodeNoMailHost = "mail-host-missing"
-	// CodeDNSFailed: the resolver answers about others but not about the domain.
-	CodeDNSFailed = "dns-failed"
-	// CodeDNSBogus: the resolver says that DNSSEC signatures of the domain are wrong.
-	CodeDNSBogus = "dnssec-bogus"
-	// CodeDNSTimeout: no answer about the domain in time.
-	CodeDNSTimeout = "dns-timeout"
-	// CodeMXAlias: an MX record names an alias (RFC 5321 §5.1, RFC 2181 §10.3).
-	CodeMXAlias = "mx-alias"
-	// CodeMXNoAddress: an MX record names a host without address.
-	CodeMXNoAddress = "mx-no-address"
-	// CodeMXLookupFailed: the addresses of a mail host cannot be looked up.
-	CodeMXLookupFailed = "mx-lookup-failed"
-	// CodeMXMany: more mail hosts or addresses than an audit looks at.
-	CodeMXMany = "mx-many"
-)
-
+// judgeDomain judges what comes before any policy: the domain and its mail hosts.
 func judgeDomain(f *Facts) []audit.Finding {
 	d := f.Explanation.DANE
 	switch {
@@ -50,12 +21,12 @@ func judgeDomain(f *Facts) []audit.Finding {
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}
 	case d.MX.NoDomain:
 		return []audit.Finding{{
-			Code: CodeDomainMissing, Grade: audit.Fail, Text: "The domain does not exist.", Evidence: "MX " + f.Domain + ": NXDOMAIN",
+			Code: "domain-missing", Grade: audit.Fail, Text: "The domain does not exist.", Evidence: "MX " + f.Domain + ": NXDOMAIN",
 			Advice: "Check the spelling; if it is right, register or delegate the domain.",
 		}}
 	case d.MX.Null:
 		return []audit.Finding{{
-			Code: CodeMXNull, Grade: audit.OK, Text: "The domain says that it takes no mail (null MX, RFC 7505): there is nothing to protect.",
+			Code: "mx-null", Grade: audit.OK, Text: "The domain says that it takes no mail (null MX, RFC 7505): there is nothing to protect.",
 		}}
 	case d.MX.Answer == dane.MXFailed:
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", d.Err)}
@@ -64,23 +35,23 @@ func judgeDomain(f *Facts) []audit.Finding {
 	if len(d.Hosts) > 0 && d.Hosts[0].Implicit {
 		if d.Hosts[0].Verdict == dane.NoAddress {
 			return []audit.Finding{{
-				Code: CodeNoMailHost, Grade: audit.Fail, Text: "The domain has no mail host: neither an MX record nor an address.",
+				Code: "mail-host-missing", Grade: audit.Fail, Text: "The domain has no mail host: neither an MX record nor an address.",
 				Advice: "Publish an MX record; or, if the domain takes no mail, a null MX:", Fix: f.Domain + ". MX 0 .",
 			}}
 		}
 		found = append(found, audit.Finding{
-			Code: CodeMXImplicit, Grade: audit.Warn, Text: "There is no MX record, so the domain itself is the mail host (RFC 5321 section 5.1).",
+			Code: "mx-implicit", Grade: audit.Warn, Text: "There is no MX record, so the domain itself is the mail host (RFC 5321 section 5.1).",
 			Advice: "Publish an MX record that names the host:", Fix: f.Domain + ". MX 10 " + f.Domain + ".",
 		})
 	} else {
 		found = append(found, audit.Finding{
-			Code: CodeMXFound, Grade: audit.OK, Text: number(len(d.Hosts), "mail host") + ", the MX answer is " + secureText(d.MX.Answer.Secure(), f.Trusted) + ".",
+			Code: "mx-found", Grade: audit.OK, Text: number(len(d.Hosts), "mail host") + ", the MX answer is " + secureText(d.MX.Answer.Secure(), f.Trusted) + ".",
 			Evidence: list(hostNames(d.Hosts)),
 		})
 	}
 	if d.MX.NullToo {
 		found = append(found, audit.Finding{
-			Code: CodeMXNullToo, Grade: audit.Fail, Text: "A null MX stands beside other MX records, which must not be (RFC 7505 section 3): some senders, Postfix among them, bounce all mail to the domain.",
+			Code: "mx-null-mixed", Grade: audit.Fail, Text: "A null MX stands beside other MX records, which must not be (RFC 7505 section 3): some senders, Postfix among them, bounce all mail to the domain.",
 			Advice: "Remove the null MX, the record that names the root (MX 0 .).",
 		})
 	}
@@ -89,7 +60,7 @@ func judgeDomain(f *Facts) []audit.Finding {
 	}
 	if more := d.MX.Omitted + f.Omitted; more > 0 {
 		found = append(found, audit.Finding{
-			Code: CodeMXMany, Grade: audit.Warn, Text: "There are more mail hosts or addresses than anybody tries.",
+			Code: "mx-too-many", Grade: audit.Warn, Text: "There are more mail hosts or addresses than anybody tries.",
 			Evidence: fmt.Sprintf("%d hosts and %d addresses were left out", d.MX.Omitted, f.Omitted),
 			Advice:   "Publish fewer MX records: sending servers give up after the first few.",
 		})
@@ -100,7 +71,7 @@ func judgeDomain(f *Facts) []audit.Finding {
 func (f *Facts) judgeHostName(h dane.Host) (found []audit.Finding) {
 	if to := f.alias(h.Name); to != "" && !h.Implicit {
 		found = append(found, audit.Finding{
-			Code: CodeMXAlias, Grade: audit.Warn, Subject: h.Name, Text: "The MX record names an alias, which RFC 5321 section 5.1 does not allow.",
+			Code: "mx-alias", Grade: audit.Warn, Subject: h.Name, Text: "The MX record names an alias, which RFC 5321 section 5.1 does not allow.",
 			Evidence: "CNAME " + oneLine(to), Advice: "Name the host itself in the MX record; some senders refuse aliases, and certificates and TLSA records get harder to place.",
 		})
 	}
@@ -111,17 +82,17 @@ func (f *Facts) judgeHostName(h dane.Host) (found []audit.Finding) {
 	switch {
 	case isAddress(h.Name):
 		found = append(found, audit.Finding{
-			Code: CodeMXNoAddress, Grade: grade, Subject: h.Name, Text: "The MX record names an address, but it must name a host (RFC 5321 section 5.1).",
+			Code: "mx-address-missing", Grade: grade, Subject: h.Name, Text: "The MX record names an address, but it must name a host (RFC 5321 section 5.1).",
 			Advice: "Name the host that has this address.",
 		})
 	case h.Verdict == dane.NoAddress:
 		found = append(found, audit.Finding{
-			Code: CodeMXNoAddress, Grade: grade, Subject: h.Name, Text: "The mail host has no address.",
+			Code: "mx-address-missing", Grade: grade, Subject: h.Name, Text: "The mail host has no address.",
 			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
 		})
 	case h.Verdict == dane.AddressFailed:
 		failed := f.dnsFailure("its addresses", "senders cannot deliver to it", h.Err)
-		failed.Code, failed.Subject = CodeMXLookupFailed, h.Name
+		failed.Code, failed.Subject = "mx-lookup-failed", h.Name
 		found = append(found, failed)
 	}
 	return found
@@ -149,7 +120,7 @@ func isAddress(name string) bool {
 // anybody's, and so is everything where it does not work for others.
 func (f *Facts) dnsFailure(what, so string, err error) audit.Finding {
 	out := audit.Finding{
-		Code: CodeDNSTimeout, Grade: audit.Unknown, Text: "No answer in time about " + what + ", while the resolver answers about others.",
+		Code: "dns-timeout", Grade: audit.Unknown, Text: "No answer in time about " + what + ", while the resolver answers about others.",
 		Evidence: errorText(err), Advice: "Try again; if it stays so, look at the name servers of the domain.",
 	}
 	if f.OurDNS != nil {
@@ -166,12 +137,12 @@ func (f *Facts) dnsFailure(what, so string, err error) audit.Finding {
 	if !ok || e.Kind != dnsclient.ServFail && e.Kind != dnsclient.Refused && e.Kind != dnsclient.Malformed {
 		return out
 	}
-	out.Code, out.Grade = CodeDNSFailed, audit.Fail
+	out.Code, out.Grade = "dns-failed", audit.Fail
 	out.Text = "DNS fails for " + what + ", while the resolver answers about others: " + so + "."
 	out.Advice = "Look at the name servers of the domain, and at its DNSSEC signatures."
 	out.Fix = "dig +trace -q " + oneLine(e.Name)
 	if strings.Contains(e.Extended, "Bogus") || strings.Contains(e.Extended, "Signature") || strings.Contains(e.Extended, "DNSKEY") {
-		out.Code = CodeDNSBogus
+		out.Code = "dnssec-bogus"
 		out.Text = "The DNSSEC signatures about " + what + " are wrong, so validating resolvers give no answer: " + so + "."
 		out.Advice = "Sign the zone again, or put the DS record at the parent right."
 		out.Fix = "delv -q " + oneLine(e.Name)

@@ -40,7 +40,6 @@ type Facts struct {
 	Exchange  *mtasts.Exchange
 	Policy    *mtasts.Policy
 	FetchErr  *mtasts.FetchError
-	Misplaced []string // URLs where a policy lies that nobody looks for
 
 	Hosts   []Host
 	Omitted int // addresses of mail hosts that were not tried

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
+	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
@@ -50,7 +51,7 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 		a.whoseFault(ctx, f)
 		return
 	}
-	if missing && a.rootMissing(ctx) {
+	if missing && a.isolated(ctx) {
 		a.control.found(errIsolated)
 		f.MXErr, f.OurDNS = errIsolated, errIsolated
 		return
@@ -116,6 +117,23 @@ func (f *Facts) matchTLSA() {
 	}
 }
 
+// policy adds what the explanation does not fetch: a policy that no record
+// announces.
+func (a *Auditor) policy(ctx context.Context, f *Facts, fetcher mtasts.Fetcher) {
+	e := &f.Explanation
+	f.Announced, f.Exchange, f.Policy = e.Record.Found, e.Exchange, e.Policy
+	f.FetchErr, _ = errors.AsType[*mtasts.FetchError](e.FetchErr)
+	if f.noMail() || f.Announced || e.Record.Failed {
+		return
+	}
+	got, err := fetcher.Fetch(ctx, f.Domain)
+	if failed, ok := errors.AsType[*mtasts.FetchError](err); ok {
+		f.FetchErr, f.Exchange = failed, failed.Exchange
+	} else {
+		f.Exchange, f.Policy = got.Exchange, &got.Policy
+	}
+}
+
 // first asks for the MX records. A domain whose lookup fails need not be looked
 // at any further.
 func (a *Auditor) first(ctx context.Context, domain string) (missing bool, err error) {
@@ -128,14 +146,13 @@ func (a *Auditor) first(ctx context.Context, domain string) (missing bool, err e
 // errIsolated: the resolver sees only a part of the network.
 var errIsolated = errors.New("SOA of the root: NXDOMAIN")
 
-// rootMissing reports whether the resolver denies even the root, as resolvers do
+// isolated reports whether the resolver denies even the root, as resolvers do
 // that are cut off on purpose. Their word that a domain does not exist is worth
 // nothing.
-func (a *Auditor) rootMissing(ctx context.Context) bool {
+func (a *Auditor) isolated(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, controlLookup)
 	defer cancel()
-	answer, err := a.Resolver.Lookup(ctx, ".", dns.TypeSOA)
-	return err == nil && answer.Rcode == dns.RcodeNameError
+	return resolverprobe.Signed(ctx, a.Resolver, resolverprobe.Root).Denied()
 }
 
 // hosts connects to the mail hosts.

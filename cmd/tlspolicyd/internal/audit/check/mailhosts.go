@@ -10,30 +10,8 @@ import (
 	"tlspolicyd/internal/mtasts"
 )
 
-// What the mail hosts do at port 25 (RFC 3207), every address side by side.
-const (
-	// CodeSMTPOK: TLS, with a certificate that whoever looks at it takes.
-	CodeSMTPOK = "smtp-ok"
-	// CodeSMTPUnreachable: a refusal, or no answer while this host reached others.
-	CodeSMTPUnreachable = "smtp-unreachable"
-	// CodeSMTPSlow: not done in time, or no time was left for it.
-	CodeSMTPSlow = "smtp-slow"
-	// CodeSMTPSentAway: the host does not speak with this host.
-	CodeSMTPSentAway = "smtp-sent-away"
-	// CodeSMTPBroken: what answers is no SMTP server.
-	CodeSMTPBroken = "smtp-broken"
-	// CodeStartTLSAbsent: the host does not offer STARTTLS.
-	CodeStartTLSAbsent = "starttls-absent"
-	// CodeStartTLSRefused: it offers STARTTLS and then refuses it.
-	CodeStartTLSRefused = "starttls-refused"
-	// CodeTLSFailed: no TLS session after STARTTLS.
-	CodeTLSFailed = "tls-failed"
-	// CodeTLSOld: TLS 1.0 or 1.1 (RFC 8996).
-	CodeTLSOld = "tls-old"
-	// CodeMXNotPublic: an address that the world cannot reach.
-	CodeMXNotPublic = "mx-not-public"
-)
-
+// judgeMailHosts judges what the mail hosts do at port 25 (RFC 3207), all
+// addresses side by side.
 func judgeMailHosts(f *Facts) (found []audit.Finding) {
 	if f.noMail() {
 		return nil
@@ -77,7 +55,7 @@ func (f *Facts) judgeHost(h Host) (found []audit.Finding) {
 func (f *Facts) judgeAddress(h Host, a Address) []audit.Finding {
 	if a.NotPublic != "" {
 		return []audit.Finding{{
-			Code: CodeMXNotPublic, Grade: audit.Fail, Text: "The address is not public, so senders cannot reach it.", Evidence: a.NotPublic,
+			Code: "mx-not-public", Grade: audit.Fail, Text: "The address is not public, so senders cannot reach it.", Evidence: a.NotPublic,
 			Advice: "Publish a public address; or, if this host's resolver gives other answers than the world's, check with another (fetch.allow_networks lets the audit connect).",
 		}}
 	}
@@ -89,7 +67,7 @@ func (f *Facts) judgeAddress(h Host, a Address) []audit.Finding {
 		return nil // said of this host
 	case p.Cause == smtpprobe.Unfinished:
 		return []audit.Finding{{
-			Code: CodeSMTPSlow, Grade: audit.Unknown, Text: "This audit had not the time to connect to it.", Evidence: p.Reason,
+			Code: "smtp-inconclusive", Grade: audit.Unknown, Text: "This audit had not the time to connect to it.", Evidence: p.Reason,
 			Advice: "Check again with a longer --timeout, e.g. 60s.",
 		}}
 	case !p.Reached():
@@ -102,7 +80,7 @@ func (f *Facts) judgeAddress(h Host, a Address) []audit.Finding {
 
 func (f *Facts) unreachable(h Host, text, reason string) audit.Finding {
 	out := audit.Finding{
-		Code: CodeSMTPUnreachable, Grade: audit.Fail, Text: text, Evidence: reason,
+		Code: "smtp-unreachable", Grade: audit.Fail, Text: text, Evidence: reason,
 		Advice: "Start the mail server there, open its firewall, or remove the address from DNS.",
 	}
 	if f.anyDone() { // senders go on to another address or host
@@ -118,21 +96,21 @@ func (f *Facts) judgeDialogue(h Host, p *smtpprobe.Result) audit.Finding {
 	case p.Cause == smtpprobe.Refused:
 		return f.unreachable(h, "It refuses the connection to port 25.", p.Reason)
 	case p.Cause == smtpprobe.Slow:
-		out.Code, out.Grade = CodeSMTPSlow, audit.Unknown
+		out.Code, out.Grade = "smtp-inconclusive", audit.Unknown
 		out.Text = "It is too slow for this audit; sending servers wait for minutes."
 		out.Advice = "Check again with a longer --timeout, e.g. 60s."
 	case p.Stage == smtpprobe.Offer:
-		out.Code, out.Text, out.Evidence = CodeStartTLSAbsent, "It does not offer STARTTLS, so all mail to it is in the clear, or is held back by senders that insist.", ""
+		out.Code, out.Text, out.Evidence = "starttls-missing", "It does not offer STARTTLS, so all mail to it is in the clear, or is held back by senders that insist.", ""
 		out.Advice = "Configure a certificate on the mail server; in Postfix smtpd_tls_chain_files and smtpd_tls_security_level=may."
 	case p.Stage == smtpprobe.STARTTLS && p.Cause == smtpprobe.SentAway:
-		out.Code, out.Text = CodeStartTLSRefused, "It offers STARTTLS and then refuses it."
+		out.Code, out.Text = "starttls-refused", "It offers STARTTLS and then refuses it."
 		out.Advice = "Look at its log: usually it cannot read its certificate or its key."
 	case p.Cause == smtpprobe.SentAway:
-		out.Code, out.Grade = CodeSMTPSentAway, audit.Unknown
+		out.Code, out.Grade = "smtp-rejected", audit.Unknown
 		out.Text = "It does not speak with this host, so nothing can be told of its TLS."
 		out.Advice = "If the reply is about this host's address or name, check from a host that sends mail, or set --ehlo to this host's public name."
 	case p.Stage == smtpprobe.TLS:
-		out.Code, out.Text = CodeTLSFailed, "It takes STARTTLS, but opens no TLS session."
+		out.Code, out.Text = "tls-failed", "It takes STARTTLS, but opens no TLS session."
 		out.Advice = "Look at its log and its TLS settings; this must work:"
 		out.Fix = fmt.Sprintf("openssl s_client -starttls smtp -connect %s -servername %s", p.Addr, h.Name)
 		if strings.Contains(p.Reason, "failed to parse certificate") {
@@ -141,7 +119,7 @@ func (f *Facts) judgeDialogue(h Host, p *smtpprobe.Result) audit.Finding {
 			out.Text = "Its certificate is malformed in a way that this program does not read; others may."
 		}
 	default:
-		out.Code, out.Text = CodeSMTPBroken, "What answers at port 25 does not speak SMTP as it should."
+		out.Code, out.Text = "smtp-protocol-error", "What answers at port 25 does not speak SMTP as it should."
 		out.Advice = "Look at what listens there."
 	}
 	return out
@@ -155,7 +133,7 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 	if use != notNeeded {
 		for i := range faults {
 			faults[i].Grade = use.grade()
-			if f.NoRoots && faults[i].Code == CodeCertUntrusted {
+			if f.NoRoots && faults[i].Code == "certificate-untrusted" {
 				faults[i].Grade = audit.Unknown
 			}
 		}
@@ -167,11 +145,11 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 		if len(faults) > 0 {
 			text = tls.VersionName(p.TLSVersion) + ", and the certificate that its TLSA record names."
 		}
-		found = append(found, audit.Finding{Code: CodeSMTPOK, Grade: audit.OK, Text: text, Evidence: certificateText(leaf, f.At)})
+		found = append(found, audit.Finding{Code: "smtp-ok", Grade: audit.OK, Text: text, Evidence: certificateText(leaf, f.At)})
 		soon := endsSoon(leaf.NotBefore, leaf.NotAfter, f.At)
 		if soon && (use != notNeeded || a.Match.Record.Usage == 2) {
 			found = append(found, audit.Finding{
-				Code: CodeCertExpiring, Grade: audit.Warn, Text: "The certificate ends soon.", Evidence: leftText(leaf.NotAfter, f.At),
+				Code: "certificate-expiring", Grade: audit.Warn, Text: "The certificate ends soon.", Evidence: leftText(leaf.NotAfter, f.At),
 				Advice: "Renew it, reload the mail server, and look why nothing has renewed it yet.",
 			})
 		}
@@ -187,7 +165,7 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 // which OpenSSL 3 grants to TLS 1.2 and later only.
 func (f *Facts) oldTLS(h Host, p *smtpprobe.Result) audit.Finding {
 	out := audit.Finding{
-		Code: CodeTLSOld, Grade: audit.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
+		Code: "tls-version-old", Grade: audit.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
 		Evidence: p.CipherSuite, Advice: "Update the mail server, or switch on TLS 1.2 and 1.3.",
 	}
 	if f.mode() == mtasts.Enforce || h.Verdict.HasUsable() {

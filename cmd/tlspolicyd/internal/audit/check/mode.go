@@ -2,7 +2,6 @@ package check
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
@@ -10,30 +9,10 @@ import (
 	"tlspolicyd/internal/mtasts"
 )
 
-// Whether mode and max_age fit, and whether a policy comes or goes as it should
-// (RFC 8461 §5, §8.3, §10.2).
-const (
-	// CodeModeEnforce: senders insist on the policy.
-	CodeModeEnforce = "mode-enforce"
-	// CodeModeTesting: senders report but deliver all the same.
-	CodeModeTesting = "mode-testing"
-	// CodeModeTestingLong: the same, and the id of the record says that it has been so for long.
-	CodeModeTestingLong = "mode-testing-long"
-	// CodeModeNone: a policy that says there is none, left behind after a removal.
-	CodeModeNone = "mode-none"
-	// CodeMaxAgeShort: an enforced policy that senders forget within a week.
-	CodeMaxAgeShort = "max-age-short"
-	// CodePolicyUnannounced: a policy file that no record announces.
-	CodePolicyUnannounced = "policy-unannounced"
-	// CodeRecordWithoutPolicy: a record, but no valid policy behind it.
-	CodeRecordWithoutPolicy = "record-without-policy"
-)
+const week = 7 * 24 * time.Hour
 
-const (
-	week        = 7 * 24 * time.Hour
-	testingLong = 90 * 24 * time.Hour
-)
-
+// judgeMode judges mode and max_age, and whether a policy comes or goes as it
+// should (RFC 8461 §5, §8.3, §10.2).
 func judgeMode(f *Facts) []audit.Finding {
 	r := f.Explanation.Record
 	switch {
@@ -41,13 +20,13 @@ func judgeMode(f *Facts) []audit.Finding {
 		return nil
 	case f.policyAlone():
 		return []audit.Finding{{
-			Code: CodePolicyUnannounced, Grade: audit.Fail, Text: "There is a policy, but no valid record announces it: senders that do not know it yet never will, and the others forget it.",
+			Code: "policy-unannounced", Grade: audit.Fail, Text: "There is a policy, but no valid record announces it: senders that do not know it yet never will, and the others forget it.",
 			Evidence: f.Exchange.URL + ", mode " + string(f.Policy.Mode),
 			Advice:   "Publish the record; or, to be rid of the policy, publish mode none with a new id, wait until the old max_age is over, and remove record and file then (RFC 8461 section 8.3).",
 		}}
 	case f.Announced && f.policyGone():
 		return []audit.Finding{{
-			Code: CodeRecordWithoutPolicy, Grade: audit.Fail, Text: "The record announces a policy, but there is none: new senders deliver unprotected, while those that learned an older policy go on enforcing it.",
+			Code: "sts-record-without-policy", Grade: audit.Fail, Text: "The record announces a policy, but there is none: new senders deliver unprotected, while those that learned an older policy go on enforcing it.",
 			Advice: "Put the policy file back; to be rid of MTA-STS, publish mode none with a new id instead, and remove it only when the old max_age is over (RFC 8461 section 8.3).",
 		}}
 	case !f.Announced || f.Policy == nil:
@@ -84,48 +63,23 @@ func (f *Facts) judgePolicyMode() (found []audit.Finding) {
 	seen := "max_age " + ageText(p.MaxAge)
 	switch p.Mode {
 	case mtasts.Enforce:
-		found = append(found, audit.Finding{Code: CodeModeEnforce, Grade: audit.OK, Text: "Mode enforce: senders insist on the policy.", Evidence: seen})
+		found = append(found, audit.Finding{Code: "mode-enforce", Grade: audit.OK, Text: "Mode enforce: senders insist on the policy.", Evidence: seen})
 		if p.MaxAge < week {
 			found = append(found, audit.Finding{
-				Code: CodeMaxAgeShort, Grade: audit.Warn, Text: "The max_age is under a week: whoever can block the policy host for that long switches the policy off.",
+				Code: "max-age-short", Grade: audit.Warn, Text: "The max_age is under a week: whoever can block the policy host for that long switches the policy off.",
 				Evidence: seen, Advice: "Raise it to some weeks once the policy works (RFC 8461 section 3.2):", Fix: "max_age: 2592000",
 			})
 		}
 	case mtasts.Testing:
-		one := audit.Finding{
-			Code: CodeModeTesting, Grade: audit.Warn, Text: "Mode testing: senders report failures but deliver all the same, so mail is not protected yet.",
+		found = append(found, audit.Finding{
+			Code: "mode-testing", Grade: audit.Warn, Text: "Mode testing: senders report failures but deliver all the same, so mail is not protected yet.",
 			Evidence: seen, Advice: "Read the TLSRPT reports for some weeks, then publish mode enforce with a new id.",
-		}
-		if since, ok := idTime(f.Explanation.Record.Record.ID, f.At); ok && f.At.Sub(since) > testingLong {
-			one.Code = CodeModeTestingLong
-			one.Text = fmt.Sprintf("Mode testing, and the id of the record has not changed since %s: mail is not protected all that time.", since.Format(time.DateOnly))
-			one.Evidence = "id " + f.Explanation.Record.Record.ID + ", " + seen
-			one.Advice = "If the TLSRPT reports show no failures, publish mode enforce with a new id."
-		}
-		found = append(found, one)
+		})
 	case mtasts.None:
 		found = append(found, audit.Finding{
-			Code: CodeModeNone, Grade: audit.Warn, Text: "Mode none: the policy says that there is none, as when MTA-STS is being removed.", Evidence: seen,
+			Code: "mode-none", Grade: audit.Warn, Text: "Mode none: the policy says that there is none, as when MTA-STS is being removed.", Evidence: seen,
 			Advice: "Remove the record and the file when the max_age of the policy before it is over, or go on to mode testing.",
 		})
 	}
 	return found
-}
-
-// idTime reads an id that is a date or a time, as most are.
-func idTime(id string, now time.Time) (time.Time, bool) {
-	for _, layout := range []string{"20060102150405", "200601021504", "2006010215", "20060102"} {
-		if len(id) < len(layout) {
-			continue
-		}
-		// Some put something behind it, such as "Z" or "T000000"; a longer number
-		// is no time.
-		if rest := id[len(layout):]; rest != "" && rest[0] >= '0' && rest[0] <= '9' {
-			continue
-		}
-		if t, err := time.Parse(layout, id[:len(layout)]); err == nil && t.Year() >= 2000 && t.Before(now) {
-			return t, true
-		}
-	}
-	return time.Time{}, false
 }

@@ -9,20 +9,6 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 )
 
-// The certificate of a mail host as WebPKI sees it (RFC 8461 §4.2).
-const (
-	// CodeCertExpired: it has ended.
-	CodeCertExpired = "certificate-expired"
-	// CodeCertNotYetValid: it has not begun.
-	CodeCertNotYetValid = "certificate-not-yet-valid"
-	// CodeCertName: it is for other names.
-	CodeCertName = "certificate-name"
-	// CodeCertUntrusted: it leads to no authority of the trust store.
-	CodeCertUntrusted = "certificate-untrusted"
-	// CodeCertExpiring: it ends soon.
-	CodeCertExpiring = "certificate-expiring"
-)
-
 // certificateFaults holds a chain against time, name and trust store, each by
 // itself: who renews a certificate should hear at once that it also has the
 // wrong name. Grades are the caller's.
@@ -32,20 +18,20 @@ func (f *Facts) certificateFaults(host string, chain []*x509.Certificate) (fault
 	switch {
 	case at.After(leaf.NotAfter):
 		faults = append(faults, audit.Finding{
-			Code: CodeCertExpired, Text: "The certificate has ended.", Evidence: certificateText(leaf, f.At),
+			Code: "certificate-expired", Text: "The certificate has ended.", Evidence: certificateText(leaf, f.At),
 			Advice: "Renew it and reload the mail server.",
 		})
 		at = leaf.NotAfter
 	case at.Before(leaf.NotBefore):
 		faults = append(faults, audit.Finding{
-			Code: CodeCertNotYetValid, Text: "The certificate is not valid yet.", Evidence: "begins " + leaf.NotBefore.UTC().Format(time.RFC3339),
+			Code: "certificate-not-yet-valid", Text: "The certificate is not valid yet.", Evidence: "begins " + leaf.NotBefore.UTC().Format(time.RFC3339),
 			Advice: "Put the one before it back until then, or look at the clock of whoever issued it.",
 		})
 		at = leaf.NotBefore
 	}
 	if leaf.VerifyHostname(host) != nil {
 		fault := audit.Finding{
-			Code: CodeCertName, Text: "The certificate is not for this host.", Evidence: certificateText(leaf, f.At),
+			Code: "certificate-name-mismatch", Text: "The certificate is not for this host.", Evidence: certificateText(leaf, f.At),
 			Advice: "Get a certificate for " + host + ".",
 		}
 		if len(leaf.DNSNames) == 0 {
@@ -70,7 +56,7 @@ func (f *Facts) certificateFaults(host string, chain []*x509.Certificate) (fault
 func untrusted(chain []*x509.Certificate, err error) audit.Finding {
 	leaf := chain[0]
 	out := audit.Finding{
-		Code: CodeCertUntrusted, Text: "The certificate leads to no trusted authority.",
+		Code: "certificate-untrusted", Text: "The certificate leads to no trusted authority.",
 		Evidence: "issued by " + issuerText(leaf.Issuer.String()) + "; " + oneLine(err.Error()), Advice: "Get one from a public authority.",
 	}
 	selfSigned := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil

@@ -8,26 +8,7 @@ import (
 	"tlspolicyd/internal/mtasts"
 )
 
-// The _mta-sts TXT record (RFC 8461 §3.1).
-const (
-	// CodeRecordOK: exactly one record, and it is valid.
-	CodeRecordOK = "record-ok"
-	// CodeRecordAbsent: none, and nothing that looks like one.
-	CodeRecordAbsent = "record-absent"
-	// CodeRecordUnrecognised: TXT records at the name, but none that begins with "v=STSv1;".
-	CodeRecordUnrecognised = "record-unrecognised"
-	// CodeRecordSeveral: more than one, so senders take none.
-	CodeRecordSeveral = "record-several"
-	// CodeRecordInvalid: one that does not fit the grammar.
-	CodeRecordInvalid = "record-invalid"
-	// CodeRecordStray: other TXT records beside the valid one.
-	CodeRecordStray = "record-stray"
-	// CodeRecordAlias: the record is found through CNAMEs, as with a hosted policy.
-	CodeRecordAlias = "record-alias"
-	// CodeRecordFailed: the lookup failed.
-	CodeRecordFailed = "record-failed"
-)
-
+// judgeRecord judges the _mta-sts TXT record (RFC 8461 §3.1).
 func judgeRecord(f *Facts) (found []audit.Finding) {
 	if f.noMail() {
 		return nil
@@ -40,37 +21,34 @@ func judgeRecord(f *Facts) (found []audit.Finding) {
 	}
 	right := name + `. TXT "v=STSv1; id=` + f.At.UTC().Format("20060102150405") + `;"`
 	if len(r.Answer.Chain) > 0 {
-		found = append(found, audit.Finding{
-			Code: CodeRecordAlias, Grade: audit.OK, Text: "The name is an alias: somebody else may be in charge of the record.",
-			Evidence: name + " CNAME " + oneLine(strings.TrimSuffix(r.Answer.Final, ".")),
-		})
+		seen += "; " + name + " CNAME " + oneLine(strings.TrimSuffix(r.Answer.Final, "."))
 	}
 	switch {
 	case r.Found:
-		found = append(found, audit.Finding{Code: CodeRecordOK, Grade: audit.OK, Text: "Exactly one MTA-STS record, and it is valid; its id is " + r.Record.ID + ".", Evidence: seen})
+		found = append(found, audit.Finding{Code: "sts-record-ok", Grade: audit.OK, Text: "Exactly one MTA-STS record, and it is valid; its id is " + r.Record.ID + ".", Evidence: seen})
 		if len(r.Texts) > 1 {
 			found = append(found, audit.Finding{
-				Code: CodeRecordStray, Grade: audit.Warn, Text: "There are other TXT records at " + name + ", which have no business there.",
+				Code: "sts-record-extra-txt", Grade: audit.Warn, Text: "There are other TXT records at " + name + ", which have no business there.",
 				Evidence: seen, Advice: "Remove them; a second one that begins like the first would switch MTA-STS off.",
 			})
 		}
 	case r.Failed:
 		failed := f.dnsFailure("the MTA-STS record", "senders learn no policy", r.Err)
-		failed.Code = CodeRecordFailed
+		failed.Code = "sts-record-lookup-failed"
 		found = append(found, failed)
 	case errors.Is(r.Err, mtasts.ErrManyRecords):
 		found = append(found, audit.Finding{
-			Code: CodeRecordSeveral, Grade: audit.Fail, Text: "There is more than one MTA-STS record, so senders take none (RFC 8461 section 3.1).",
+			Code: "sts-record-multiple", Grade: audit.Fail, Text: "There is more than one MTA-STS record, so senders take none (RFC 8461 section 3.1).",
 			Evidence: seen, Advice: "Keep one, with a new id:", Fix: right,
 		})
 	case errors.Is(r.Err, mtasts.ErrNoRecord) && len(r.Texts) > 0:
 		found = append(found, audit.Finding{
-			Code: CodeRecordUnrecognised, Grade: audit.Fail, Text: "What stands at " + name + " is no MTA-STS record: it does not begin with v=STSv1;",
+			Code: "sts-record-unrecognized", Grade: audit.Fail, Text: "What stands at " + name + " is no MTA-STS record: it does not begin with v=STSv1;",
 			Evidence: seen, Advice: "Put this in its place:", Fix: right,
 		})
 	case errors.Is(r.Err, mtasts.ErrNoRecord):
 		absent := audit.Finding{
-			Code: CodeRecordAbsent, Grade: audit.Warn, Text: "There is no MTA-STS record, so large providers, which look at nothing else, do not insist on TLS.",
+			Code: "sts-record-missing", Grade: audit.Warn, Text: "There is no MTA-STS record, so large providers, which look at nothing else, do not insist on TLS.",
 			Evidence: "no TXT record at " + name, Advice: "Publish a policy file first and then the record (RFC 8461); begin with mode testing.",
 		}
 		if f.policyAlone() {
@@ -79,7 +57,7 @@ func judgeRecord(f *Facts) (found []audit.Finding) {
 		found = append(found, absent)
 	default:
 		found = append(found, audit.Finding{
-			Code: CodeRecordInvalid, Grade: audit.Fail, Text: sentence(errorText(r.Err) + ": senders ignore it"),
+			Code: "sts-record-invalid", Grade: audit.Fail, Text: sentence(errorText(r.Err) + ": senders ignore it"),
 			Evidence: seen, Advice: "Put this in its place:", Fix: right,
 		})
 	}

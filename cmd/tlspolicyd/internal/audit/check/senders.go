@@ -11,23 +11,8 @@ import (
 	"tlspolicyd/internal/mtasts"
 )
 
-// What all of this leads to: the reply that a Postfix with tlspolicyd gets, and
-// whether delivery under it succeeds.
-const (
-	// CodeSendersReply: what Postfix is told.
-	CodeSendersReply = "senders-reply"
-	// CodeSendersUnprotected: Postfix is told of no policy, so nobody insists on TLS.
-	CodeSendersUnprotected = "senders-unprotected"
-	// CodeSendersDefer: Postfix is told to try again later.
-	CodeSendersDefer = "senders-defer"
-	// CodeDeliveryOK: delivery to the host succeeds.
-	CodeDeliveryOK = "delivery-ok"
-	// CodeDeliveryFails: delivery to the host does not.
-	CodeDeliveryFails = "delivery-fails"
-	// CodeDeliveryUnknown: it could not be told.
-	CodeDeliveryUnknown = "delivery-unknown"
-)
-
+// judgeSenders says what all of this leads to: the reply that a Postfix with
+// tlspolicyd gets, and whether delivery under it succeeds.
 func judgeSenders(f *Facts) (found []audit.Finding) {
 	e := f.Explanation
 	if f.noMail() {
@@ -39,7 +24,7 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 	}
 	if f.port25Dark() {
 		return append(found, audit.Finding{
-			Code: CodeDeliveryUnknown, Grade: audit.Unknown, Text: "Whether delivery succeeds could not be told, because no mail host could be reached from here.",
+			Code: "delivery-inconclusive", Grade: audit.Unknown, Text: "Whether delivery succeeds could not be told, because no mail host could be reached from here.",
 			Advice: "See what is said of this host.",
 		})
 	}
@@ -50,17 +35,17 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 			continue // said of the domain
 		}
 		o := f.deliver(h)
-		delivered = delivered || o.verdict == CodeDeliveryOK
+		delivered = delivered || o.verdict == "delivery-ok"
 		outcomes = append(outcomes, o)
 	}
 	for _, o := range outcomes {
 		one := audit.Finding{Code: o.verdict, Subject: o.host, Text: o.text, Evidence: o.why}
 		switch o.verdict {
-		case CodeDeliveryOK:
+		case "delivery-ok":
 			one.Grade = audit.OK
-		case CodeDeliveryUnknown:
+		case "delivery-inconclusive":
 			one.Grade = audit.Unknown
-		case CodeDeliveryFails:
+		case "delivery-failed":
 			one.Grade, one.Advice = audit.Fail, "See above what is wrong with this host."
 			if delivered {
 				one.Grade = audit.Warn
@@ -74,7 +59,7 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 
 func (f *Facts) judgeReply() audit.Finding {
 	e := f.Explanation
-	out := audit.Finding{Code: CodeSendersReply, Grade: audit.OK, Evidence: "reply: " + oneLine(strings.TrimSpace(e.Postfix))}
+	out := audit.Finding{Code: "senders-reply", Grade: audit.OK, Evidence: "reply: " + oneLine(strings.TrimSpace(e.Postfix))}
 	switch e.Decision.Level {
 	case policy.DANEOnly:
 		out.Text = "Postfix with tlspolicyd insists on DANE."
@@ -83,7 +68,7 @@ func (f *Facts) judgeReply() audit.Finding {
 	case policy.Secure:
 		out.Text = "Postfix with tlspolicyd insists on the MTA-STS policy."
 	case policy.Temporary:
-		out.Code, out.Grade, out.Text = CodeSendersDefer, audit.Fail, "Postfix defers mail to the domain, because a lookup that it cannot do without fails."
+		out.Code, out.Grade, out.Text = "senders-deferred", audit.Fail, "Postfix defers mail to the domain, because a lookup that it cannot do without fails."
 		out.Advice = "See above which lookup fails."
 		if onlyTimeouts(f) {
 			out.Grade = audit.Unknown
@@ -108,9 +93,9 @@ func (f *Facts) judgeNoPolicy(out audit.Finding) audit.Finding {
 		out.Text = "In mode none senders deliver as though there were no policy."
 	case f.policyDark() || f.Explanation.Record.Failed:
 		out.Grade = audit.Unknown
-		out.Code, out.Text = CodeDeliveryUnknown, "What senders would do depends on a policy that could not be looked at."
+		out.Code, out.Text = "delivery-inconclusive", "What senders would do depends on a policy that could not be looked at."
 	default:
-		out.Code, out.Grade = CodeSendersUnprotected, audit.Fail
+		out.Code, out.Grade = "senders-unprotected", audit.Fail
 		out.Text = "No sender has a reason to insist on TLS: whoever sits on the way can read the mail, or take it."
 		out.Advice = "Publish an MTA-STS policy (RFC 8461), or sign the zones and publish TLSA records (RFC 7672)."
 	}
@@ -123,7 +108,7 @@ type outcome struct{ host, verdict, text, why string }
 // deliver tries the addresses of a host as Postfix does: one that works is
 // enough.
 func (f *Facts) deliver(h Host) outcome {
-	out := outcome{host: h.Name, verdict: CodeDeliveryFails, text: "Senders do not deliver to it."}
+	out := outcome{host: h.Name, verdict: "delivery-failed", text: "Senders do not deliver to it."}
 	if f.Explanation.Decision.Level == policy.Secure && f.covering(h.Name) == "" {
 		out.why = "MX host is in no mx line of the policy"
 		return out
@@ -132,9 +117,9 @@ func (f *Facts) deliver(h Host) outcome {
 		why, known := f.refusal(h, a)
 		switch {
 		case known && why == "":
-			return outcome{h.Name, CodeDeliveryOK, "Delivery to this host succeeds.", f.howText(h, a.Probe)}
-		case !known && out.verdict == CodeDeliveryFails:
-			out.verdict, out.text, out.why = CodeDeliveryUnknown, "Whether delivery to this host succeeds could not be told.", why
+			return outcome{h.Name, "delivery-ok", "Delivery to this host succeeds.", f.howText(h, a.Probe)}
+		case !known && out.verdict == "delivery-failed":
+			out.verdict, out.text, out.why = "delivery-inconclusive", "Whether delivery to this host succeeds could not be told.", why
 		case known && out.why == "":
 			out.why = why
 		}
@@ -203,7 +188,7 @@ func (f *Facts) refusalSecure(h Host, p *smtpprobe.Result) (why string, known bo
 	switch {
 	case len(faults) == 0:
 		return "", true
-	case faults[0].Code == CodeCertUntrusted && f.NoRoots:
+	case faults[0].Code == "certificate-untrusted" && f.NoRoots:
 		return "this host has no certificate authorities", false
 	}
 	return strings.TrimSuffix(faults[0].Text, "."), true

@@ -69,7 +69,7 @@ func TestOthersTellWhoseFaultItIs(t *testing.T) {
 			s.Replace("mx.dead.test", "A", s.mx1.Addr().String())
 			s.Replace("mx.dead.test", "AAAA", "fd00:20::99")
 			s.Silent(netip.MustParseAddr("fd00:20::99"), v6(1), v6(2))
-		}, true, "unknown family-dark"},
+		}, true, "unknown ip-family-unreachable"},
 		{"silent over IPv6, where another answers", func(s *scene) {
 			s.Replace("mx.dead.test", "A", s.mx1.Addr().String())
 			s.Replace("mx.dead.test", "AAAA", "fd00:20::99")
@@ -133,7 +133,7 @@ func TestSlowDomainSpoilsNoOther(t *testing.T) {
 		s.Fault("_smtp._tls.slow.test", "TXT", lab.ServFail)
 		a := check.New(s.Options)
 		got := codes(a.Audit(t.Context(), "slow.test"))
-		if got["tlsrpt-failed"] != audit.Warn || got["smtp-slow"] != audit.Unknown || got["dns-down"] != 0 {
+		if got["tlsrpt-lookup-failed"] != audit.Warn || got["smtp-inconclusive"] != audit.Unknown || got["dns-down"] != 0 {
 			t.Errorf("the slow one: %v", got)
 		}
 		if r := a.Audit(t.Context(), domain); r.Grade != audit.OK {
@@ -158,7 +158,7 @@ func TestNoTimeToAskAboutOurDNS(t *testing.T) {
 		a := check.New(s.Options)
 		began := time.Now()
 		got := codes(a.Audit(t.Context(), domain))
-		if got["tlsrpt-failed"] != audit.Unknown || got["dns-down"] != 0 {
+		if got["tlsrpt-lookup-failed"] != audit.Unknown || got["dns-down"] != 0 {
 			t.Errorf("%v", got)
 		}
 		if took := time.Since(began); took > limit {
@@ -199,7 +199,7 @@ func TestHostWithoutItsTurnIsNotBlamed(t *testing.T) {
 		}
 		a := check.New(s.Options)
 		got := codes(a.Audit(t.Context(), "full.test"))
-		if got["smtp-slow"] != audit.Unknown || got["delivery-unknown"] != audit.Unknown || got["smtp-unreachable"] != 0 || got["delivery-fails"] != 0 {
+		if got["smtp-inconclusive"] != audit.Unknown || got["delivery-inconclusive"] != audit.Unknown || got["smtp-unreachable"] != 0 || got["delivery-failed"] != 0 {
 			t.Errorf("%v", got)
 		}
 		if got := codes(a.Audit(t.Context(), "other.test")); got["smtp-ok"] != audit.OK || got["smtp-unreachable"] != 0 {
@@ -217,7 +217,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 			s.Fault(name, "A", lab.Huge)
 		}
 	})
-	if got := codes(r); got["mx-many"] != audit.Warn || got["smtp-unreachable"] != audit.Fail {
+	if got := codes(r); got["mx-too-many"] != audit.Warn || got["smtp-unreachable"] != audit.Fail {
 		t.Errorf("%v", got)
 	}
 }

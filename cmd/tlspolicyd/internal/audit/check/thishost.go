@@ -8,26 +8,8 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 )
 
-// What keeps this host from seeing the domain as others do. Nothing in here is
-// the domain's fault.
-const (
-	// CodeDNSDown: no answer about anything, so no domain can be looked at.
-	CodeDNSDown = "dns-down"
-	// CodeDNSIsolated: the resolver denies even the root, so it does not see the internet.
-	CodeDNSIsolated = "dns-isolated"
-	// CodeNetworkDown: DNS answers, but no connection of any kind was possible.
-	CodeNetworkDown = "network-down"
-	// CodePort25Blocked: no mail host of any domain took a connection to port 25,
-	// for silence or because those of several domains, at different addresses, refused it.
-	CodePort25Blocked = "port25-blocked"
-	// CodeFamilyDark: one of IPv4 and IPv6 led nowhere, while the other worked.
-	CodeFamilyDark = "family-dark"
-	// CodeProxyFailed: the HTTP proxy of the configuration did not connect us.
-	CodeProxyFailed = "proxy-failed"
-	// CodeTrustStoreEmpty: there are no certificate authorities on this host.
-	CodeTrustStoreEmpty = "trust-store-empty"
-)
-
+// judgeThisHost says what keeps this host from seeing the domain as others do.
+// None of it is the domain's fault.
 func judgeThisHost(f *Facts) (found []audit.Finding) {
 	unknown := func(code, subject, text, evidence, advice, fix string) {
 		found = append(found, audit.Finding{
@@ -35,25 +17,25 @@ func judgeThisHost(f *Facts) (found []audit.Finding) {
 		})
 	}
 	if errors.Is(f.OurDNS, errIsolated) {
-		unknown(CodeDNSIsolated, "", "The resolver of this host says that not even the root of DNS exists: it is cut off from the internet, and nothing is known of the domain.",
+		unknown("dns-isolated", "", "The resolver of this host says that not even the root of DNS exists: it is cut off from the internet, and nothing is known of the domain.",
 			f.servers()+": "+errIsolated.Error(), "Check from a host with a network, or name another resolver in dns.servers.", "")
 		return found
 	}
 	if f.OurDNS != nil && !f.dark() {
-		unknown(CodeDNSDown, "", "This host could not look up all of it, nor a name that has nothing to do with the domain: its resolver or its network fails.",
+		unknown("dns-down", "", "This host could not look up all of it, nor a name that has nothing to do with the domain: its resolver or its network fails.",
 			oneLine(f.OurDNS.Error()), "Look at the resolver of this host ("+f.servers()+"), then check again.", "")
 	} else if f.OurDNS != nil {
-		unknown(CodeDNSDown, "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",
+		unknown("dns-down", "", "This host gets no answer from DNS, whatever it asks: it is the network or the resolver here, and nothing is known of the domain.",
 			oneLine(f.OurDNS.Error()), fmt.Sprintf("Look at the network of this host and at its resolver (%s); this must answer:", f.servers()),
 			"dig "+f.digServer()+" com. SOA")
 		return found
 	}
 	switch {
 	case f.networkDark():
-		unknown(CodeNetworkDown, "", "DNS answers, but neither the policy host nor any mail host could be connected to: it looks like the network of this host.",
+		unknown("outbound-blocked", "", "DNS answers, but neither the policy host nor any mail host could be connected to: it looks like the network of this host.",
 			f.FetchErr.Error()+"; port 25: "+f.darkReason(), "Look at the network and the firewall of this host, then check again.", "")
 	case f.port25Dark():
-		unknown(CodePort25Blocked, "", "No mail host takes a connection to port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
+		unknown("port25-blocked", "", "No mail host takes a connection to port 25, at any address: it looks as though port 25 is blocked on the way out of this host.",
 			f.darkReason(), "Check it together with a domain that is known to take mail. If that one's hosts are dark as well, check from a host that may send mail; if not, the domain's own are down:",
 			"tlspolicyd check "+f.Domain+" "+f.anotherDomain())
 	default:
@@ -63,17 +45,17 @@ func judgeThisHost(f *Facts) (found []audit.Finding) {
 				if v6 {
 					name, other = "IPv6", "--ipv4"
 				}
-				unknown(CodeFamilyDark, name, "No mail host answers over "+name+", while the other family works: this host may have no "+name+", or they have none.",
+				unknown("ip-family-unreachable", name, "No mail host answers over "+name+", while the other family works: this host may have no "+name+", or they have none.",
 					f.darkReason(), "Check from a host with "+name+", or leave it out with "+other+".", "")
 			}
 		}
 	}
 	if f.policyDark() && f.Exchange != nil && f.Exchange.Proxy != "" {
-		unknown(CodeProxyFailed, "", "The proxy of fetch.proxy did not connect to the policy host.", oneLine(f.Exchange.Proxy+": "+f.FetchErr.Reason),
+		unknown("proxy-failed", "", "The proxy of fetch.proxy did not connect to the policy host.", oneLine(f.Exchange.Proxy+": "+f.FetchErr.Reason),
 			"Look at the proxy, or whether it lets this host through to port 443.", "")
 	}
 	if f.NoRoots {
-		unknown(CodeTrustStoreEmpty, "", "This host has no certificate authorities, so no certificate can be judged.", "",
+		unknown("trust-store-empty", "", "This host has no certificate authorities, so no certificate can be judged.", "",
 			"Install them, or name a file in fetch.ca_file:", "apt install ca-certificates")
 	}
 	return found

@@ -16,7 +16,7 @@ func TestAnotherDomainToCompareWith(t *testing.T) {
 		silent := &smtpprobe.Result{Stage: smtpprobe.Connect, Cause: smtpprobe.Silence}
 		f := &Facts{Domain: domain, Hosts: []Host{{Host: dane.Host{Evidence: dane.Evidence{Name: "mx.test"}}, Addresses: []Address{{Probe: silent}}}}}
 		found := judgeThisHost(f)
-		if len(found) != 1 || found[0].Code != CodePort25Blocked || found[0].Fix != want {
+		if len(found) != 1 || found[0].Code != "port25-blocked" || found[0].Fix != want {
 			t.Errorf("%s: %+v, want %q", domain, found, want)
 		}
 	}

@@ -15,21 +15,6 @@ import (
 	"tlspolicyd/internal/dnsclient"
 )
 
-// The TLSRPT record (RFC 8460 §3). Mail does not depend on it, so nothing in
-// here is worse than a warning.
-const (
-	// CodeTLSRPTOK: one valid record.
-	CodeTLSRPTOK = "tlsrpt-ok"
-	// CodeTLSRPTAbsent: none, so nobody hears of failures.
-	CodeTLSRPTAbsent = "tlsrpt-absent"
-	// CodeTLSRPTSeveral: more than one, so senders take none.
-	CodeTLSRPTSeveral = "tlsrpt-several"
-	// CodeTLSRPTInvalid: one that does not fit the grammar.
-	CodeTLSRPTInvalid = "tlsrpt-invalid"
-	// CodeTLSRPTFailed: the lookup failed.
-	CodeTLSRPTFailed = "tlsrpt-failed"
-)
-
 var (
 	errNoTLSRPT    = errors.New("no TLSRPT record")
 	errManyTLSRPTs = errors.New("more than one TLSRPT record")
@@ -168,6 +153,8 @@ func (t TLSRPT) word() string {
 	return "invalid"
 }
 
+// judgeTLSRPT judges the TLSRPT record (RFC 8460 §3). Mail does not depend on it,
+// so nothing here is worse than a warning.
 func judgeTLSRPT(f *Facts) []audit.Finding {
 	if f.noMail() {
 		return nil
@@ -177,25 +164,25 @@ func judgeTLSRPT(f *Facts) []audit.Finding {
 	right := "_smtp._tls." + f.Domain + `. TXT "v=TLSRPTv1; rua=mailto:tls-reports@` + f.Domain + `"`
 	switch {
 	case t.Err == nil:
-		out.Code, out.Grade, out.Text = CodeTLSRPTOK, audit.OK, "One valid TLSRPT record; reports go to "+list(t.Destinations)+"."
+		out.Code, out.Grade, out.Text = "tlsrpt-ok", audit.OK, "One valid TLSRPT record; reports go to "+list(t.Destinations)+"."
 		if t.Alias != "" {
 			out.Evidence += "; found at " + oneLine(t.Alias)
 		}
 	case t.Failed:
 		out = f.dnsFailure("the TLSRPT record", "senders send no reports", t.Err)
-		out.Code = CodeTLSRPTFailed
+		out.Code = "tlsrpt-lookup-failed"
 		if out.Grade == audit.Fail {
 			out.Grade = audit.Warn
 		}
 	case errors.Is(t.Err, errNoTLSRPT) && len(t.Texts) == 0:
-		out.Code, out.Text = CodeTLSRPTAbsent, "There is no TLSRPT record: nobody tells you when mail to the domain fails because of TLS."
+		out.Code, out.Text = "tlsrpt-missing", "There is no TLSRPT record: nobody tells you when mail to the domain fails because of TLS."
 		out.Evidence = "no TXT record at _smtp._tls." + f.Domain
 		out.Advice, out.Fix = "Publish one:", right
 	case errors.Is(t.Err, errManyTLSRPTs):
-		out.Code, out.Text = CodeTLSRPTSeveral, "There is more than one TLSRPT record, so senders send no reports."
+		out.Code, out.Text = "tlsrpt-multiple", "There is more than one TLSRPT record, so senders send no reports."
 		out.Advice = "Keep one; it may name several destinations, with commas between them."
 	default:
-		out.Code, out.Text = CodeTLSRPTInvalid, sentence("senders send no reports: "+t.Err.Error())
+		out.Code, out.Text = "tlsrpt-invalid", sentence("senders send no reports: "+t.Err.Error())
 		out.Advice, out.Fix = "Put this in its place:", right
 	}
 	return []audit.Finding{out}

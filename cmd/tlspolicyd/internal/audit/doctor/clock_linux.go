@@ -6,16 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timeError is the state of a clock that nobody keeps right (TIME_ERROR,
-// adjtimex(2)).
-const timeError = 5
-
-// kernelSynchronised asks the kernel, which chrony, ntpd and systemd-timesyncd
-// tell of their work. Reading needs no rights.
-func kernelSynchronised() (bool, error) {
+// kernelSynchronized asks the kernel, which chrony, ntpd and systemd-timesyncd
+// report to. Reading needs no rights. 5 is TIME_ERROR: not synchronized.
+func kernelSynchronized() (bool, error) {
 	state, err := unix.Adjtimex(new(unix.Timex))
 	if err != nil {
 		return false, fmt.Errorf("adjtimex: %w", err)
 	}
-	return state != timeError, nil
+	return state != 5, nil
 }

@@ -4,6 +4,4 @@ package doctor
 
 import "errors"
 
-func kernelSynchronised() (bool, error) {
-	return false, errors.New("only looked at on Linux")
-}
+func kernelSynchronized() (bool, error) { return false, errors.New("only checked on Linux") }

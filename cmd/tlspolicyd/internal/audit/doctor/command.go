@@ -22,7 +22,7 @@ const (
 
 var errLongOutput = errors.New("its output is too long")
 
-// bounded is a buffer that takes so much and no more. (It embeds nothing: the
+// bounded is a buffer of limited size. (It embeds nothing: the
 // ReadFrom of a bytes.Buffer would go around Write.)
 type bounded struct {
 	text bytes.Buffer
@@ -67,8 +67,8 @@ func run(ctx context.Context, program string, args ...string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, err)
 }
 
-// openFile opens a file for reading, and does not wait for a writer where it
-// is a pipe.
+// openFile opens a file for reading, and does not wait for a writer where it is a
+// pipe.
 func openFile(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
@@ -93,7 +93,7 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("no %s in PATH nor in /usr/sbin", name)
 }
 
-// oneLine is what a text of another program or file passes through.
+// oneLine makes one printable line of the text of another program or file.
 func oneLine(s string) string { return printable.Line(s, 300) }
 
 // shellQuote makes one word of a POSIX shell of a text.

@@ -1,11 +1,11 @@
 // Package doctor audits the host that a mail server runs on: whether Postfix
-// asks tlspolicyd and understands its answers, whether smtp(8) can reach the
+// asks tlspolicyd and understands its answers, whether smtp(8) reaches the
 // socket from inside its chroot, whether the resolvers validate, and whether
-// database, clock, trust store and units are as they should be.
+// configuration, database, clock, trust store and units are as they should be.
 //
-// One file a source gathers facts (Gather) and changes nothing; the judge_*.go
-// files are pure functions from facts to findings (Judge). fix.go makes a script
-// of what can be mended in main.cf, and nobody runs it but the operator.
+// Gathering (Gather) collects facts, one file a source, and changes nothing.
+// Judging (Judge) is pure functions from facts to findings. fix.go writes a
+// script of what can be fixed in main.cf; only the operator runs it.
 package doctor
 
 import (
@@ -16,23 +16,22 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 )
 
 // Limit is how long Gather takes at most.
-const Limit = 18 * time.Second
+const Limit = 20 * time.Second
 
-// The names that a resolver is tested with. The root is signed, and every
-// resolver knows it; dnssec-failed.org has a wrong DS record on purpose, and is
-// kept by Comcast for tests like this.
-const (
-	DefaultSigned = "."
-	DefaultBroken = "dnssec-failed.org"
-)
+// DefaultBroken has a wrong DS record on purpose. Comcast keeps it for tests
+// like this.
+const DefaultBroken = "dnssec-failed.org"
 
 // Options say which host this is.
 type Options struct {
-	Config config.Config
-	Build  admin.Build // of this program
+	Config     config.Config
+	ConfigFile string // that Config is read from; it may be absent
+	ConfigErr  error  // the mistake in ConfigFile, whose place Config's defaults take; nil: none
+	Build      admin.Build
 
 	// Sockets are where the daemon listens, unless systemd says otherwise:
 	// "unix:/path" or "tcp:host:port".
@@ -41,12 +40,12 @@ type Options struct {
 	Admin []string
 
 	PostfixConfig string // directory for postconf -c; "": Postfix's default
-	Signed        string // a name with a valid signature; "": DefaultSigned
-	Broken        string // a name with an invalid signature; "": DefaultBroken
+	Signed        string // a name with a valid signature; "": the root
+	Broken        string // a name with a wrong signature; "": DefaultBroken
 
 	// Of the host; "" is where they are. For tests.
 	ResolvConf string // /etc/resolv.conf
-	Systemd    string // /run/systemd/system, whose presence means that systemd runs
+	Systemd    string // /run/systemd/system, which exists where systemd runs
 }
 
 func (o Options) withDefaults() Options {
@@ -54,7 +53,7 @@ func (o Options) withDefaults() Options {
 		field *string
 		value string
 	}{
-		{&o.Signed, DefaultSigned},
+		{&o.Signed, resolverprobe.Root},
 		{&o.Broken, DefaultBroken},
 		{&o.ResolvConf, "/etc/resolv.conf"},
 		{&o.Systemd, "/run/systemd/system"},
@@ -68,6 +67,7 @@ func (o Options) withDefaults() Options {
 
 // Facts are what was seen of a host.
 type Facts struct {
+	Config   ConfigFile
 	Postfix  Postfix
 	Sockets  []Probe
 	Resolver Resolvers
@@ -75,9 +75,12 @@ type Facts struct {
 	Clock    Clock
 	Trust    Trust
 	Units    Units
+	Daemon   Daemon
 }
 
-// Gather looks at the host, within Limit. It changes nothing.
+// Gather collects facts, within Limit. It changes nothing, but asking a socket
+// of systemd starts the daemon: the units are read before, the daemon is asked
+// afterwards.
 func Gather(ctx context.Context, o Options) Facts {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
@@ -85,30 +88,48 @@ func Gather(ctx context.Context, o Options) Facts {
 	f := Facts{Clock: gatherClock(time.Now())}
 	var first, then sync.WaitGroup
 	first.Go(func() { f.Postfix = gatherPostfix(ctx, o.PostfixConfig) })
-	first.Go(func() { f.Units = gatherUnits(ctx, o) })
+	first.Go(func() { f.Units = gatherUnits(ctx, o.Systemd) })
 	first.Wait() // they say where the rest is to be found
-	then.Go(func() { f.Sockets = gatherSockets(ctx, f.Postfix, listening(f.Units, o.Sockets)) })
+	then.Go(func() {
+		f.Sockets = gatherSockets(ctx, f.Postfix, listening(f.Units, o.Sockets))
+		f.Daemon = gatherDaemon(ctx, o)
+		f.Database = gatherDatabase(o.Config.Cache.Path, f.Daemon.Store)
+	})
 	then.Go(func() { f.Resolver = gatherResolvers(ctx, o, f.Postfix) })
-	then.Go(func() { f.Database = gatherDatabase(o.Config.Cache.Path, f.Units.Daemon.Store) })
 	then.Go(func() { f.Trust = gatherTrust(o.Config.Fetch.CAFile, f.Postfix) })
+	then.Go(func() { f.Config = gatherConfig(o, f.Units.Service.User) })
 	then.Wait()
 	return f
 }
 
+// Report is what doctor --json prints. docs/doctor.md documents it: fields may be
+// added to, but none may change its name or meaning.
+type Report struct {
+	Grade  audit.Grade   `json:"grade"` // the worst of all findings
+	Topics []audit.Topic `json:"topics"`
+}
+
 // Judge says what the facts mean, topic by topic.
 func Judge(f Facts) []audit.Topic {
-	return []audit.Topic{
+	topics := []audit.Topic{
+		{Name: "configuration", Findings: judgeConfig(f)},
 		{Name: "postfix", Findings: judgePostfix(f)},
 		{Name: "socket", Findings: judgeSockets(f)},
 		{Name: "resolver", Findings: judgeResolvers(f)},
 		{Name: "database", Findings: judgeDatabase(f)},
 		{Name: "clock", Findings: judgeClock(f)},
 		{Name: "trust store", Findings: judgeTrust(f)},
-		{Name: "unit", Findings: judgeUnits(f.Units)},
+		{Name: "unit", Findings: judgeUnits(f)},
 	}
+	for i := range topics {
+		if topics[i].Findings == nil {
+			topics[i].Findings = []audit.Finding{} // in JSON it is not null
+		}
+	}
+	return topics
 }
 
-// ok, warn, fail and unknown are findings without advice.
+// ok, warn, fail and unknown are findings. Only warn and fail have a fix.
 func ok(code, subject, text, evidence string) audit.Finding {
 	return audit.Finding{Code: code, Grade: audit.OK, Subject: subject, Text: text, Evidence: evidence}
 }
@@ -118,9 +139,7 @@ func warn(code, subject, text, evidence, advice, fix string) audit.Finding {
 }
 
 func fail(code, subject, text, evidence, advice, fix string) audit.Finding {
-	f := warn(code, subject, text, evidence, advice, fix)
-	f.Grade = audit.Fail
-	return f
+	return audit.Finding{Code: code, Grade: audit.Fail, Subject: subject, Text: text, Evidence: evidence, Advice: advice, Fix: fix}
 }
 
 func unknown(code, subject, text, evidence, advice string) audit.Finding {

@@ -9,20 +9,30 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 )
 
-// Script makes a shell script of what mends main.cf: one postconf line for each
-// finding, with the finding above it. What is no setting of main.cf stands in it
-// as a comment. Nothing runs it; it changes nothing but main.cf.
+// Fixable reports whether Script has a line that changes main.cf.
+func Fixable(topics []audit.Topic, p Postfix) bool {
+	return slices.ContainsFunc(topics, func(t audit.Topic) bool {
+		return slices.ContainsFunc(t.Findings, func(f audit.Finding) bool { return p.isSetting(f.Fix) })
+	})
+}
+
+// isSetting reports whether a command only changes a setting of main.cf.
+func (p Postfix) isSetting(fix string) bool { return strings.HasPrefix(fix, p.postconf("-e ")) }
+
+// Script is a shell script that fixes main.cf: one postconf line for each
+// finding, with the finding above it. What is not a setting of main.cf is in it
+// as a comment. Only the operator runs it; it changes nothing but main.cf.
 func Script(topics []audit.Topic, p Postfix) string {
-	var settings, others []mending
+	var settings, others []fixLine
 	for _, t := range topics {
 		for _, f := range t.Findings {
 			if f.Grade != audit.Fail && f.Grade != audit.Warn {
 				continue
 			}
-			if strings.HasPrefix(f.Fix, p.postconf("-e ")) {
-				settings = addMending(settings, f.Fix, f)
+			if p.isSetting(f.Fix) {
+				settings = addLine(settings, f.Fix, f)
 			} else {
-				others = addMending(others, "# "+comment(cmp.Or(f.Fix, f.Advice)), f)
+				others = addLine(others, "# "+comment(cmp.Or(f.Fix, f.Advice)), f)
 			}
 		}
 	}
@@ -31,35 +41,35 @@ func Script(topics []audit.Topic, p Postfix) string {
 	if len(settings) == 0 {
 		b.WriteString("\n# Nothing in main.cf needs to be changed.\n")
 	} else {
-		writeMendings(&b, settings)
+		writeLines(&b, settings)
 		b.WriteString("\n" + p.reload() + "\n")
 	}
 	if len(others) > 0 {
 		b.WriteString("\n# What is not in main.cf, for you to do:\n")
-		writeMendings(&b, others)
+		writeLines(&b, others)
 	}
 	return b.String()
 }
 
-// mending is a line and the findings that it mends.
-type mending struct {
+// fixLine is a line and the findings that it fixes.
+type fixLine struct {
 	line  string
 	about []audit.Finding
 }
 
-func addMending(list []mending, line string, f audit.Finding) []mending {
-	i := slices.IndexFunc(list, func(m mending) bool { return m.line == line })
+func addLine(list []fixLine, line string, f audit.Finding) []fixLine {
+	i := slices.IndexFunc(list, func(l fixLine) bool { return l.line == line })
 	if i < 0 {
-		return append(list, mending{line, []audit.Finding{f}})
+		return append(list, fixLine{line, []audit.Finding{f}})
 	}
 	list[i].about = append(list[i].about, f)
 	return list
 }
 
-func writeMendings(b *strings.Builder, list []mending) {
-	for _, m := range list {
+func writeLines(b *strings.Builder, list []fixLine) {
+	for _, l := range list {
 		b.WriteByte('\n')
-		for _, f := range m.about {
+		for _, f := range l.about {
 			text := f.Text
 			if f.Subject != "" {
 				text = f.Subject + ": " + text
@@ -69,7 +79,7 @@ func writeMendings(b *strings.Builder, list []mending) {
 				fmt.Fprintf(b, "#   seen: %s\n", comment(f.Evidence))
 			}
 		}
-		b.WriteString(m.line + "\n")
+		b.WriteString(l.line + "\n")
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,54 +32,61 @@ func judged(f Facts) []string {
 // A real database: absent, at rest, open in a daemon, damaged, open to others.
 func TestGatherDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.db")
-	if got := judged(Facts{Database: gatherDatabase(path, nil)}); got[0] != DatabaseAbsent {
+	if got := judged(Facts{Database: gatherDatabase(path, nil)}); got[0] != "database-missing" {
 		t.Errorf("absent: got %v", got)
 	}
 	db, err := bolt.Open(path, bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := gatherDatabase(path, nil); !d.InUse || judged(Facts{Database: d})[0] != DatabaseUntold {
+	if d := gatherDatabase(path, nil); !d.InUse || judged(Facts{Database: d})[0] != "database-inconclusive" {
 		t.Errorf("in use: got %+v", d)
 	}
 	well := ""
-	if got := judged(Facts{Database: gatherDatabase(path, &well)}); got[0] != DatabaseGood {
-		t.Errorf("in use by a daemon that is content: got %v", got)
+	if got := judged(Facts{Database: gatherDatabase(path, &well)}); got[0] != "database-ok" {
+		t.Errorf("in use by a daemon that can use it: got %v", got)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	d := gatherDatabase(path, nil)
-	if got := judged(Facts{Database: d}); got[0] != DatabaseGood || d.Schema != 1 || d.Size == 0 || d.Total == 0 || d.Mode.Perm() != 0o600 {
+	if got := judged(Facts{Database: d}); got[0] != "database-ok" || d.Schema != 1 || d.Size == 0 || d.Total == 0 || d.Mode.Perm() != 0o600 {
 		t.Errorf("at rest: got %v, %+v", got, d)
 	}
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if got := judged(Facts{Database: gatherDatabase(path, nil)}); got[1] != DatabaseMode {
+	if got := judged(Facts{Database: gatherDatabase(path, nil)}); got[1] != "database-mode" {
 		t.Errorf("open to others: got %v", got)
 	}
 	if err := os.Truncate(path, 5000); err != nil {
 		t.Fatal(err)
 	}
-	if got := judged(Facts{Database: gatherDatabase(path, nil)}); got[0] != DatabaseDamaged {
+	if got := judged(Facts{Database: gatherDatabase(path, nil)}); got[0] != "database-damaged" {
 		t.Errorf("cut short: got %v", got)
 	}
 }
 
-// authorityPEM is a certificate in PEM.
-func authorityPEM(t *testing.T, name string) string {
-	t.Helper()
+// authority is a new certificate authority.
+func authority(name string) *x509.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return ca
+}
+
+func inPEM(ca *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}))
 }
 
 func writeFile(t *testing.T, path, text string) {
@@ -90,31 +99,35 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-// Files and directories of authorities, inside and outside of a chroot.
+// Files and directories of authorities, inside and outside a chroot. One that is
+// in both counts once.
 func TestGatherTrust(t *testing.T) {
 	dir := t.TempDir()
-	a, b := authorityPEM(t, "a"), authorityPEM(t, "b")
+	a, b, c := inPEM(authority("a")), inPEM(authority("b")), inPEM(authority("c"))
 	writeFile(t, dir+"/ca.pem", "words\n"+a+b+a)
 	writeFile(t, dir+"/empty.pem", "words\n")
 	writeFile(t, dir+"/certs/0a1b2c3d.0", a)
 	writeFile(t, dir+"/certs/readme.txt", b)
 	writeFile(t, dir+"/queue"+dir+"/certs/0a1b2c3d.0", b)
+	writeFile(t, dir+"/queue"+dir+"/certs/0a1b2c3d.1", c)
 	p := healthy().Postfix
 	p.Params["queue_directory"] = dir + "/queue"
-	p.Params["smtp_tls_CAfile"], p.Params["smtp_tls_CApath"] = dir+"/empty.pem", dir+"/certs"
+	p.Params["smtp_tls_CAfile"], p.Params["smtp_tls_CApath"] = dir+"/ca.pem", dir+"/certs"
 	got := gatherTrust(dir+"/ca.pem", p)
-	if len(got.Ours.CAs) != 2 || len(got.CAFile.CAs) != 0 || len(got.CAPath.CAs) != 1 || !got.Chrooted {
+	if all, shared := got.common(); all != 3 || shared != 2 || !got.Chrooted || got.Best != dir+"/ca.pem" || got.Err != "" {
+		t.Errorf("%d authorities, %d in common, %+v", all, shared, got)
+	}
+	p.Params["smtp_tls_CAfile"] = dir + "/empty.pem"
+	if got := gatherTrust("", p); got.PostfixFile.state() != "no certificate in it" || len(got.PostfixPath.CAs) != 2 {
 		t.Errorf("got %+v", got)
 	}
-	if got.Ours.common(got.CAPath) != 1 || got.CAPath.CAs[0] != got.Ours.CAs[1] {
-		t.Error("the directory was not read inside of the chroot")
-	}
-	if got := gatherTrust(dir+"/none.pem", Postfix{Absent: "x"}); got.Ours.Err != "no such file or directory" {
+	if got := gatherTrust(dir+"/none.pem", Postfix{Absent: "x"}); got.Err != "no such file or directory" {
 		t.Errorf("got %+v", got)
 	}
-	t.Setenv("SSL_CERT_FILE", dir+"/ca.pem")
-	if got := gatherTrust("", Postfix{Absent: "x"}); len(got.Ours.CAs) != 2 {
-		t.Errorf("the system's: got %+v", got)
+	t.Setenv("SSL_CERT_FILE", dir+"/none.pem")
+	t.Setenv("SSL_CERT_DIR", dir+"/none")
+	if got := gatherTrust("", Postfix{Absent: "x"}); !strings.Contains(got.Err, "no certificate authorities") {
+		t.Errorf("a host without: got %+v", got)
 	}
 }
 
@@ -129,37 +142,105 @@ UnitFileState=enabled
 
 Id=tlspolicyd.service
 LoadState=loaded
-ActiveState=failed
+ActiveState=activating
+SubState=auto-restart
+Result=exit-code
+ExecMainStatus=2
+NRestarts=17
+User=tlspolicyd
 UnitFileState=disabled
+
+Id=chrony.service
+LoadState=not-found
+ActiveState=inactive
+
+Id=ntpsec.service
+LoadState=loaded
+ActiveState=inactive
 `
 
 func TestGatherUnits(t *testing.T) {
 	dir := t.TempDir()
-	writeFile(t, dir+"/systemctl", "#!/bin/sh\ncat <<'END'\n"+systemctlShow+"END\n")
-	if err := os.Chmod(dir+"/systemctl", 0o755); err != nil {
-		t.Fatal(err)
+	program := func(name, script string) {
+		writeFile(t, dir+"/"+name, "#!/bin/sh\n"+script)
+		if err := os.Chmod(dir+"/"+name, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
+	program("systemctl", "cat <<'END'\n"+systemctlShow+"END\n")
+	program("journalctl", "echo 'tlspolicyd: open /etc/tlspolicyd/tlspolicyd.toml: permission denied'\n")
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
-	u := gatherUnits(t.Context(), Options{Systemd: dir, Admin: []string{dir + "/admin.sock"}})
+	u := gatherUnits(t.Context(), dir)
 	want := []string{"unix:/run/tlspolicyd/socketmap.sock", "unix:/var/spool/postfix/run/tlspolicyd/socketmap.sock", "tcp:127.0.0.1:8461"}
 	if d := cmp.Diff(want, listening(u, []string{"unix:/configured"})); d != "" {
 		t.Error(d)
 	}
+	found := judgeUnits(Facts{Units: u})
 	var codes []string
-	for _, f := range judgeUnits(u) {
+	for _, f := range found {
 		codes = append(codes, f.Code)
 	}
-	if d := cmp.Diff([]string{DaemonDown, UnitActive, UnitInactive, UnitDisabled}, codes); d != "" {
-		t.Error(d)
+	if d := cmp.Diff([]string{"daemon-inconclusive", "unit-ok", "unit-restarting", "unit-disabled"}, codes); d != "" {
+		t.Fatal(d)
+	}
+	for _, why := range []string{"activating (auto-restart)", "ExecMainStatus=2", "NRestarts=17", "tlspolicyd.toml: permission denied"} {
+		if !strings.Contains(found[2].Evidence, why) {
+			t.Errorf("%q is not in %q", why, found[2].Evidence)
+		}
+	}
+	if _, fix := u.synchronize(); fix != "systemctl enable --now ntpsec.service" {
+		t.Errorf("the clock is synchronized by %q", fix)
 	}
 	// Without systemd the configuration decides.
-	u = gatherUnits(t.Context(), Options{Systemd: dir + "/none"})
+	u = gatherUnits(t.Context(), dir+"/none")
 	if got := listening(u, []string{"unix:/configured"}); u.Systemd || len(got) != 1 || got[0] != "unix:/configured" {
 		t.Errorf("got %+v, %v", u, got)
 	}
-	writeFile(t, dir+"/systemctl", "#!/bin/sh\necho 'Failed to connect to bus: No such file' >&2\nexit 1\n")
-	if u := gatherUnits(t.Context(), Options{Systemd: dir}); u.Untold != "Failed to connect to bus: No such file" {
+	program("systemctl", "echo 'Failed to connect to bus: No such file' >&2\nexit 1\n")
+	if u := gatherUnits(t.Context(), dir); u.Inconclusive != "Failed to connect to bus: No such file" {
 		t.Errorf("got %+v", u)
+	}
+}
+
+// The command for the clock is one that works on this host, or none.
+func TestClockCommand(t *testing.T) {
+	for name, c := range map[string]struct {
+		units Units
+		want  string
+	}{
+		"chrony is installed":     {Units{Systemd: true, Time: []Unit{{Name: "chrony.service", Active: "inactive"}}}, "systemctl enable --now chrony.service"},
+		"chrony runs in vain":     {Units{Systemd: true, Time: []Unit{{Name: "chrony.service", Active: "active"}}}, ""},
+		"nothing is installed":    {Units{Systemd: true}, ""},
+		"systemd is not the host": {Units{}, ""},
+	} {
+		got := judgeClock(Facts{Units: c.units, Clock: Clock{Now: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}})[0]
+		if got.Code != "clock-unsynchronized" || got.Fix != c.want || got.Advice == "" {
+			t.Errorf("%s: got %+v, want %q", name, got, c.want)
+		}
+	}
+}
+
+// A configuration that the daemon's user is not allowed to read.
+func TestGatherConfig(t *testing.T) {
+	path := filepath.Join(openDir(t), "tlspolicyd.toml")
+	writeFile(t, path, "")
+	o := Options{ConfigFile: path}
+	if c := gatherConfig(o, "nobody"); c.Denied != "" || c.Absent || judgeConfig(Facts{Config: c})[0].Code != "config-ok" {
+		t.Errorf("open: got %+v", c)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := gatherConfig(o, "nobody")
+	if got := judgeConfig(Facts{Config: c})[0]; got.Code != "config-unreadable" || !strings.Contains(got.Evidence, "-rw-------") {
+		t.Errorf("closed: got %+v", got)
+	}
+	o.ConfigErr = errors.New("line 1: no such key")
+	if got := judgeConfig(Facts{Config: gatherConfig(o, "")}); len(got) != 1 || got[0].Code != "config-invalid" || got[0].Evidence != "line 1: no such key" {
+		t.Errorf("a mistake: got %+v", got)
+	}
+	if c := gatherConfig(Options{ConfigFile: path + ".gone"}, "nobody"); !c.Absent {
+		t.Errorf("absent: got %+v", c)
 	}
 }
 
@@ -174,7 +255,7 @@ func TestGather(t *testing.T) {
 	if took := time.Since(began); took > Limit+time.Minute { // the minute is for a slow machine
 		t.Errorf("it took %v", took)
 	}
-	if len(topics) != 7 {
+	if len(topics) != 8 {
 		t.Errorf("got %d topics", len(topics))
 	}
 }

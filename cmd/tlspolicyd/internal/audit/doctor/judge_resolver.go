@@ -9,6 +9,7 @@ import (
 	"github.com/miekg/dns"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/internal/dnsclient"
 )
 
@@ -17,12 +18,13 @@ const ownResolver = "Run a validating resolver on this host, such as Unbound on 
 func judgeResolvers(f Facts) []audit.Finding {
 	r := f.Resolver
 	var all []audit.Finding
-	if dark := r.dark(); dark != "" {
-		all = append(all, unknown(NetworkDown, "", dark+", so the resolvers cannot be judged.",
-			r.servers(), "Mend the network first, then run doctor again."))
+	if code, why := r.dark(); code != "" {
+		all = append(all, unknown(code, "", why+", so the resolvers cannot be judged.", r.seen(), "Fix the network first, then run doctor again."))
 	} else {
 		for _, t := range r.Tests {
-			all = append(all, r.judgeServer(f, t))
+			if !r.onlyInStaleCopy(f, t.Server) {
+				all = append(all, r.judgeServer(f, t))
+			}
 		}
 	}
 	all = append(all, r.judgeTrust()...)
@@ -33,48 +35,41 @@ func judgeResolvers(f Facts) []audit.Finding {
 }
 
 // dark says how the network of this host keeps all resolvers from answering, or
-// "". Where all of them are on other hosts, that none answers is more likely the
-// network than each of them; a cable that is out leaves the route in place.
-func (r Resolvers) dark() string {
-	var right, speaks, here, root bool
+// "". One on this host that does not answer needs no network for that. Where all
+// are on other hosts, that none answers is more likely the network than each of
+// them; a cable that is out leaves the route in place.
+func (r Resolvers) dark() (code, why string) {
+	var answers, speaks, here, stopped, root bool
 	for _, t := range r.Tests {
-		right = right || t.Signed.Kind == 0
-		speaks = speaks || t.Signed.Kind != dnsclient.Timeout && t.Signed.Kind != dnsclient.Network
-		here = here || t.Server.Addr().IsLoopback()
-		root = root || t.Signed.Kind != 0 || t.Signed.Rcode != dns.RcodeNameError || t.Signed.AD
+		local := t.Server.Addr().IsLoopback()
+		answers = answers || t.Signed.Err == nil
+		speaks = speaks || !t.Signed.Silent()
+		here = here || local
+		stopped = stopped || local && t.Signed.Silent()
+		root = root || t.Signed.Name != resolverprobe.Root || !t.Signed.Denied()
 	}
 	switch {
-	case len(r.Tests) == 0:
-		return ""
-	case !right && r.NoRoute:
-		return "This host has no network: no route leads to the Internet"
+	case len(r.Tests) == 0 || stopped:
+		return "", ""
+	case !answers && r.NoRoute:
+		return "network-down", "This host has no network: no route leads to the Internet"
 	case here:
-		return ""
+		return "", ""
 	case !speaks:
-		return "No resolver answers, and none is on this host: it looks like the network"
-	case !root && r.Signed == ".":
-		return "The resolvers say that not even the root of DNS exists: they are cut off from the Internet"
+		return "network-down", "No resolver answers, and none is on this host: the network may be down"
+	case !root:
+		return "dns-isolated", "The resolvers deny even the root of DNS: they do not see the Internet"
 	}
-	return ""
+	return "", ""
 }
 
-func (r Resolvers) servers() string {
+// seen is what became of the signed name.
+func (r Resolvers) seen() string {
 	var seen []string
 	for _, t := range r.Tests {
-		seen = append(seen, addressText(t.Server)+": "+named(r.Signed, t.Signed))
+		seen = append(seen, addressText(t.Server)+": "+oneLine(t.Signed.String()))
 	}
 	return strings.Join(seen, "; ")
-}
-
-// named is an outcome with the name that was asked for, which an error has.
-func named(name string, o Outcome) string {
-	if name == "." {
-		name = "the root"
-	}
-	if o.Kind != 0 {
-		return o.text()
-	}
-	return oneLine(name) + ": " + o.text()
 }
 
 func addressText(a netip.AddrPort) string {
@@ -87,33 +82,56 @@ func addressText(a netip.AddrPort) string {
 // judgeServer is about one server: does it answer, and does it validate?
 func (r Resolvers) judgeServer(f Facts, t ServerTest) audit.Finding {
 	name := addressText(t.Server) + r.users(f, t.Server)
-	signed, broken := named(r.Signed, t.Signed), named(r.Broken, t.Broken)
+	signed, bogus, missing := oneLine(t.Signed.String()), oneLine(t.Bogus.String()), oneLine(t.Missing.String())
+	both := signed + "; " + bogus
 	switch {
-	case t.Signed.Kind == dnsclient.Timeout || t.Signed.Kind == dnsclient.Network:
-		text, advice := "The resolver does not answer.", "Start it, or name another. Where nothing else reaches its address either, it is the network."
-		if r.anotherAnswers(f, t.Server) {
-			return warn(ResolverSilent, name, text, signed, advice, "")
+	case t.Signed.Silent():
+		advice := "Check the network and the firewall between here and it, or use another resolver."
+		if t.Server.Addr().IsLoopback() {
+			advice = "Start the resolver that should listen at " + addressText(t.Server) + " on this host."
 		}
-		return fail(ResolverSilent, name, "The resolver does not answer, and who asks it has no other that does: mail to new domains is deferred.", signed, advice, "")
-	case t.Signed.Kind != 0:
-		return fail(ResolverFails, name, "The resolver answers, but not with a name that is signed and right.", signed,
-			"See its log: often it cannot reach other name servers (the network, a firewall), its clock is wrong, or its trust anchor is old.", "")
-	case t.Signed.Rcode == dns.RcodeNameError && !t.Signed.AD:
-		return fail(ResolverFails, name, "The resolver says that a name which is signed does not exist.", signed,
-			"On a network without the Internet name one that does with --signed-name, and a broken one with --broken-name. Otherwise: "+ownResolver, "")
+		if r.anotherAnswers(f, t.Server) {
+			return warn("resolver-no-answer", name, "The resolver does not answer.", signed, advice, "")
+		}
+		return fail("resolver-no-answer", name, "The resolver does not answer, and there is no other: mail to new domains is deferred.", signed, advice, "")
+	case t.Signed.Err != nil:
+		return fail("resolver-failed", name, "The resolver answers, but fails for a name that is signed and exists.", signed,
+			"Read its log: often it cannot reach other name servers (the network, a firewall), its clock is wrong, or its trust anchor is old.", "")
+	case t.Signed.Denied():
+		return fail("resolver-failed", name, "The resolver says that a name which exists and is signed does not exist.", signed,
+			"On a network without the Internet use --signed-name, and --broken-name. Otherwise: "+ownResolver, "")
 	case !t.Signed.AD:
-		return fail(ResolverNotValidating, name, "The resolver does not validate: DANE is never the answer, and Postfix defers what is to go by dane-only.",
-			signed+"; "+broken, ownResolver, "")
-	case t.Broken.Kind == dnsclient.ServFail:
-		return ok(ResolverValidates, name, "The resolver answers and validates.", signed+"; "+broken)
-	case t.Broken.Kind == 0 && t.Broken.Rcode == dns.RcodeSuccess:
-		return fail(ResolverBelieves, name, "The resolver passes on a name whose signature is broken: its AD bit is worth nothing.", signed+"; "+broken, ownResolver, "")
+		return fail("resolver-not-validating", name, "The resolver does not validate: DANE is off, and Postfix defers mail under dane-only.", both, ownResolver, "")
+	case t.Bogus.Err == nil && t.Bogus.Rcode == dns.RcodeSuccess:
+		return fail("resolver-accepts-bogus", name, "The resolver returns a name whose signature is wrong: its AD bit is worth nothing.", both, ownResolver, "")
+	case t.Missing.Err != nil && !t.Missing.Silent(), t.Missing.Err == nil && t.Missing.Records > 0:
+		return fail("resolver-nxdomain-wrong", name, "The resolver does not answer NXDOMAIN for a name that does not exist. Where it fails instead, mail to every domain without a policy is deferred.",
+			signed+"; "+missing, "Read its log: it may not reach other name servers, or a filter or load balancer rewrites NXDOMAIN. Otherwise: "+ownResolver, "")
+	case t.Bogus.Kind() != dnsclient.ServFail:
+		return unknown("resolver-inconclusive", name, "The resolver answers with the AD bit, but whether it rejects wrong signatures is unknown.", bogus,
+			"Where names of the Internet cannot be looked up, use --broken-name with one whose signature is wrong.")
 	}
-	return unknown(ResolverUntold, name, "The resolver answers with the AD bit, but whether it refuses what is forged could not be tested.", broken,
-		"Where names of the Internet cannot be looked up, name one whose signature is broken with --broken-name.")
+	if what := forwarder(t.Server.Addr()); what != "" {
+		return warn("resolver-forwarder", name, what+": its AD bit is that of a resolver elsewhere, and can be forged on the way from there.", both,
+			ownResolver+" If the resolver behind it is on this host, all is well.", "")
+	}
+	return ok("resolver-ok", name, "The resolver answers and validates.", both)
 }
 
-// anotherAnswers reports whether whoever asks a silent server has another one.
+// forwarder names a well-known loopback address at which no resolver answers by
+// itself.
+func forwarder(a netip.Addr) string {
+	switch a.String() {
+	case "127.0.0.11":
+		return "This is Docker's forwarder"
+	case "127.0.0.53":
+		return "This is systemd-resolved, which forwards and validates only with DNSSEC=yes in resolved.conf"
+	}
+	return ""
+}
+
+// anotherAnswers reports whether everything that asks a silent server has
+// another one.
 func (r Resolvers) anotherAnswers(f Facts, silent netip.AddrPort) bool {
 	lists := [][]netip.AddrPort{r.Ours}
 	if f.Postfix.known() {
@@ -121,7 +139,7 @@ func (r Resolvers) anotherAnswers(f Facts, silent netip.AddrPort) bool {
 	}
 	for _, list := range lists {
 		if slices.Contains(list, silent) && !slices.ContainsFunc(r.Tests, func(t ServerTest) bool {
-			return t.Signed.Kind == 0 && slices.Contains(list, t.Server)
+			return t.Signed.Err == nil && slices.Contains(list, t.Server)
 		}) {
 			return false
 		}
@@ -129,7 +147,7 @@ func (r Resolvers) anotherAnswers(f Facts, silent netip.AddrPort) bool {
 	return true
 }
 
-// users says who asks a server, where that is not everybody.
+// users says what asks a server, where that is not both.
 func (r Resolvers) users(f Facts, s netip.AddrPort) string {
 	if !f.Postfix.known() {
 		return ""
@@ -137,58 +155,72 @@ func (r Resolvers) users(f Facts, s netip.AddrPort) string {
 	ours, postfix := slices.Contains(r.Ours, s), slices.Contains(r.postfix().Servers, s)
 	switch {
 	case ours && !postfix:
-		return " (asked by tlspolicyd)"
+		return " (used by tlspolicyd)"
 	case postfix && !ours:
-		return " (asked by Postfix)"
+		return " (used by Postfix)"
 	}
 	return ""
 }
 
-// judgeTrust is about RFC 7672 §2.1.3: the AD bit counts where nobody can
+// judgeTrust is about RFC 7672 §2.1.3: the AD bit counts where nothing can
 // change it on the way.
 func (r Resolvers) judgeTrust() []audit.Finding {
-	var remote []string
+	var remote []netip.AddrPort
 	for _, s := range r.Ours {
 		if !s.Addr().IsLoopback() {
-			remote = append(remote, addressText(s))
+			remote = append(remote, s)
 		}
 	}
 	if len(remote) == 0 || r.TrustAD {
 		return nil
 	}
-	return []audit.Finding{warn(ResolverUntrusted, "", "The AD bits of a resolver that is not on this host could be forged on the way, so DANE is never the answer.",
-		strings.Join(remote, ", "), ownResolver+" Where the path to it is safe, set trust_ad = true in the section [dns] of the configuration.", "")}
+	return []audit.Finding{warn("resolver-untrusted", "", "The AD bits of a resolver that is not on this host could be forged on the way, so DANE is off.",
+		addresses(remote), ownResolver+" Where the path to it is safe, set trust_ad = true in the section [dns] of the configuration.", "")}
+}
+
+// staleCopy reports whether the copy of resolv.conf in the chroot names other
+// resolvers than the original.
+func (r Resolvers) staleCopy() bool {
+	return r.Chroot != nil && r.Chroot.Err == "" && r.Host.Err == "" && !sameServers(r.Chroot.Servers, r.Host.Servers)
+}
+
+// onlyInStaleCopy reports a server that is not used once the copy is right.
+func (r Resolvers) onlyInStaleCopy(f Facts, s netip.AddrPort) bool {
+	return r.staleCopy() && !slices.Contains(r.Ours, s) && !slices.Contains(r.Host.Servers, s)
 }
 
 // judgeFiles is about the resolv.conf that Postfix's C library reads.
 func judgeFiles(f Facts) []audit.Finding {
 	r, p := f.Resolver, f.Postfix
 	used := r.postfix()
+	if used.Err != "" {
+		return []audit.Finding{unknown("resolv-conf-unreadable", used.Path, "The file could not be read.", used.Err, "Run doctor as root.")}
+	}
 	var all []audit.Finding
-	copyFix := "cp /etc/resolv.conf " + shellQuote(p.queue()+"/etc/resolv.conf") + " && " + p.reload()
-	switch {
-	case used.Err != "":
-		return append(all, unknown(ResolvConfUnread, used.Path, "The file could not be read.", used.Err, "Run doctor as root."))
-	case r.Chroot != nil && r.Host.Err == "" && !sameServers(r.Chroot.Servers, r.Host.Servers):
+	if r.staleCopy() {
 		state := "names other resolvers than /etc/resolv.conf"
 		if r.Chroot.Absent {
-			state = "is missing, which stands for 127.0.0.1"
+			state = "is missing, which means 127.0.0.1"
 		}
-		all = append(all, warn(ChrootResolvConf, used.Path, "Postfix runs chrooted and reads this copy, which "+state+".",
-			fmt.Sprintf("%s here, %s there", addresses(r.Chroot.Servers), addresses(r.Host.Servers)), "Copy the file whenever it changes; Debian has postfix-resolvconf.path for that.", copyFix))
+		one := warn("chroot-resolv-conf-stale", used.Path, "Postfix runs chrooted and reads this copy, which "+state+".",
+			fmt.Sprintf("%s here, %s in the original", addresses(r.Chroot.Servers), addresses(r.Host.Servers)),
+			"Copy the file whenever it changes. On Debian a restart of Postfix copies it, but a reload does not.", "cp /etc/resolv.conf "+shellQuote(used.Path)+" && "+p.reload())
+		if f.Units.Systemd {
+			one.Fix = "cp /etc/resolv.conf " + shellQuote(used.Path) + " && systemctl restart postfix"
+		}
+		for _, t := range r.Tests {
+			if bad := r.judgeServer(f, t); slices.Contains(r.Chroot.Servers, t.Server) && bad.Grade == audit.Fail {
+				one.Grade = audit.Fail
+				one.Text += " A resolver there does not answer or does not validate, so mail is deferred."
+				one.Evidence += "; " + bad.Evidence
+				break
+			}
+		}
+		all = append(all, one)
 	}
 	if !sameServers(used.Servers, r.Ours) && (r.Listed || r.Chroot == nil) {
-		all = append(all, warn(ResolverDiffers, "", "Postfix and tlspolicyd ask different resolvers, which may not agree about DANE.",
-			fmt.Sprintf("%s in %s, %s for tlspolicyd", addresses(used.Servers), used.Path, addresses(r.Ours)), "Name the same ones in both places: dns.servers may be left empty.", ""))
-	}
-	// glibc takes the AD bit away since 2.31; Postfix asks it not to since then.
-	if asks := p.Version.atLeast(3, 5, 1) || p.Version.Minor == 4 && p.Version.atLeast(3, 4, 11); r.Glibc && !asks && !used.TrustAD {
-		fix := "echo 'options trust-ad' >> /etc/resolv.conf"
-		if r.Chroot != nil {
-			fix += " && " + copyFix
-		}
-		all = append(all, warn(TrustADMissing, used.Path, "With glibc 2.31 or later this version of Postfix does not see the AD bit, and DANE never works.",
-			"no options trust-ad, Postfix "+p.Params["mail_version"], "Add the line to /etc/resolv.conf, and to its copy in the queue directory.", fix))
+		all = append(all, warn("resolver-differs", "", "Postfix and tlspolicyd use different resolvers, which may not agree about DANE.",
+			fmt.Sprintf("%s in %s, %s for tlspolicyd", addresses(used.Servers), used.Path, addresses(r.Ours)), "Use the same ones in both places: dns.servers may be left empty.", ""))
 	}
 	return all
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,27 +16,23 @@ const slowAnswer = time.Second
 func judgeSockets(f Facts) []audit.Finding {
 	var all []audit.Finding
 	for _, p := range f.Sockets {
-		if !p.Own && !p.Ours && !f.expectsUs(p) {
-			continue // another program's, which judgeMaps speaks of
+		if p.Own || p.Ours {
+			all = append(all, judgeSocket(p, f.Units))
 		}
-		if p.leadsNowhere() {
-			continue // the map is wrong, says judgeMaps
+	}
+	if f.Postfix.known() && slices.ContainsFunc(f.Postfix.clients(), func(s Service) bool {
+		_, _, exists := f.bestAddress(s)
+		return !exists
+	}) {
+		path := filepath.Join(f.Postfix.queue(), defaultPath)
+		advice, fix := "Add \"unix:"+path+"\" to listen.socketmap and restart the daemon.", f.Units.listenFix("queue-directory", "ListenStream="+path)
+		if fix != "" {
+			advice = "Have the socket unit listen there too:"
 		}
-		all = append(all, judgeSocket(p, f.Units))
+		all = append(all, fail("socket-missing", "unix:"+oneLine(path), "The daemon has no socket in the queue directory of Postfix, where smtp(8) can reach it: mail is deferred.",
+			"queue_directory = "+oneLine(f.Postfix.queue()), advice, fix))
 	}
 	return all
-}
-
-// expectsUs reports whether a socket that Postfix asks is meant to be ours.
-func (f Facts) expectsUs(p Probe) bool {
-	for _, s := range f.Postfix.clients() {
-		for _, t := range leaves(parseTables(f.Postfix.param(s, policyMaps))) {
-			if t.Network != "" && f.Postfix.target(s, t) == p.Target && f.isOurs(s, t) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func judgeSocket(p Probe, u Units) audit.Finding {
@@ -44,24 +41,32 @@ func judgeSocket(p Probe, u Units) audit.Finding {
 	start := u.systemctl("restart tlspolicyd.socket tlspolicyd.service")
 	switch {
 	case p.Missing:
-		return fail(SocketMissing, name, p.who("looks for the socket here, and there is none.", "The daemon's socket is not there."), "no such file", "Start the daemon, or have it listen here: see "+
-			"listen.socketmap, and ListenStream= of tlspolicyd.socket.", start)
+		return fail("socket-missing", name, p.who("looks for the socket here, and there is none.", "The daemon's socket does not exist."), "no such file",
+			"Start the daemon. To have it listen here, see listen.socketmap, and ListenStream= of tlspolicyd.socket.", start)
 	case p.NoSocket:
-		return fail(SocketNoSocket, name, "Here is something else than a socket.", mode, "Move it away and restart the daemon.", "mv "+shellQuote(p.Address)+" "+shellQuote(p.Address+".old"))
+		return fail("socket-not-a-socket", name, "A file or directory is in the place of the socket.", mode, "Move it away and restart the daemon.",
+			"mv "+shellQuote(p.Address)+" "+shellQuote(p.Address+".old"))
 	case p.Denied != "":
-		return p.denied(mode)
-	case p.Untold != "":
-		return unknown(SocketUntold, name, "The socket could not be asked: "+p.Untold+".", "", "Run doctor as root.")
+		return p.denied(mode, u)
+	case p.Inconclusive != "":
+		return unknown("socket-inconclusive", name, "The socket could not be tested: "+p.Inconclusive+".", "", "Run doctor as root.")
 	case p.Garbled:
 		return p.foreign(p.Err)
 	case p.Err != "":
-		return fail(SocketSilent, name, "Nobody answers here, so mail is deferred.", p.Err, "Start the daemon, and look at its log.", start)
+		return fail("socket-no-answer", name, "No program answers here, so mail is deferred.", p.Err, "Start the daemon, and read its log.", start)
 	case !p.Ours:
 		return p.foreign("replied " + p.Reply + " to the map " + probeMap)
 	case p.Took > slowAnswer:
-		return warn(SocketSlow, name, fmt.Sprintf("An answer that needs no lookup took %d ms.", p.Took.Milliseconds()), "", "See what keeps this host busy, and the daemon's log.", "")
+		return warn("socket-slow", name, fmt.Sprintf("An answer that needs no lookup took %d ms.", p.Took.Milliseconds()), "", "Find out what keeps this host busy, and read the daemon's log.", "")
 	}
-	return ok(SocketAnswers, name, p.who("is answered.", "The daemon answers."), p.answered())
+	how := fmt.Sprintf("asked as %s, %.1f ms", p.As, float64(p.Took.Microseconds())/1000)
+	if p.Root != "" {
+		how += ", chroot " + p.Root
+	}
+	if p.Network == "unix" {
+		how += ", " + mode
+	}
+	return ok("socket-ok", name, p.who("gets an answer.", "The daemon answers."), how)
 }
 
 // who is a sentence about Postfix's services where they ask here, else the other.
@@ -72,27 +77,19 @@ func (p Probe) who(postfix, other string) string {
 	return "Postfix (" + oneLine(strings.Join(p.Services, ", ")) + ") " + postfix
 }
 
-func (p Probe) answered() string {
-	how := fmt.Sprintf("asked as %s, %.1f ms", p.As, float64(p.Took.Microseconds())/1000)
-	if p.Root != "" {
-		how += ", chroot " + p.Root
-	}
-	if p.Network == "unix" {
-		how += fmt.Sprintf(", %s, owner %s", p.Mode, p.Owner)
-	}
-	return how
-}
-
-func (p Probe) denied(mode string) audit.Finding {
-	advice, fix := "Let Postfix's user write to the socket: SocketMode= of tlspolicyd.socket, or listen.socket_mode and listen.socket_group.", "chmod 0666 "+shellQuote(p.Address)
-	if p.Denied != p.Address {
-		advice, fix = "Let Postfix's user into the directory.", "chmod o+x "+shellQuote(p.Denied)
+func (p Probe) denied(mode string, u Units) audit.Finding {
+	advice, fix := "Allow Postfix's user to write to the socket. To make it last, set listen.socket_mode or listen.socket_group.", "chmod 0666 "+shellQuote(p.Address)
+	switch lasting := u.listenFix("mode", "SocketMode=0666"); {
+	case p.Denied != p.Address:
+		advice, fix = "Allow Postfix's user to enter the directory.", "chmod o+x "+shellQuote(p.Denied)
 		mode = filepath.Clean(p.Denied) + " is closed"
+	case lasting != "" && slices.Contains(u.Socket.Listen, p.String()):
+		advice, fix = "Allow Postfix's user to write to the socket, by a drop-in for the socket unit:", lasting
 	}
-	return fail(SocketDenied, oneLine(p.String()), "Postfix may not connect as "+p.As+", so mail is deferred.", mode, advice, fix)
+	return fail("socket-denied", oneLine(p.String()), "Postfix is not allowed to connect as "+p.As+", so mail is deferred.", mode, advice, fix)
 }
 
 func (p Probe) foreign(seen string) audit.Finding {
-	return fail(SocketForeign, oneLine(p.String()), "Another program than tlspolicyd answers here.", seen,
+	return fail("socket-other-program", oneLine(p.String()), "Another program than tlspolicyd answers here.", seen,
 		"Stop it, or give one of the two another address.", "ss -xltp | grep -F "+shellQuote(p.Address))
 }

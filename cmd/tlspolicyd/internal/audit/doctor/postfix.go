@@ -2,10 +2,7 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -14,22 +11,18 @@ import (
 	"sync"
 )
 
-// Postfix is one instance as postconf(1) tells of it.
+// Postfix is one instance as postconf(1) prints it.
 type Postfix struct {
 	Absent string // why nothing is known of it; "": the rest is
-	Err    string // what postconf could not tell; ""
+	Err    string // why postconf did not print it; ""
 
 	ConfigDir string // as given with -c; "": the default one
 	Version   Version
 	Params    map[string]string // main.cf with its defaults, expanded
 	RawMaps   string            // smtp_tls_policy_maps as written
-	RawProxy  string            // proxy_read_maps as written
 	Services  []Service         // of master.cf
 	User      Account           // mail_owner: what smtp(8) runs as
 	UserErr   string            // why that is not known
-
-	Missing      []string // files that tables for TLS policies need and that are not there
-	TLSRPTSocket string   // what is wrong with the socket for reports; "": nothing
 }
 
 // Service is a line of master.cf.
@@ -92,10 +85,10 @@ func gatherPostfix(ctx context.Context, dir string) Postfix {
 		p.Absent = err.Error()
 		return p
 	}
-	var out [5]string
-	var errs [5]error
+	var out [4]string
+	var errs [4]error
 	var asked sync.WaitGroup
-	for i, args := range [][]string{{"-x"}, {"-h", "smtp_tls_policy_maps"}, {"-F"}, {"-x", "-P"}, {"-h", "proxy_read_maps"}} {
+	for i, args := range [][]string{{"-x"}, {"-h", policyMaps}, {"-F"}, {"-x", "-P"}} {
 		if dir != "" {
 			args = append([]string{"-c", dir}, args...)
 		}
@@ -109,7 +102,7 @@ func gatherPostfix(ctx context.Context, dir string) Postfix {
 		}
 	}
 	p.Params = parseParams(out[0])
-	p.RawMaps, p.RawProxy = strings.TrimSpace(out[1]), strings.TrimSpace(out[4])
+	p.RawMaps = strings.TrimSpace(out[1])
 	if p.Version, err = parseVersion(p.Params["mail_version"]); err != nil {
 		p.Err = "mail_version: " + err.Error()
 		return p
@@ -123,32 +116,7 @@ func gatherPostfix(ctx context.Context, dir string) Postfix {
 	if p.User, err = account(p.Params["mail_owner"]); err != nil {
 		p.UserErr = err.Error()
 	}
-	p.Missing = p.missingFiles()
-	p.TLSRPTSocket = p.lookTLSRPT()
 	return p
-}
-
-// lookTLSRPT tells what is wrong with the socket that takes TLSRPT reports.
-func (p Postfix) lookTLSRPT() string {
-	info, err := os.Stat(p.tlsrptPath())
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return "" // only root could tell
-	case err != nil:
-		return reason(err)
-	case info.Mode().Type() != fs.ModeSocket:
-		return "is no socket"
-	}
-	return ""
-}
-
-// tlsrptPath is where smtp(8) sends reports.
-func (p Postfix) tlsrptPath() string {
-	path := p.Params["smtp_tlsrpt_socket_name"]
-	if len(p.chrooted()) > 0 || !filepath.IsAbs(path) {
-		path = filepath.Join(p.queue(), path)
-	}
-	return path
 }
 
 // defaultChroot is what "-" stands for in the fifth column (master(5)).
@@ -238,3 +206,39 @@ func account(name string) (Account, error) {
 	}
 	return a, nil
 }
+
+// Version is a Postfix release; a snapshot such as "3.11-20250304" has no patch
+// level, and is counted as the first one of its release.
+type Version struct{ Major, Minor, Patch int }
+
+// parseVersion reads mail_version.
+func parseVersion(s string) (Version, error) {
+	numbers, _, _ := strings.Cut(s, "-")
+	parts := strings.Split(numbers, ".")
+	if len(parts) < 2 || len(parts) > 3 {
+		return Version{}, fmt.Errorf("%q is not a version of Postfix", oneLine(s))
+	}
+	var n [3]int
+	for i, part := range parts {
+		v, err := strconv.ParseUint(part, 10, 16)
+		if err != nil {
+			return Version{}, fmt.Errorf("%q is not a version of Postfix", oneLine(s))
+		}
+		n[i] = int(v)
+	}
+	return Version{n[0], n[1], n[2]}, nil
+}
+
+// atLeast reports whether v is that release or a later one.
+func (v Version) atLeast(major, minor, patch int) bool {
+	switch {
+	case v.Major != major:
+		return v.Major > major
+	case v.Minor != minor:
+		return v.Minor > minor
+	}
+	return v.Patch >= patch
+}
+
+// String is "3.10.5".
+func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch) }

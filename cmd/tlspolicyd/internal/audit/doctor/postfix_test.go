@@ -49,7 +49,6 @@ echo 'postconf: warning: unused parameter' >&2
 echo 'relay/unix/smtp_tls_policy_maps = a:b c:d'
 echo 'relay/unix/smtp_helo_timeout = 5'
 ;;
-"-c /etc/postfix-out -h proxy_read_maps") echo '$smtp_tls_policy_maps' ;;
 *) exit 9 ;;
 esac
 `
@@ -72,9 +71,6 @@ func TestGatherPostfix(t *testing.T) {
 	if d := cmp.Diff(want, p.Services); d != "" {
 		t.Error(d)
 	}
-	if p.RawProxy != "$smtp_tls_policy_maps" {
-		t.Errorf("got %q", p.RawProxy)
-	}
 	if want := "texthash:$config_directory/tls_policy, socketmap:unix:run/tlspolicyd/socketmap.sock:postfix"; p.RawMaps != want {
 		t.Errorf("got %q", p.RawMaps)
 	}
@@ -84,7 +80,7 @@ func TestGatherPostfixFails(t *testing.T) {
 	for name, c := range map[string]struct{ script, want string }{
 		"a mistake in main.cf":    {"echo 'postconf: fatal: open /x/main.cf: No such file' >&2; exit 1", "fatal: open /x/main.cf: No such file"},
 		"it prints without end":   {"exec yes", "postconf: its output is too long"},
-		"it says nothing":         {"exit 0", `mail_version: "" is no version of Postfix`},
+		"it says nothing":         {"exit 0", `mail_version: "" is not a version of Postfix`},
 		"escapes in its message":  {`printf 'bad \033[31m\n' >&2; exit 1`, `bad \x1b[31m`},
 		"no queue directory":      {"echo mail_version = 3.7.1", `queue_directory is ""`},
 		"an error without a word": {"exit 4", "exit status 4"},
@@ -116,7 +112,7 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-// Lists are cut as Postfix cuts them, tables in braces whole.
+// Lists are cut as Postfix cuts them, with braces as one.
 func TestTables(t *testing.T) {
 	got := splitTables(" texthash:/a,socketmap:unix:run/x.sock:postfix\tinline:{ {a = b, c}, d=e } pipemap:{x:y,z:u}}")
 	want := []string{"texthash:/a", "socketmap:unix:run/x.sock:postfix", "inline:{ {a = b, c}, d=e }", "pipemap:{x:y,z:u}}"}
@@ -124,10 +120,13 @@ func TestTables(t *testing.T) {
 		t.Error(d)
 	}
 	for text, want := range map[string]Table{
-		"proxy:socketmap:unix:/run/a.sock:postfix": {Proxy: true, Proxied: true, Type: "socketmap", Name: "unix:/run/a.sock:postfix", Network: "unix", Address: "/run/a.sock", Map: "postfix"},
+		"proxy:socketmap:unix:/run/a.sock:postfix": {Proxy: true, Type: "socketmap", Name: "unix:/run/a.sock:postfix", Network: "unix", Address: "/run/a.sock", Map: "postfix"},
 		"socketmap:inet:[::1]:8461:QUERY":          {Type: "socketmap", Name: "inet:[::1]:8461:QUERY", Network: "tcp", Address: "[::1]:8461", Map: "QUERY"},
 		"socketmap:unix":                           {Type: "socketmap", Name: "unix"},
 		"socketmap:ipx:a:b":                        {Type: "socketmap", Name: "ipx:a:b"},
+		"socketmap:unix:run/a.sock":                {Type: "socketmap", Name: "unix:run/a.sock"},
+		"socketmap:unix:run/a.sock:":               {Type: "socketmap", Name: "unix:run/a.sock:"},
+		"socketmap:inet:127.0.0.1:8461":            {Type: "socketmap", Name: "inet:127.0.0.1:8461"},
 		"hash:/etc/postfix/tls":                    {Type: "hash", Name: "/etc/postfix/tls"},
 	} {
 		want.Text = text
@@ -135,81 +134,11 @@ func TestTables(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Error(d)
 		}
+		if got.malformed() != (want.Type == "socketmap" && want.Network == "") {
+			t.Errorf("%s: malformed %t", text, got.malformed())
+		}
 		if got.Network != "" && socketmapText(got) != text {
 			t.Errorf("%s is written as %s", text, socketmapText(got))
-		}
-	}
-}
-
-// Tables inside of others, as DATABASE_README writes them.
-func TestMembers(t *testing.T) {
-	tables := parseTables("a:b proxy:unionmap:{c:d, pipemap:{ e:f,inline:{ {x = y} } }} pipemap:x unionmap:{} unionmap:{proxy:g:h}")
-	var all, asked []string
-	for _, leaf := range leaves(tables) {
-		text := leaf.Text
-		if leaf.Proxied {
-			text += " by proxymap"
-		}
-		all = append(all, text)
-	}
-	want := []string{"a:b", "c:d by proxymap", "e:f by proxymap", "inline:{ {x = y} } by proxymap", "pipemap:x", "unionmap:{}", "proxy:g:h by proxymap"}
-	if d := cmp.Diff(want, all); d != "" {
-		t.Error(d)
-	}
-	for _, p := range proxied(tables) {
-		asked = append(asked, p.Text)
-	}
-	if d := cmp.Diff([]string{tables[1].Text, "proxy:g:h"}, asked); d != "" {
-		t.Error(d)
-	}
-}
-
-// Files that tables need: as they are written, or as postmap(1) makes them.
-func TestMissingFiles(t *testing.T) {
-	dir := t.TempDir()
-	p := healthy().Postfix
-	p.Params["queue_directory"] = dir + "/queue"
-	for _, name := range []string{"text", "old", "made", "made.db", "queue/in"} {
-		writeFile(t, filepath.Join(dir, name), "")
-	}
-	p.Params[policyMaps] = strings.ReplaceAll("texthash:D/text regexp:D/none hash:D/old btree:D/made cidr:in cdb:out "+
-		"unionmap:{lmdb:D/deep} pcre:{{/x/ y}} inline:{x=y} sdbm:D/s "+ourTable, "D", dir)
-	want := []string{dir + "/none", dir + "/old.db", dir + "/queue/out.cdb", dir + "/queue/out", dir + "/deep.lmdb", dir + "/deep", dir + "/s.pag", dir + "/s"}
-	if d := cmp.Diff(want, p.missingFiles()); d != "" {
-		t.Error(d)
-	}
-}
-
-// Postfix 3.11 may open tables of another type than hash: and btree: in their
-// place; before, or where it is not told to, those need their own.
-func TestMissingFilesWithoutBerkeleyDB(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"l", "l.lmdb", "c", "c.cdb", "d", "d.db", "none"} {
-		writeFile(t, filepath.Join(dir, name), "")
-	}
-	for name, c := range map[string]struct{ level, kind, want string }{
-		"before 3.11":       {"", "lmdb", "l.db c.db none.db"},
-		"manual migration":  {"disable", "lmdb", "l.db c.db none.db"},
-		"redirected":        {"enable-redirect", "lmdb", "d.lmdb none.lmdb"},
-		"redirected to cdb": {"enable-redirect", "cdb", "d.cdb none.cdb"},
-		"made by Postfix":   {"enable-reindex", "lmdb", "none.lmdb"},
-	} {
-		for _, table := range []string{"hash", "btree"} {
-			p := healthy().Postfix
-			p.Params["non_bdb_migration_level"] = c.level
-			p.Params["default_database_type"], p.Params["default_cache_db_type"] = c.kind, c.kind
-			p.Params[policyMaps] = strings.ReplaceAll("T:D/l T:D/c T:D/d T:D/none", "T:D", table+":"+dir)
-			var want []string
-			for _, file := range strings.Fields(c.want) {
-				want = append(want, dir+"/"+file)
-			}
-			p.Missing = p.missingFiles()
-			if d := cmp.Diff(want, p.Missing); d != "" {
-				t.Errorf("%s, %s: %s", name, table, d)
-			}
-			if found := p.judgeTableFiles(parseTables(p.Params[policyMaps])); len(found) != len(want) {
-				t.Errorf("%s, %s: got %+v", name, table, found)
-			}
 		}
 	}
 }
@@ -227,10 +156,9 @@ func TestTarget(t *testing.T) {
 		{out, "socketmap:unix:run/a.sock:postfix", Target{"unix", queueDir + "/run/a.sock", ""}},
 		{out, "socketmap:unix:/run/a.sock:postfix", Target{"unix", "/run/a.sock", ""}},
 		{in, "proxy:socketmap:unix:/run/a.sock:postfix", Target{"unix", "/run/a.sock", ""}},
-		{in, "proxy:unionmap:{socketmap:unix:/run/a.sock:postfix}", Target{"unix", "/run/a.sock", ""}},
 		{in, "socketmap:inet:127.0.0.1:8461:postfix", Target{"tcp", "127.0.0.1:8461", ""}},
 	} {
-		if got := p.target(c.service, leaves(parseTables(c.table))[0]); got != c.want {
+		if got := p.target(c.service, parseTable(c.table)); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.table, got, c.want)
 		}
 	}

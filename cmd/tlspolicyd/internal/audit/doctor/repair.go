@@ -8,70 +8,55 @@ import (
 
 const defaultPath = "run/tlspolicyd/socketmap.sock" // in the queue directory, by tlspolicyd.socket
 
-// repair is the command that makes smtp_tls_policy_maps of a service right: our
-// table by the right name and path, before other programs; whatever else is
-// there stays, in its order. proxy: stays too, which may be the way out of a
-// chroot; what proxymap(8) would refuse then is allowed by the same command.
+// repair is the command that makes smtp_tls_policy_maps of a service right.
 func (f Facts) repair(s Service) string {
 	p := f.Postfix
-	refused := len(f.refusedMended(s)) > 0
 	if value, override := s.Overrides[policyMaps]; override {
 		value = strings.ReplaceAll(f.repaired(s, value, value), ", ", ",")
-		fix := p.postconf("-P " + shellQuote(s.Name+"/"+s.Type+"/"+policyMaps+"="+value))
-		if refused {
-			fix += " && " + p.set(readMaps, f.allowing())
-		}
-		return fix
+		return p.postconf("-P " + shellQuote(s.Name+"/"+s.Type+"/"+policyMaps+"="+value))
 	}
-	fix := p.set(policyMaps, f.repaired(s, p.RawMaps, p.Params[policyMaps]))
-	if refused {
-		fix += " " + shellQuote(readMaps+"="+f.allowing())
-	}
-	return fix
+	return p.set(policyMaps, f.repaired(s, p.RawMaps, p.Params[policyMaps]))
 }
 
-// repaired mends a list. raw is as written, with $names; expanded is what
-// Postfix makes of it. Where they differ in number, a $name stands for several
-// tables, and the list is written out.
+// repaired is a list with our table, by the right name and path, before other
+// programs, and without socketmaps that are dead or malformed; everything else
+// stays, in its order. raw is as written, with $names; expanded is what Postfix
+// makes of it. Where they differ in number, a $name stands for several tables,
+// and the list is written out.
 func (f Facts) repaired(s Service, raw, expanded string) string {
-	written := f.unfolded(s, parseTables(raw))
-	tables := f.unfolded(s, parseTables(expanded))
+	written, tables := parseTables(raw), parseTables(expanded)
 	if len(written) != len(tables) {
 		written = tables
 	}
-	ours := f.at(s, tables)
+	ours := slices.IndexFunc(tables, func(t Table) bool { return f.isOurs(s, t) && !t.malformed() })
+	if ours < 0 {
+		ours = slices.IndexFunc(tables, func(t Table) bool { return f.dead(s, t) })
+	}
+	text, at := f.rightTable(s, Table{}).Text, -1
 	var others []string
-	first := -1 // of others, the first that is a program or answers all
 	for i, t := range tables {
-		if i == ours || f.isOurs(s, t) {
-			continue
+		switch {
+		case i == ours:
+			if right := f.rightTable(s, t); right.Text == t.Text {
+				text = written[i].Text
+			} else if f.isOurs(s, t) {
+				text = right.Text
+			}
+			if at < 0 {
+				at = len(others)
+			}
+		case f.isOurs(s, t) || f.dead(s, t):
+		default:
+			if at < 0 && (t.program() || t.answersAll()) {
+				at = len(others) // ours goes before it
+			}
+			others = append(others, written[i].Text)
 		}
-		if first < 0 && (!t.local() || t.answersAll()) {
-			first = len(others)
-		}
-		others = append(others, written[i].Text)
 	}
-	text, at := f.rightTable(s, Table{}).Text, len(others)
-	if ours >= 0 {
-		text, at = f.mended(s, written[ours].Text, tables[ours]), ours
-	}
-	if first >= 0 {
-		at = min(at, first)
+	if at < 0 {
+		at = len(others)
 	}
 	return strings.Join(slices.Insert(others, at, text), ", ")
-}
-
-// mended is a table that is ours or holds ours, as it should be.
-func (f Facts) mended(s Service, written string, t Table) string {
-	current, _ := f.oursIn(s, t)
-	right := f.rightTable(s, current)
-	switch {
-	case right.Text == current.Text:
-		return written
-	case len(t.Members) > 0:
-		return strings.Replace(t.Text, current.Text, right.Text, 1)
-	}
-	return right.Text
 }
 
 // rightTable is our table as it should be: what is right stays.
@@ -81,48 +66,31 @@ func (f Facts) rightTable(s Service, t Table) Table {
 		t.Map = right
 	}
 	t.Type = "socketmap"
-	probe, found := f.probed(s, t)
-	if t.Address == "" || found && probe.leadsNowhere() {
+	if t.Address == "" || f.dead(s, t) {
 		t.Network, t.Address, _ = f.bestAddress(s)
 	}
-	t.Text, t.Name = "", ""
-	t.Text = socketmapText(t)
-	t.Name = strings.TrimPrefix(strings.TrimPrefix(t.Text, "proxy:"), "socketmap:")
+	if t.Text = socketmapText(t); t.Proxy && !p.proxyAllows(t.Text) {
+		t.Proxy = false
+		t.Network, t.Address, _ = f.bestAddress(s)
+		t.Text = socketmapText(t)
+	}
 	return t
 }
 
-// elsewhere says what else is to be done where the daemon listens at no address
-// that a service could reach: then the map alone mends nothing.
-func (f Facts) elsewhere(s Service) string {
-	network, address, there := f.bestAddress(s)
-	if there || network != "unix" {
-		return ""
-	}
-	path := filepath.Join(f.Postfix.queue(), address)
-	if f.Units.Systemd {
-		return "Have the daemon listen there too: ListenStream=" + path + " by systemctl edit tlspolicyd.socket."
-	}
-	return "Have the daemon listen there too: add \"unix:" + path + "\" to listen.socketmap, and restart it."
-}
-
 // bestAddress is where a service reaches the daemon: a socket in the queue
-// directory, else any other that the service can see. Where there is none it is
-// the one that there should be.
-func (f Facts) bestAddress(s Service) (network, address string, there bool) {
-	queue := f.Postfix.queue()
+// directory, else any other that the service can see. exists is false where
+// there is none; then it is the one that there should be.
+func (f Facts) bestAddress(s Service) (network, address string, exists bool) {
 	var absolute, tcp string
 	for _, p := range f.Sockets {
-		if !p.Own {
-			continue
-		}
-		if p.Network == "tcp" {
+		switch {
+		case !p.Own:
+		case p.Network == "tcp":
 			tcp = p.Address
-			continue
-		}
-		if rel, err := filepath.Rel(queue, p.Address); err == nil && filepath.IsLocal(rel) {
+		case f.Postfix.inQueue(p.Target):
+			rel, _ := filepath.Rel(f.Postfix.queue(), p.Address)
 			return "unix", rel, true
-		}
-		if absolute == "" {
+		case absolute == "":
 			absolute = p.Address
 		}
 	}

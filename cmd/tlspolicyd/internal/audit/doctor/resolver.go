@@ -3,31 +3,29 @@ package doctor
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/miekg/dns"
-
+	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/internal/dnsclient"
 )
 
 // Resolvers are the name servers that the daemon and Postfix ask.
 type Resolvers struct {
-	Signed, Broken string // the names they were tested with
-
 	Ours    []netip.AddrPort // the daemon's
 	TrustAD bool             // dns.trust_ad
 	Listed  bool             // dns.servers names them
 
 	Host   ResolvConf
 	Chroot *ResolvConf // the copy that a chrooted smtp(8) reads; nil: none is chrooted
-	Glibc  bool        // the C library here is glibc
 
 	Tests   []ServerTest
 	NoRoute bool // no route leads to the Internet
@@ -41,29 +39,18 @@ func (r Resolvers) postfix() ResolvConf {
 	return r.Host
 }
 
-// ServerTest is what one server made of the two names.
+// ServerTest is what one server made of the three questions.
 type ServerTest struct {
-	Server         netip.AddrPort
-	Signed, Broken Outcome
-}
-
-// Outcome is an answer, or none.
-type Outcome struct {
-	Rcode int
-	AD    bool
-	Took  time.Duration
-	Kind  dnsclient.Kind // of the failure; 0: none
-	Err   string
+	Server                 netip.AddrPort
+	Signed, Bogus, Missing resolverprobe.Outcome
 }
 
 const resolverTime = 3 * time.Second // for one try, of which there are two
 
 func gatherResolvers(ctx context.Context, o Options, p Postfix) Resolvers {
 	r := Resolvers{
-		Signed: o.Signed, Broken: o.Broken,
 		Ours: o.Config.DNS.Servers, TrustAD: o.Config.DNS.TrustAD, Listed: len(o.Config.DNS.Servers) > 0,
-		Host:  readResolvConf(o.ResolvConf),
-		Glibc: glibc(),
+		Host: readResolvConf(o.ResolvConf),
 	}
 	if !r.Listed {
 		r.Ours = r.Host.Servers
@@ -83,30 +70,24 @@ func gatherResolvers(ctx context.Context, o Options, p Postfix) Resolvers {
 	r.Tests = make([]ServerTest, len(all))
 	var asked sync.WaitGroup
 	for i, server := range all {
-		r.Tests[i].Server = server
-		asked.Go(func() { r.Tests[i].Signed = lookup(ctx, server, o.Signed, dns.TypeSOA) })
-		asked.Go(func() { r.Tests[i].Broken = lookup(ctx, server, o.Broken, dns.TypeA) })
+		t := &r.Tests[i]
+		t.Server = server
+		client, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{server}, TrustAD: true, Timeout: resolverTime})
+		if err != nil {
+			t.Signed.Err, t.Bogus.Err, t.Missing.Err = err, err, err
+			continue
+		}
+		parent := o.Signed
+		if parent == resolverprobe.Root {
+			parent = "com" // what does not exist in the root itself may be known without asking
+		}
+		asked.Go(func() { t.Signed = resolverprobe.Signed(ctx, client, o.Signed) })
+		asked.Go(func() { t.Bogus = resolverprobe.Bogus(ctx, client, o.Broken) })
+		asked.Go(func() { t.Missing = resolverprobe.Missing(ctx, client, parent) })
 	}
 	asked.Wait()
 	r.NoRoute = noRoute(ctx)
 	return r
-}
-
-// lookup asks one server, whose AD bit is reported as it comes.
-func lookup(ctx context.Context, server netip.AddrPort, name string, qtype uint16) Outcome {
-	client, err := dnsclient.New(dnsclient.Config{
-		Servers: []netip.AddrPort{server}, TrustAD: true, Timeout: resolverTime,
-	})
-	if err != nil {
-		return Outcome{Kind: dnsclient.Network, Err: err.Error()}
-	}
-	began := time.Now()
-	answer, err := client.Lookup(ctx, name, qtype)
-	o := Outcome{Rcode: answer.Rcode, AD: answer.Authentic, Took: time.Since(began)}
-	if failed, ok := errors.AsType[*dnsclient.Error](err); ok {
-		o.Kind, o.Err = failed.Kind, failed.Error()
-	}
-	return o
 }
 
 // noRoute reports that no packet can leave for the Internet: connecting a
@@ -126,24 +107,55 @@ func noRoute(ctx context.Context) bool {
 	return true
 }
 
-// glibc reports whether the C library of this host is glibc, by its loader.
-func glibc() bool {
-	for _, pattern := range []string{"/lib64/ld-linux-*", "/lib/ld-linux-*", "/lib/*/ld-linux-*", "/lib64/ld64.so.*", "/lib/ld64.so.*"} {
-		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
-			return true
-		}
-	}
-	return false
+// ResolvConf is a resolv.conf(5) file as the C library reads it for Postfix.
+type ResolvConf struct {
+	Path    string
+	Absent  bool
+	Err     string           // why it could not be read; ""
+	Servers []netip.AddrPort // at most three; without any it is 127.0.0.1
 }
 
-// text is an outcome in words.
-func (o Outcome) text() string {
-	if o.Kind != 0 {
-		return oneLine(o.Err)
+// libraryServers is how many servers the C library asks (MAXNS).
+const libraryServers = 3
+
+func readResolvConf(path string) ResolvConf {
+	r := ResolvConf{Path: path}
+	f, err := openFile(path)
+	if err == nil {
+		defer f.Close()
+		var text []byte
+		text, err = io.ReadAll(io.LimitReader(f, 64<<10))
+		r.parse(string(text))
 	}
-	ad := "no AD bit"
-	if o.AD {
-		ad = "AD bit"
+	switch {
+	case os.IsNotExist(err):
+		r.Absent = true
+	case err != nil:
+		r.Err = reason(err)
+		return r
 	}
-	return fmt.Sprintf("%s, %s, %d ms", dns.RcodeToString[o.Rcode], ad, o.Took.Milliseconds())
+	if len(r.Servers) == 0 {
+		r.Servers = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}
+	}
+	return r
+}
+
+func (r *ResolvConf) parse(text string) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "nameserver" || len(r.Servers) == libraryServers {
+			continue
+		}
+		if addr, err := netip.ParseAddr(fields[1]); err == nil {
+			r.Servers = append(r.Servers, netip.AddrPortFrom(addr, 53))
+		}
+	}
+}
+
+// sameServers reports whether two lists hold the same, in any order.
+func sameServers(a, b []netip.AddrPort) bool {
+	within := func(a, b []netip.AddrPort) bool {
+		return !slices.ContainsFunc(a, func(s netip.AddrPort) bool { return !slices.Contains(b, s) })
+	}
+	return within(a, b) && within(b, a)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,33 +22,45 @@ import (
 // Probe is what became of asking one socketmap.
 type Probe struct {
 	Target
-	Services []string // of master.cf that ask there; empty: none does
+	Services []string // of master.cf that ask there; empty: none
 	Own      bool     // the daemon's, by its configuration or by its socket unit
-	As       string   // whose rights it was tested with
+	As       string   // the user whose rights it was tested with
 
 	Missing  bool        // there is nothing at the path
-	NoSocket bool        // there is something else than a socket
+	NoSocket bool        // what is there is not a socket
 	Mode     fs.FileMode // of a Unix socket
 	Owner    string      // "user:group"
-	Denied   string      // the path at which As is turned away; "": not
+	Denied   string      // the path at which As is denied; ""
 	Err      string      // why there was no answer; ""
-	Garbled  bool        // what answered spoke another protocol
-	Untold   string      // why nothing can be said; ""
+	Garbled  bool        // what answered speaks another protocol
+
+	Inconclusive string // why it could not be tested; ""
 
 	Ours  bool          // a tlspolicyd answered
-	Reply string        // to a lookup of nothing
-	Took  time.Duration // until then
+	Reply string        // to a lookup that needs nothing
+	Took  time.Duration // by that reply
 }
 
-// leadsNowhere reports that there is no socket, and that the daemon would not
-// make one either.
-func (p Probe) leadsNowhere() bool { return (p.Missing || p.NoSocket) && !p.Own }
+// dead reports that nothing answers, and that the daemon would not answer there
+// if it ran.
+func (p Probe) dead() bool { return (p.Missing || p.NoSocket || p.Err != "") && !p.Own && !p.Ours }
+
+// why says why nothing answers.
+func (p Probe) why() string {
+	switch {
+	case p.Missing:
+		return "no such file"
+	case p.NoSocket:
+		return "not a socket"
+	}
+	return p.Err
+}
 
 const (
 	probeTime = 5 * time.Second
 
 	// A name that begins with a dot is answered at once, without any lookup
-	// (behaviour.md §2); by another program too it can do no harm.
+	// (behaviour.md §2); it does no harm in another program either.
 	probeKey = ".doctor.invalid"
 	// No map has this name, and only tlspolicyd answers as it does.
 	probeMap   = "doctor"
@@ -58,24 +71,21 @@ const (
 // user, and those of the daemon that Postfix does not ask.
 func gatherSockets(ctx context.Context, p Postfix, own []string) []Probe {
 	var list []Probe
-	listens := func(t Target) bool {
-		for _, o := range own {
-			if network, address, err := socketmap.ParseAddress(o); err == nil && network == t.Network && address == t.Address {
-				return true
-			}
-		}
-		return false
-	}
-	seen := map[string]bool{}
 	if p.known() {
-		for _, a := range p.askers() {
-			list = append(list, Probe{Target: a.Target, Services: a.services, Own: listens(a.Target)})
-			seen[a.String()] = true
-		}
+		list = p.queries()
 	}
 	for _, o := range own {
 		network, address, err := socketmap.ParseAddress(o)
-		if err == nil && !seen[network+":"+address] {
+		if err != nil {
+			continue
+		}
+		asked := false
+		for i := range list {
+			if list[i].Network == network && list[i].Address == address {
+				list[i].Own, asked = true, true
+			}
+		}
+		if !asked {
 			list = append(list, Probe{Target: Target{Network: network, Address: address}, Own: true})
 		}
 	}
@@ -93,7 +103,7 @@ func gatherSockets(ctx context.Context, p Postfix, own []string) []Probe {
 	return list
 }
 
-// probe asks one socket. who is the user to ask as; nil: whoever runs this.
+// probe asks one socket. who is the user to ask as; nil: the one who runs doctor.
 func probe(ctx context.Context, p *Probe, who *Account) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -106,7 +116,7 @@ func probe(ctx context.Context, p *Probe, who *Account) {
 	}
 	if who != nil && p.Network == "unix" {
 		p.As = who.Name
-		if p.Denied = deniedAt(p.Address, *who); isRoot() {
+		if p.Denied = deniedAt(p.Address, *who, writeRight); isRoot() {
 			dial = func(ctx context.Context) (net.Conn, error) { return p.dialAs(ctx, *who) }
 		}
 	}
@@ -129,7 +139,7 @@ func (p *Probe) dialAs(ctx context.Context, who Account) (net.Conn, error) {
 	return conn, err
 }
 
-// look tells what is at the path, and whether it makes sense to connect.
+// look finds out what is at the path, and whether it makes sense to connect.
 func (p *Probe) look() bool {
 	info, err := os.Stat(p.Address)
 	switch {
@@ -137,7 +147,7 @@ func (p *Probe) look() bool {
 		p.Missing = true
 		return false
 	case errors.Is(err, fs.ErrPermission):
-		p.Untold = "its directory is closed to an ordinary user"
+		p.Inconclusive = "its directory is closed to an ordinary user"
 		return false
 	case err != nil:
 		p.Err = reason(err)
@@ -165,7 +175,7 @@ func (p *Probe) ask(ctx context.Context, dial func(context.Context) (net.Conn, e
 		p.Reply = oneLine(strings.TrimSpace(reply.String()))
 	case errors.Is(err, fs.ErrPermission):
 		if p.Denied == "" {
-			p.Untold = "it is closed to " + userName(uint32(os.Geteuid()))
+			p.Inconclusive = "it is closed to " + userName(uint32(os.Geteuid()))
 		}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		p.Err = fmt.Sprintf("no answer within %v", probeTime)
@@ -177,7 +187,7 @@ func (p *Probe) ask(ctx context.Context, dial func(context.Context) (net.Conn, e
 	}
 }
 
-// reason is the system's word for an error where there is one.
+// reason is the system's text for an error where there is one.
 func reason(err error) string {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
@@ -210,10 +220,17 @@ func groupName(id uint32) string {
 	return n
 }
 
-// deniedAt returns the first directory on the way to a socket that a user may
-// not search, or the socket where he may not write to it; "" where all is open,
-// as far as modes tell, and where they cannot be read.
-func deniedAt(path string, who Account) string {
+// The rights of a mode.
+const (
+	searchRight fs.FileMode = 1
+	writeRight  fs.FileMode = 2
+	readRight   fs.FileMode = 4
+)
+
+// deniedAt returns the first directory on the way to a path that a user is not
+// allowed to search, or the path where the user does not have the right; ""
+// where all is allowed, as far as modes tell, and where they cannot be read.
+func deniedAt(path string, who Account, right fs.FileMode) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
@@ -225,30 +242,28 @@ func deniedAt(path string, who Account) string {
 		}
 	}
 	for _, dir := range way {
-		if info, err := os.Stat(dir); err == nil && !may(info, who, 1) {
+		if info, err := os.Stat(dir); err == nil && !may(info, who, searchRight) {
 			return dir
 		}
 	}
-	if info, err := os.Stat(path); err == nil && !may(info, who, 2) {
+	if info, err := os.Stat(path); err == nil && !may(info, who, right) {
 		return path
 	}
 	return ""
 }
 
-// may reports whether a user has a right (1 search, 2 write) by the mode.
+// may reports whether a user has a right by the mode.
 func may(info fs.FileInfo, who Account, right fs.FileMode) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || who.UID == 0 {
 		return true
 	}
 	mode := info.Mode().Perm()
-	if st.Uid == who.UID {
-		return mode>>6&right != 0
-	}
-	for _, gid := range who.GIDs {
-		if st.Gid == gid {
-			return mode>>3&right != 0
-		}
+	switch {
+	case st.Uid == who.UID:
+		mode >>= 6
+	case slices.Contains(who.GIDs, st.Gid):
+		mode >>= 3
 	}
 	return mode&right != 0
 }

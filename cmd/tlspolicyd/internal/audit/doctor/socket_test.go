@@ -88,22 +88,22 @@ func probed(t *testing.T, path, root string, who *Account) Probe {
 func TestProbe(t *testing.T) {
 	t.Run("a daemon", func(t *testing.T) {
 		p := probed(t, serve(t, daemonHandler{}), "", stranger())
-		if got := judgeSocket(p, Units{}); got.Code != SocketAnswers || !p.Ours || p.Reply != "NOTFOUND" {
+		if got := judgeSocket(p, Units{}); got.Code != "socket-ok" || !p.Ours || p.Reply != "NOTFOUND" {
 			t.Errorf("got %+v, %+v", got, p)
 		}
 	})
 	t.Run("another program", func(t *testing.T) {
-		if got := judgeSocket(probed(t, serve(t, foreignHandler{}), "", stranger()), Units{}); got.Code != SocketForeign {
+		if got := judgeSocket(probed(t, serve(t, foreignHandler{}), "", stranger()), Units{}); got.Code != "socket-other-program" {
 			t.Errorf("got %+v", got)
 		}
 	})
 	t.Run("another protocol", func(t *testing.T) {
-		if got := judgeSocket(probed(t, serve(t, nil), "", stranger()), Units{}); got.Code != SocketForeign {
+		if got := judgeSocket(probed(t, serve(t, nil), "", stranger()), Units{}); got.Code != "socket-other-program" {
 			t.Errorf("got %+v", got)
 		}
 	})
 	t.Run("nothing", func(t *testing.T) {
-		if got := judgeSocket(probed(t, filepath.Join(openDir(t), "s.sock"), "", stranger()), Units{}); got.Code != SocketMissing {
+		if got := judgeSocket(probed(t, filepath.Join(openDir(t), "s.sock"), "", stranger()), Units{}); got.Code != "socket-missing" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -112,7 +112,7 @@ func TestProbe(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != SocketNoSocket {
+		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != "socket-not-a-socket" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -127,7 +127,7 @@ func TestProbe(t *testing.T) {
 		if err := os.Chmod(path, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != SocketSilent {
+		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != "socket-no-answer" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -144,7 +144,7 @@ func TestProbe(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := judgeSocket(probed(t, path, "", stranger()), Units{})
-			if got.Code != SocketDenied || c.dir == 0o700 && !strings.Contains(got.Fix, "chmod o+x "+filepath.Dir(path)) {
+			if got.Code != "socket-denied" || c.dir == 0o700 && !strings.Contains(got.Fix, "chmod o+x "+filepath.Dir(path)) {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -167,10 +167,10 @@ func TestProbeAsRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		member := Account{Name: "member", UID: 54321, GIDs: []uint32{54321, 45678}}
-		if got := judgeSocket(probed(t, path, "", &member), Units{}); got.Code != SocketAnswers {
+		if got := judgeSocket(probed(t, path, "", &member), Units{}); got.Code != "socket-ok" {
 			t.Errorf("got %+v", got)
 		}
-		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != SocketDenied {
+		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != "socket-denied" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -217,7 +217,7 @@ func TestMay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [3]bool{may(info, own, 2), may(info, group, 2), may(info, *stranger(), 2)}; got != want {
+		if got := [3]bool{may(info, own, writeRight), may(info, group, writeRight), may(info, *stranger(), writeRight)}; got != want {
 			t.Errorf("%#o: got %v, want %v", mode, got, want)
 		}
 	}

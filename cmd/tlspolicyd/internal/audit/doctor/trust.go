@@ -1,45 +1,62 @@
 package doctor
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/internal/mtasts"
 )
 
-// Trust is who may sign certificates: for the daemon, which fetches policies,
-// and for Postfix, which delivers.
+// Trust are the certificate authorities of the daemon, which fetches policies,
+// and of Postfix, which delivers.
 type Trust struct {
-	Ours Bundle
+	CAFile string         // fetch.ca_file; "": the system's
+	Roots  *x509.CertPool // the daemon's
+	Err    string         // why there are none; ""
 
-	CAFile   *Bundle // smtp_tls_CAfile; nil: not set
-	CAPath   *Bundle // smtp_tls_CApath as smtp(8) sees it; nil: not set
-	Default  bool    // tls_append_default_CA
-	Chrooted bool    // a client of Postfix is, and reads CApath inside
+	PostfixFile *Bundle // smtp_tls_CAfile; nil: not set
+	PostfixPath *Bundle // smtp_tls_CApath as smtp(8) sees it; nil: not set
+	Default     bool    // tls_append_default_CA
+	Chrooted    bool    // a client of Postfix is, and reads the directory inside
+	Best        string  // a file that Postfix could use
 }
 
 // Bundle is a file or a directory with certificates.
 type Bundle struct {
-	Path  string
-	Err   string // why it cannot be read; ""
-	CAs   []fingerprint
 	Shown string // the path as configured
+	Path  string // the path as the host sees it
+	Err   string // why it cannot be read; ""
+	CAs   []*x509.Certificate
 }
-
-type fingerprint [sha256.Size]byte
 
 const maxBundle = 16 << 20
 
 func gatherTrust(caFile string, p Postfix) Trust {
-	t := Trust{}
-	if caFile != "" {
-		t.Ours = readBundle(caFile)
+	t := Trust{CAFile: caFile}
+	if caFile == "" {
+		roots, err := new(mtasts.SystemRoots).Pool()
+		if t.Roots = roots; err != nil {
+			t.Err = oneLine(err.Error())
+		}
 	} else {
-		t.Ours = systemBundle()
+		b := readBundle(caFile)
+		t.Roots = x509.NewCertPool()
+		for _, ca := range b.CAs {
+			t.Roots.AddCert(ca)
+		}
+		if len(b.CAs) == 0 {
+			t.Err = b.state()
+		}
+	}
+	if t.Best = caFile; caFile == "" || t.Err != "" {
+		t.Best = systemFile()
 	}
 	if !p.known() {
 		return t
@@ -48,50 +65,33 @@ func gatherTrust(caFile string, p Postfix) Trust {
 	t.Chrooted = len(p.chrooted()) > 0
 	if file := p.Params["smtp_tls_CAfile"]; file != "" {
 		b := readBundle(file)
-		t.CAFile = &b
+		t.PostfixFile = &b
 	}
 	if dir := p.Params["smtp_tls_CApath"]; dir != "" {
-		where := dir
+		b := Bundle{Shown: dir, Path: dir}
 		if t.Chrooted {
-			where = filepath.Join(p.queue(), dir)
+			b.Path = filepath.Join(p.queue(), dir)
 		}
-		b := readDirectory(where)
-		b.Shown = dir
-		t.CAPath = &b
+		b.readDirectory()
+		t.PostfixPath = &b
 	}
 	return t
 }
 
-// systemBundle is where Go looks (crypto/x509, root_linux.go): the first file
-// that there is, and the first directory.
-func systemBundle() Bundle {
+// systemFile is the file that holds the system's authorities.
+func systemFile() string {
 	files := []string{
-		"/etc/ssl/certs/ca-certificates.crt",
-		"/etc/pki/tls/certs/ca-bundle.crt",
-		"/etc/ssl/ca-bundle.pem",
-		"/etc/pki/tls/cacert.pem",
-		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-		"/etc/ssl/cert.pem",
-		"/usr/local/etc/ssl/cert.pem",
-	}
-	if file := os.Getenv("SSL_CERT_FILE"); file != "" {
-		files = []string{file}
+		"/etc/ssl/certs/ca-certificates.crt", // Debian, Alpine, Arch
+		"/etc/pki/tls/certs/ca-bundle.crt",   // Fedora
+		"/etc/ssl/ca-bundle.pem",             // openSUSE
+		"/etc/ssl/cert.pem",                  // the BSDs
 	}
 	for _, file := range files {
-		if b := readBundle(file); b.Err == "" {
-			return b
+		if _, err := os.Stat(file); err == nil {
+			return file
 		}
 	}
-	dirs := []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
-	if list := os.Getenv("SSL_CERT_DIR"); list != "" {
-		dirs = strings.Split(list, ":")
-	}
-	for _, dir := range dirs {
-		if b := readDirectory(dir); len(b.CAs) > 0 {
-			return b
-		}
-	}
-	return Bundle{Path: "the system's trust store", Shown: "the system's trust store", Err: "there is none"}
+	return files[0]
 }
 
 func readBundle(path string) Bundle {
@@ -111,25 +111,23 @@ func readBundle(path string) Bundle {
 	return b
 }
 
-// readDirectory reads what OpenSSL would find: names of a hash and a number,
-// as c_rehash makes them.
-func readDirectory(dir string) Bundle {
-	b := Bundle{Path: dir, Shown: dir}
-	entries, err := os.ReadDir(dir)
+// readDirectory reads what OpenSSL finds: names of a hash and a number, as
+// c_rehash makes them.
+func (b *Bundle) readDirectory() {
+	entries, err := os.ReadDir(b.Path)
 	if err != nil {
 		b.Err = reason(err)
-		return b
+		return
 	}
 	for _, e := range entries {
 		hash, number, found := strings.Cut(e.Name(), ".")
 		if !found || len(hash) != 8 || strings.Trim(number, "0123456789") != "" {
 			continue
 		}
-		if text, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil {
+		if text, err := os.ReadFile(filepath.Join(b.Path, e.Name())); err == nil {
 			b.add(text)
 		}
 	}
-	return b
 }
 
 func (b *Bundle) add(text []byte) {
@@ -138,26 +136,86 @@ func (b *Bundle) add(text []byte) {
 		if block, text = pem.Decode(text); block == nil {
 			return
 		}
-		if block.Type != "CERTIFICATE" && block.Type != "TRUSTED CERTIFICATE" {
-			continue
-		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil && block.Type == "CERTIFICATE" {
-			continue
-		}
-		sum := fingerprint(sha256.Sum256(block.Bytes))
-		if !slices.Contains(b.CAs, sum) {
-			b.CAs = append(b.CAs, sum)
+		ca, err := x509.ParseCertificate(block.Bytes)
+		if err == nil && block.Type == "CERTIFICATE" && !slices.ContainsFunc(b.CAs, ca.Equal) {
+			b.CAs = append(b.CAs, ca)
 		}
 	}
 }
 
-// common counts the certificates of b that one of the others has as well.
-func (b Bundle) common(others ...*Bundle) int {
-	n := 0
-	for _, ca := range b.CAs {
-		if slices.ContainsFunc(others, func(o *Bundle) bool { return o != nil && slices.Contains(o.CAs, ca) }) {
-			n++
+func (b Bundle) state() string {
+	if b.Err != "" {
+		return b.Err
+	}
+	return "no certificate in it"
+}
+
+// common counts the authorities of Postfix, and those that the daemon has too.
+func (t Trust) common() (all, shared int) {
+	var seen Bundle
+	for _, b := range []*Bundle{t.PostfixFile, t.PostfixPath} {
+		for i := 0; b != nil && i < len(b.CAs); i++ {
+			ca := b.CAs[i]
+			if slices.ContainsFunc(seen.CAs, ca.Equal) {
+				continue // in the file and in the directory
+			}
+			seen.CAs = append(seen.CAs, ca)
+			all++
+			_, err := ca.Verify(x509.VerifyOptions{Roots: t.Roots, CurrentTime: ca.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+			if t.Roots != nil && err == nil {
+				shared++
+			}
 		}
 	}
-	return n
+	return all, shared
+}
+
+func judgeTrust(f Facts) []audit.Finding {
+	t, p := f.Trust, f.Postfix
+	all := []audit.Finding{ok("trust-store-ok", oneLine(t.CAFile), "tlspolicyd has certificate authorities.", "")}
+	if t.Err != "" {
+		all[0] = fail("trust-store-empty", oneLine(t.CAFile), "tlspolicyd has no certificate authorities, so no MTA-STS policy can be fetched.",
+			t.Err, "Install the package ca-certificates, or set fetch.ca_file.", "")
+	}
+	if !p.known() {
+		return all
+	}
+	return append(all, judgePostfixCAs(t, p)...)
+}
+
+func judgePostfixCAs(t Trust, p Postfix) []audit.Finding {
+	const deferred = "no certificate is trusted, and all mail to domains with MTA-STS is deferred."
+	fix := p.set("smtp_tls_CAfile", t.Best)
+	file, path := t.PostfixFile, t.PostfixPath
+	switch {
+	case file == nil && path == nil && t.Default && !t.Chrooted:
+		return []audit.Finding{ok("postfix-ca-ok", "", "Postfix uses the certificate authorities that OpenSSL has by default.", "tls_append_default_CA = yes")}
+	case file == nil && path == nil:
+		return []audit.Finding{fail("postfix-ca-none", "", "Postfix has no certificate authorities: "+deferred,
+			"smtp_tls_CAfile and smtp_tls_CApath are empty", "Set the file with the public authorities. smtp(8) reads it before it enters its chroot.", fix)}
+	case file != nil && len(file.CAs) == 0:
+		return []audit.Finding{fail("postfix-ca-missing", "", "Postfix cannot load the file with certificate authorities: it turns TLS off, or "+deferred,
+			"smtp_tls_CAfile = "+oneLine(file.Shown)+": "+file.state(), "Set a file that exists.", fix)}
+	case file == nil && len(path.CAs) == 0:
+		code, text := "postfix-ca-missing", "Postfix finds no certificate authority in its directory: "+deferred
+		if t.Chrooted {
+			code, text = "postfix-ca-chroot", "Postfix runs chrooted and reads its directory of certificate authorities inside the chroot, where there is none: "+deferred
+		}
+		return []audit.Finding{fail(code, "", text, "smtp_tls_CApath = "+oneLine(path.Shown)+", that is "+oneLine(path.Path)+": "+path.state(),
+			"Use smtp_tls_CAfile, which is read before the chroot.", fix)}
+	}
+	var settings []string
+	if file != nil {
+		settings = append(settings, "smtp_tls_CAfile = "+oneLine(file.Shown))
+	}
+	if path != nil {
+		settings = append(settings, "smtp_tls_CApath = "+oneLine(path.Shown))
+	}
+	seen := strings.Join(settings, ", ")
+	count, shared := t.common()
+	if shared == 0 && t.Err == "" {
+		return []audit.Finding{warn("postfix-ca-differs", "", "No certificate authority of Postfix is one that tlspolicyd has: policies are fetched, and mail under them is deferred.",
+			seen, "Use the same file for both.", fix)}
+	}
+	return []audit.Finding{ok("postfix-ca-ok", "", fmt.Sprintf("Postfix has %d certificate authorities.", count), seen)}
 }

@@ -1,7 +1,8 @@
-package main
+package output
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,44 +10,43 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/internal/printable"
 )
 
-// grades are all there are, in the order in which they are told.
-func grades() []audit.Grade {
-	return []audit.Grade{audit.OK, audit.Warn, audit.Fail, audit.Unknown}
-}
-
-// writeNagios writes what the plug-in guidelines of Nagios ask for: a line with
-// performance data behind "|", more text below it, and their exit status.
-func (c *checking) writeNagios(reports []check.Report) error {
-	worst := worstOf(reports)
-	word, status := nagiosWord(worst)
+// Nagios writes what the plug-in guidelines of Nagios ask for: a line with
+// performance data after "|", and more text below it. It returns their exit
+// status.
+func Nagios(out io.Writer, reports []check.Report) (status int, err error) {
+	grade := check.Worst(reports)
+	word, status := nagiosWord(grade)
 	var b strings.Builder
-	fmt.Fprintf(&b, "TLSPOLICY %s - %s |", word, nagiosText(nagiosSummary(reports, worst)))
+	fmt.Fprintf(&b, "TLSPOLICY %s - %s |", word, nagiosText(nagiosSummary(reports, grade)))
 	for _, r := range reports {
-		n := gradeCounts(r)
+		n := counts(r.Topics)
 		for _, g := range []audit.Grade{audit.Fail, audit.Unknown, audit.Warn} {
 			fmt.Fprintf(&b, " '%s %s'=%d;;;0", r.Domain, g, n[g])
 		}
-		if days, ok := fewestDays(r); ok {
+		if days, ok := r.FewestDays(); ok {
 			fmt.Fprintf(&b, " '%s cert_days'=%d", r.Domain, days)
 		}
 	}
 	b.WriteByte('\n')
 	for _, r := range reports {
-		for _, t := range worthTelling(r.Topics) {
+		for _, t := range Problems(r.Topics) {
 			for _, f := range t.Findings {
-				fmt.Fprintf(&b, "%s: %s %s\n", r.Domain, f.Grade, nagiosText(findingText(f)))
+				fmt.Fprintf(&b, "%s: %s %s\n", r.Domain, f.Grade, nagiosText(f.Code+": "+sentence(f)))
 			}
 		}
 	}
-	if _, err := fmt.Fprint(c.out, b.String()); err != nil {
-		return outputError(err)
-	}
-	if status == exitDone {
-		return nil
-	}
-	return &exitError{status: status}
+	_, err = io.WriteString(out, b.String())
+	return status, err
+}
+
+// NagiosUnknown writes why nothing was checked, and returns the exit status.
+func NagiosUnknown(out io.Writer, why string) (status int, err error) {
+	word, status := nagiosWord(audit.Unknown)
+	_, err = fmt.Fprintf(out, "TLSPOLICY %s - %s\n", word, nagiosText(why))
+	return status, err
 }
 
 // nagiosWord turns a grade into the word and the exit status of a plug-in.
@@ -62,53 +62,48 @@ func nagiosWord(g audit.Grade) (word string, status int) {
 	return "UNKNOWN", 3
 }
 
-func nagiosSummary(reports []check.Report, worst audit.Grade) string {
+func nagiosSummary(reports []check.Report, grade audit.Grade) string {
 	bad := 0
 	var first check.Report
 	for _, r := range reports {
-		if r.Grade == worst {
+		if r.Grade == grade {
 			if bad == 0 {
 				first = r
 			}
 			bad++
 		}
 	}
-	text := first.Domain + ": " + gradeText(first)
-	if f, ok := worstFinding(first); ok {
-		text = first.Domain + ": " + findingText(f)
+	text := first.Domain + ": " + Summary(first.Topics)
+	if f, found := worst(first.Topics); found {
+		text = first.Domain + ": " + f.Code + ": " + sentence(f)
 	}
 	switch {
 	case len(reports) == 1:
 		return text
-	case worst == audit.OK:
+	case grade == audit.OK:
 		return fmt.Sprintf("%d domains, all well", len(reports))
 	}
 	return fmt.Sprintf("%d of %d domains, the first is %s", bad, len(reports), text)
 }
 
-func findingText(f audit.Finding) string {
-	text := f.Text
-	if f.Subject != "" {
-		text = f.Subject + ": " + text
-	}
-	return f.Code + ": " + text
+// nagiosText keeps a text from being read as performance data, or as anything
+// else than a text.
+func nagiosText(s string) string {
+	return strings.ReplaceAll(printable.Line(strings.Join(strings.Fields(s), " "), 4096), "|", "/")
 }
 
-// nagiosText keeps a text from being taken for performance data.
-func nagiosText(s string) string { return strings.ReplaceAll(cleaned(s), "|", "/") }
-
-// checkMetrics are what --prometheus prints. docs/check.md lists them.
-type checkMetrics struct {
+// metrics are listed in docs/check.md.
+type metrics struct {
 	grade, findings, finding, days, maxAge, took, at *prometheus.GaugeVec
 }
 
-func newCheckMetrics(reg *prometheus.Registry) checkMetrics {
+func newMetrics(reg *prometheus.Registry) metrics {
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "tlspolicyd", Subsystem: "check", Name: name, Help: help}, append([]string{"domain"}, labels...))
 		reg.MustRegister(v)
 		return v
 	}
-	return checkMetrics{
+	return metrics{
 		grade:    gauge("grade", "1 for the grade that the domain comes to, 0 for the others.", "grade"),
 		findings: gauge("findings", "Findings of each grade.", "grade"),
 		finding:  gauge("finding", "How many findings have this code, of those that are not ok.", "code", "grade"),
@@ -119,9 +114,9 @@ func newCheckMetrics(reg *prometheus.Registry) checkMetrics {
 	}
 }
 
-func (m checkMetrics) set(r check.Report) {
-	n := gradeCounts(r)
-	for _, g := range grades() {
+func (m metrics) set(r check.Report) {
+	n := counts(r.Topics)
+	for _, g := range []audit.Grade{audit.OK, audit.Warn, audit.Fail, audit.Unknown} {
 		m.findings.WithLabelValues(r.Domain, g.String()).Set(float64(n[g]))
 		is := 0.0
 		if g == r.Grade {
@@ -129,7 +124,7 @@ func (m checkMetrics) set(r check.Report) {
 		}
 		m.grade.WithLabelValues(r.Domain, g.String()).Set(is)
 	}
-	for _, t := range worthTelling(r.Topics) {
+	for _, t := range Problems(r.Topics) {
 		for _, f := range t.Findings {
 			m.finding.WithLabelValues(r.Domain, f.Code, f.Grade.String()).Inc()
 		}
@@ -144,20 +139,20 @@ func (m checkMetrics) set(r check.Report) {
 	m.at.WithLabelValues(r.Domain).Set(float64(r.At.Unix()))
 }
 
-// writePrometheus writes the metrics of all domains.
-func (c *checking) writePrometheus(reports []check.Report) error {
+// Prometheus writes the metrics of all domains.
+func Prometheus(out io.Writer, reports []check.Report) error {
 	reg := prometheus.NewRegistry()
-	m := newCheckMetrics(reg)
+	m := newMetrics(reg)
 	for _, r := range reports {
 		m.set(r)
 	}
 	families, err := reg.Gather()
 	if err != nil {
-		return unknownError(err)
+		return err
 	}
 	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(c.out, family); err != nil {
-			return outputError(err)
+		if _, err := expfmt.MetricFamilyToText(out, family); err != nil {
+			return err
 		}
 	}
 	return nil
