@@ -152,10 +152,6 @@ func TestDatabaseOfAnotherProgramIsSetAside(t *testing.T) {
 			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keySchema), []byte("0"))
 		}},
 		{"no records", "bucket is missing", func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(bucketRecords)) }},
-		{"wrong number of records", "number of records", func(tx *bbolt.Tx) error {
-			v := append([]byte{0xFF}, tx.Bucket([]byte(bucketMeta)).Get([]byte(keyCount))[1:]...)
-			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyCount), v)
-		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := newPath(t)
