@@ -213,7 +213,7 @@ func TestDamagedDatabaseBehindALink(t *testing.T) {
 	}
 }
 
-// What is too much goes without any write, in portions that hold nobody up.
+// Records above a lowered limit are evicted without any Put, some thousand at a time.
 func TestLimitLowered(t *testing.T) {
 	path := newPath(t)
 	s := openStore(t, path, Options{})

@@ -188,6 +188,9 @@ func (s *Store) openAnyway() (*file, error) {
 	}
 	if readErr != nil {
 		f = new(file)
+		if errors.Is(readErr, store.ErrDamaged) {
+			err = fmt.Errorf("%w; read it: %w", err, readErr)
+		}
 	}
 	f.fault = fmt.Errorf("%w: %w", store.ErrUnavailable, err)
 	s.health.Store(&health{f.fault})
