@@ -14,22 +14,22 @@ import (
 // domain and the fields, then the fields. A field is a tag, a length and that
 // many bytes; a value inside is a varint, raw bytes, or fields again.
 //
-// It is not JSON for two reasons: raw policy files pass byte for byte without
-// base64, and a negative answer takes some 50 bytes instead of 200, which a
-// million of them make visible. The checksum covers the domain as well, so
-// that a value that ends up under another key is an error and not a policy.
+// It is not JSON for two reasons: policy files are stored unchanged without base64,
+// and a negative answer takes some 50 bytes instead of 200, of which there may be a
+// million. The checksum covers the domain too, so that a value under the wrong key is
+// an error and not a policy.
 //
-// What was encoded can be decoded: numbers that make no sense (a negative TTL)
-// become the nearest that do. A tag is never given a second meaning. Unknown tags are skipped, which lets
-// a record gain facts without a new version. Times are kept to the millisecond
-// and an absent field is the zero value.
+// Every record can be encoded and decoded: numbers out of range (a negative TTL)
+// become the nearest in range. A tag never gets a second meaning. Unknown tags are
+// skipped, so that a record can get more facts without a new version. Times are kept
+// to the millisecond, and an absent field is the zero value.
 const encodingVersion = 1
 
 const (
 	// MaxDomain is the longest key, in bytes (RFC 1035 §2.3.4).
 	MaxDomain = 255
-	// MaxEncoded is the largest encoded record in bytes: a policy file of
-	// 64 KiB with room for everything beside it, many times over.
+	// MaxEncoded is the largest encoded record in bytes: many times a policy file
+	// of 64 KiB and all else.
 	MaxEncoded = 1 << 20
 
 	headerSize = 1 + 4
@@ -87,8 +87,8 @@ const (
 	tagHostError
 )
 
-// EncodeRecord returns the stored form of a record without its Domain, which
-// is the key it is stored under. It fails for a Domain of no bytes or more
+// EncodeRecord returns the stored form of a record without its Domain, which is the
+// key. It fails for a Domain of no bytes or more
 // than MaxDomain and for a record of more than MaxEncoded.
 func EncodeRecord(r Record) ([]byte, error) {
 	if r.Domain == "" || len(r.Domain) > MaxDomain {
@@ -112,8 +112,8 @@ func EncodeRecord(r Record) ([]byte, error) {
 }
 
 // DecodeRecord is the reverse of EncodeRecord. The result shares no memory
-// with b. Whatever was not written by EncodeRecord for this domain is an error
-// that wraps ErrDamaged.
+// with b. Bytes that EncodeRecord did not write for this domain are an error that
+// wraps ErrDamaged.
 func DecodeRecord(domain string, b []byte) (Record, error) {
 	r := Record{Domain: domain}
 	err := r.decode(b)
@@ -123,8 +123,8 @@ func DecodeRecord(domain string, b []byte) (Record, error) {
 	return r, nil
 }
 
-// Intact reports whether b was written by EncodeRecord for this domain and has
-// not changed since, without decoding it.
+// Intact reports, without decoding b, whether EncodeRecord wrote it for this domain
+// and it has not changed since.
 func Intact(domain string, b []byte) bool { return checkSeal(domain, b) == nil }
 
 func checkSeal(domain string, b []byte) error {
@@ -164,7 +164,7 @@ func (r *Record) decode(b []byte) error {
 
 func encodeSTS(s *STS) []byte {
 	b := make([]byte, 0, 64+len(s.Policy))
-	if s.Policy != nil { // an empty file is a fact too
+	if s.Policy != nil { // an empty file counts
 		b = appendBytes(b, tagPolicy, s.Policy)
 	}
 	b = appendString(b, tagPolicyID, s.PolicyID)
@@ -365,7 +365,7 @@ func appendBool(b []byte, tag uint64, v bool) []byte {
 	return appendVarint(b, tag, 1)
 }
 
-// appendTime leaves only the zero time out: 1970 is a time like any other.
+// appendTime omits the zero time only; 1970 is a time like any other.
 func appendTime(b []byte, tag uint64, t time.Time) []byte {
 	if t.IsZero() {
 		return b

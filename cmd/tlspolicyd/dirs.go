@@ -12,9 +12,10 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 )
 
-// makeDirs creates the directories of the sockets and of the database where
-// they are missing. The parents of the sockets' directories must be there: a
-// missing /var/spool/postfix means another machine than the operator thinks.
+// makeDirs creates the missing directories of the sockets and of the database. The
+// parents of the sockets' directories must exist: without /var/spool/postfix this is
+// not the machine that the operator means. On a disk that is read-only or full the
+// daemon runs without a database.
 func makeDirs(cfg config.Config, dirs config.Dirs, sockets []string) error {
 	for _, address := range sockets {
 		path, ok := strings.CutPrefix(address, "unix:")
@@ -42,14 +43,20 @@ func makeDirs(cfg config.Config, dirs config.Dirs, sockets []string) error {
 		}
 	}
 	dir := filepath.Dir(cfg.Cache.Path)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fmt.Errorf("create the directory of cache.path: %w: set STATE_DIRECTORY or cache.path to a place of your own", err)
+	err := os.MkdirAll(filepath.Dir(dir), 0o755)
+	if err != nil {
+		err = fmt.Errorf("create the directory of cache.path: %w: set STATE_DIRECTORY or cache.path to a place of your own", err)
+	} else {
+		err = makeDir(dir, 0o700)
 	}
-	return makeDir(dir, 0o700)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil
+	}
+	return err
 }
 
-// makeDir creates a directory with exactly this mode, whatever the umask, or
-// leaves the one that is there as it is.
+// makeDir creates a directory with exactly this mode, whatever the umask. It leaves
+// an existing one as it is.
 func makeDir(dir string, mode fs.FileMode) error {
 	err := os.Mkdir(dir, mode)
 	switch {
@@ -61,9 +68,9 @@ func makeDir(dir string, mode fs.FileMode) error {
 	return os.Chmod(dir, mode)
 }
 
-// checkOwn makes sure that a directory which anybody could have created is the
-// user's own and closed to others: a socket in somebody else's directory is
-// somebody else's daemon. A directory that does not exist is no error.
+// checkOwn makes sure that a directory which any user could have created belongs to
+// this user and is closed to others: the socket in another user's directory is of
+// that user's daemon. A directory that does not exist is not an error.
 func checkOwn(dir string) error {
 	info, err := os.Lstat(dir) // a symbolic link is not trusted either
 	if errors.Is(err, fs.ErrNotExist) {

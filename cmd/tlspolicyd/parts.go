@@ -65,7 +65,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	if err != nil {
 		return nil, err
 	}
-	db, err := bolt.Open(cfg.Cache.Path, bolt.Options{MaxEntries: cfg.Cache.MaxEntries, Log: log})
+	db, err := bolt.Open(cfg.Cache.Path, bolt.Options{MaxEntries: cfg.Cache.MaxEntries, MaxBytes: cfg.Cache.MaxBytes, Log: log})
 	if err != nil {
 		return nil, databaseError(cfg.Cache.Path, err)
 	}

@@ -14,7 +14,7 @@ import (
 // restartOnly are the settings that are used once, when the daemon starts.
 var restartOnly = [...]string{
 	"listen.socketmap", "listen.socket_mode", "listen.socket_group", "listen.admin", "listen.http", "listen.http_hosts",
-	"fetch.concurrency", "cache.path", "cache.max_entries", "log.format",
+	"fetch.concurrency", "cache.path", "cache.max_entries", "cache.max_bytes", "log.format",
 }
 
 // reloader puts the settings of a changed configuration file in force.

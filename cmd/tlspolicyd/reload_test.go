@@ -61,6 +61,7 @@ func TestWhatNeedsARestartKeepsItsValue(t *testing.T) {
 		{"fetch.concurrency", "7"},
 		{"cache.path", `"/elsewhere.db"`},
 		{"cache.max_entries", "7000"},
+		{"cache.max_bytes", "70000000"},
 		{"log.format", `"json"`},
 	} {
 		cfg := parseConfig(t, tt.key+" = "+tt.value)

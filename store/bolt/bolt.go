@@ -1,20 +1,23 @@
-// Package bolt keeps the records of package store in one bbolt file: a B+tree
-// of pages, written copy-on-write, so that after SIGKILL or power loss the
-// file holds exactly the transactions that were committed.
+// Package bolt keeps the records of package store in one bbolt file: a B+tree of
+// pages, written copy-on-write. After SIGKILL or power loss at any moment the file
+// holds the transactions that were committed, and nothing of others.
 //
-// The file has four buckets:
+// The file has five buckets:
 //
-//	meta     "application" and "schema", and the number of records under "count"
+//	meta     "application", "schema", "totals" (number and bytes of records), "latest"
 //	records  domain -> encoded record (store.EncodeRecord)
 //	due      time of the next refresh, domain -> nothing
 //	use      class, time of the last use, domain -> nothing: first is evicted first
+//	large    class, size, domain -> nothing: records of 4 KiB and more, largest first
 //
-// Times in keys are milliseconds, eight bytes, ordered as bytes. due and use
-// hold nothing that records does not; they are changed in the same transaction.
+// Times in keys are milliseconds, eight bytes, ordered as bytes. The last three
+// buckets are indexes of records and are changed in the same transaction.
 //
-// All writing is done by one goroutine (write.go), which puts whatever waits
-// into one transaction. A file that cannot be trusted is never repaired: it is
-// set aside, an empty one takes its place (open.go, check.go, damage.go).
+// One goroutine writes (write.go). It puts all that waits into one transaction, and
+// before each makes sure that the file in use is intact and still at its path
+// (replace.go). A damaged file is never repaired: it is set aside and an empty one
+// takes its place (open.go, check.go). While no file can be written, records given
+// to PutLater wait in memory.
 package bolt
 
 import (
@@ -27,17 +30,24 @@ import (
 	"tlspolicyd/store"
 )
 
-// DefaultMaxEntries is what a zero Options.MaxEntries means.
-const DefaultMaxEntries = 1_000_000
+// What the zero values of Options mean.
+const (
+	DefaultMaxEntries       = 1_000_000
+	DefaultMaxBytes   int64 = 1 << 30
+)
 
 // Options of a Store. The zero value is ready for use.
 type Options struct {
 	// MaxEntries bounds the number of records. 0: DefaultMaxEntries.
 	MaxEntries int
 
-	// Log is told of what an operator must know: a file set aside, writes
-	// that begin to fail and that work again. nil: nobody is. Lines are
-	// written between transactions, so a handler that blocks delays Put.
+	// MaxBytes bounds the size of all records, encoded and with their domains; the
+	// file is up to twice as large. 0: DefaultMaxBytes.
+	MaxBytes int64
+
+	// Log gets what the operator must know: a file set aside, writes that begin to
+	// fail or work again. Lines are written between transactions, so a handler that
+	// blocks delays Put. nil: nothing is logged.
 	Log *slog.Logger
 }
 
@@ -45,18 +55,20 @@ type Options struct {
 type Store struct {
 	path       string // with symbolic links resolved
 	maxEntries int
+	maxBytes   int64
 	log        *slog.Logger
 
-	file  atomic.Pointer[file] // changed by the writer goroutine alone
-	later laterQueue
-	seq   atomic.Uint64 // orders calls, whichever method they came through
-	stats counters
+	file   atomic.Pointer[file] // changed by the writer goroutine only
+	later  laterQueue
+	seq    atomic.Uint64 // orders the calls of all methods that write
+	stats  counters
+	health atomic.Pointer[health] // of the last write; nil: it succeeded
 
 	requests chan *request
-	wake     chan struct{} // something is in later, in repairs, or the file is damaged
+	wakeup   chan struct{} // something is in later or in repairs, or the file is damaged
 	stop     chan struct{} // closed by Close
 	stopOnce sync.Once
-	finished chan struct{} // closed by the writer goroutine when it is through
+	finished chan struct{} // closed by the writer goroutine when it ends
 	closeErr error         // valid after finished
 
 	repairs repairList
@@ -64,14 +76,18 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens the database at path, or creates it with mode 0600. The directory
-// must exist.
+// Open opens the database at path, or creates it with mode 0600 and its directory
+// with mode 0700.
 //
-// A file that is damaged or is no database of ours is renamed to
-// path.damaged-TIME with one warning in the log, and an empty one is started.
-// A file with a newer schema stays as it is and the error wraps
-// store.ErrNewerSchema; when another process has the file open for more than a
-// second the error wraps store.ErrLocked.
+// A file that is damaged or of another program is renamed to path.damaged-TIME,
+// with a warning in the log, and an empty one is created. A file with a newer
+// schema is left as it is and the error wraps store.ErrNewerSchema; if another
+// process has the file open for more than a second, the error wraps
+// store.ErrLocked.
+//
+// If the disk does not let it write, Open succeeds: records are read from the file,
+// if that is possible, new ones are in memory only, and Health returns the error.
+// The store tries again each minute and with each write.
 func Open(path string, opts Options) (*Store, error) {
 	s, err := newStore(path, opts)
 	if err != nil {
@@ -89,112 +105,123 @@ func newStore(path string, opts Options) (*Store, error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	// A damaged file is set aside beside itself, not beside a link to it.
+	if opts.MaxBytes <= 0 {
+		opts.MaxBytes = DefaultMaxBytes
+	}
+	// A damaged file is set aside in its own directory, not in that of a link.
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
 	s := &Store{
 		path:       path,
 		maxEntries: opts.MaxEntries,
+		maxBytes:   opts.MaxBytes,
 		log:        opts.Log,
 		requests:   make(chan *request),
-		wake:       make(chan struct{}, 1),
+		wakeup:     make(chan struct{}, 1),
 		stop:       make(chan struct{}),
 		finished:   make(chan struct{}),
 	}
-	f, records, err := openFile(path, s.reportAside)
+	f, err := s.openAnyway()
 	if err != nil {
 		return nil, err
 	}
-	s.file.Store(f)
-	s.stats.records.Store(int64(records))
-	s.reportFound(f)
-	if records > s.maxEntries {
-		s.nudge() // the limit was lowered
+	s.use(f)
+	if s.overLimit() {
+		s.wake() // the limit was lowered
 	}
 	return s, nil
 }
 
-// Close writes what waits and closes the file. It returns the error of that
-// last write, if any. It is safe to call it again, and at once.
+// Close writes what waits and closes the file. It returns the error of that last
+// write, if any. It may be called several times, also at the same time.
 func (s *Store) Close() error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	<-s.finished
 	return s.closeErr
 }
 
-// Len returns the number of records that have been written. What PutLater was
-// handed within the last second may not be among them.
+// Len returns the number of records that have been written. Those given to PutLater
+// within the last second may not be among them.
 func (s *Store) Len() int { return int(s.stats.records.Load()) }
 
 // Size returns the size of the database file in bytes, or 0 after Close.
 func (s *Store) Size() int64 {
-	info, err := s.file.Load().os.Stat()
-	if err != nil {
-		return 0
+	if f := s.file.Load(); f.db != nil {
+		if info, err := f.os.Stat(); err == nil {
+			return info.Size()
+		}
 	}
-	return info.Size()
+	return 0
 }
 
-// Stats are figures for metrics; the counts are since Open.
+// Stats are figures for metrics; counts begin with Open.
 type Stats struct {
 	Records     int    // as Len
-	Waiting     int    // handed to PutLater and not yet written
+	Bytes       int64  // of these records, as Options.MaxBytes counts them
+	Waiting     int    // given to PutLater and not written yet
 	Commits     uint64 // transactions
 	WriteErrors uint64 // transactions that failed
 	Evicted     uint64 // records that made room
 	Dropped     uint64 // records that PutLater dropped
 	Damaged     uint64 // records dropped and files set aside as damaged
-	Failing     bool   // the last transaction failed: answers come from memory
+	Failing     bool   // the last write failed, see Health
 }
 
-// Stats returns the figures of the moment.
+// Stats returns the current figures.
 func (s *Store) Stats() Stats {
 	return Stats{
 		Records:     s.Len(),
+		Bytes:       s.stats.bytes.Load(),
 		Waiting:     s.later.len(),
 		Commits:     s.stats.commits.Load(),
 		WriteErrors: s.stats.writeErrors.Load(),
 		Evicted:     s.stats.evicted.Load(),
 		Dropped:     s.stats.dropped.Load(),
 		Damaged:     s.stats.damaged.Load(),
-		Failing:     s.stats.failing.Load(),
+		Failing:     s.Health() != nil,
 	}
 }
 
-// Failing reports that the last transaction failed; see store.Failing.
-func (s *Store) Failing() bool { return s.stats.failing.Load() }
+type health struct{ err error }
+
+// Health returns the error of the last write, nil if it succeeded; see
+// store.HealthChecker.
+func (s *Store) Health() error {
+	if h := s.health.Load(); h != nil {
+		return h.err
+	}
+	return nil
+}
 
 type counters struct {
-	records                                         atomic.Int64
+	records, bytes                                  atomic.Int64
 	commits, writeErrors, evicted, dropped, damaged atomic.Uint64
-	failing                                         atomic.Bool
 }
 
-// nudge lets the writer goroutine look for work that is not a request.
-func (s *Store) nudge() {
+func (s *Store) setTotals(t totals) {
+	s.stats.records.Store(int64(t.records))
+	s.stats.bytes.Store(t.bytes)
+}
+
+// overLimit reports whether records must be evicted.
+func (s *Store) overLimit() bool {
+	return s.Len() > s.maxEntries || s.stats.bytes.Load() > s.maxBytes
+}
+
+// wake makes the writer goroutine look for work that is not a request.
+func (s *Store) wake() {
 	select {
-	case s.wake <- struct{}{}:
-	default: // it will look anyway
+	case s.wakeup <- struct{}{}:
+	default: // it is going to look
 	}
 }
 
-// reportAside tells of a file that was set aside.
+// reportAside logs that a file was set aside.
 func (s *Store) reportAside(path, aside string, reason error) {
 	s.stats.damaged.Add(1)
 	s.log.Warn("database file set aside, starting with an empty one",
 		slog.String("path", path), slog.String("aside", aside), slog.Any("reason", reason))
-}
-
-// reportFound sees to what was found in a file on opening it.
-func (s *Store) reportFound(f *file) {
-	for _, domain := range f.suspects {
-		s.repair(domain, nil)
-	}
-	if f.missing != 0 {
-		s.stats.damaged.Add(uint64(max(f.missing, 0)))
-		s.log.Warn("records are missing from the database", slog.String("path", s.path), slog.Int("records", f.missing))
-	}
 }
 
 // closed reports whether Close has been called.
@@ -208,8 +235,8 @@ func (s *Store) closed() bool {
 }
 
 const (
-	// flushAfter is how long a record handed to PutLater waits for company.
+	// flushAfter is how long a record given to PutLater waits for others.
 	flushAfter = time.Second
-	// retryAfter is how long such records wait when the last write failed.
+	// retryAfter is how long such records wait after a write that failed.
 	retryAfter = 10 * time.Second
 )

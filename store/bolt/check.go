@@ -8,19 +8,19 @@ import (
 	"tlspolicyd/store"
 )
 
-// checkPages looks at a database file before bbolt maps it. bbolt has a check
-// of its own, but it must open the file first, runs in goroutines whose panics
-// nobody can catch, and reads every page, which takes seconds at a million
-// records. This one reads with ReadAt, so no byte in the file can do harm.
+// checkPages checks a database file before bbolt maps it. bbolt's own check opens
+// the file first, panics in goroutines of its own, and reads every page, which takes
+// seconds at a million records. checkPages reads with ReadAt, so no bytes of the file
+// can do harm.
 //
-// It covers the meta pages, the list of free pages, every branch page, and
-// leaf pages up to leafBudget bytes, with the checksum of each record on them.
-// Leaf pages beyond are judged when they are used, by bbolt's page header and
-// by those checksums. Buckets within buckets are left out: we have none.
+// It covers the meta pages, the list of free pages, every branch page, and leaf
+// pages up to leafBudget bytes, with the checksum of each record on them. Other leaf
+// pages are checked when they are used, by bbolt's page header and by those
+// checksums. The database has no nested buckets.
 //
-// Format: bbolt, internal/common/{meta,page,bucket}.go, version 2. All numbers
-// are in the byte order of the machine; a file from another kind of machine
-// shows as one without valid meta page.
+// Format: bbolt, internal/common/{meta,page,bucket}.go, version 2. All numbers are in
+// the byte order of the machine; in a file from another kind of machine no meta page
+// is valid.
 func checkPages(r io.ReaderAt, size, leafBudget int64) (contents, error) {
 	m, err := readMeta(r, size)
 	if err != nil {
@@ -37,16 +37,16 @@ func checkPages(r io.ReaderAt, size, leafBudget int64) (contents, error) {
 	return c.seen, err
 }
 
-// contents is what checkPages saw of the records. What follows from it waits
-// until the schema is known.
+// contents is what checkPages found of the records. It is used once the schema is
+// known.
 type contents struct {
 	records  int
 	partly   bool     // leaf pages were left out
-	suspects []string // domains whose record is not theirs or was changed
+	suspects []string // domains whose record is of another domain or was changed
 }
 
-// missing returns how many of the records are gone that the file says it has:
-// policies that would otherwise be lost in silence.
+// missing returns how many records fewer there are than the file says it has:
+// policies that would be lost without a trace.
 func (c *contents) missing(records int) int {
 	if c.partly {
 		return 0
@@ -54,7 +54,7 @@ func (c *contents) missing(records int) int {
 	return records - c.records
 }
 
-// see takes down one record. A key that is no domain does not count as one.
+// see counts one record. A key that is too long for a domain does not count.
 func (c *contents) see(key, value []byte) {
 	if len(key) > store.MaxDomain {
 		return
@@ -65,7 +65,7 @@ func (c *contents) see(key, value []byte) {
 	}
 }
 
-// leavesOf is how many bytes of leaf pages are checked in a file of a size.
+// leavesOf returns how many bytes of leaf pages are checked in a file of this size.
 func leavesOf(size int64) int64 {
 	if size > 4*checkedLeaves {
 		return sampledLeaves
@@ -74,13 +74,12 @@ func leavesOf(size int64) int64 {
 }
 
 const (
-	// checkedLeaves covers all of a file of some 80,000 domains: a second's
-	// reading on a slow disk, some hundredths on a fast one.
+	// checkedLeaves covers a whole file of some 80,000 domains, which a slow disk
+	// reads in a second.
 	checkedLeaves = 32 << 20
 
-	// sampledLeaves is what is checked of a file so large that most of it is
-	// left out in any case: after a reboot each leaf is a read of its own from
-	// the disk, and Postfix waits.
+	// sampledLeaves is checked of a file so large that most leaves are left out in
+	// any case: after a reboot each takes a read from the disk, and Postfix waits.
 	sampledLeaves = checkedLeaves / 8
 
 	boltMagic   = 0xED0CDAED
@@ -109,8 +108,8 @@ const (
 	maxDepth = 32
 )
 
-// meta is what a meta page says. Both pages are written in turn; the valid one
-// with the higher transaction number counts.
+// meta is the content of a meta page. There are two, written in turn; of the valid
+// ones that with the higher transaction number counts.
 type meta struct {
 	pageSize uint32
 	root     uint64
@@ -132,14 +131,14 @@ func readMeta(r io.ReaderAt, size int64) (meta, error) {
 	if ok {
 		take(readMetaAt(r, int64(first.pageSize)))
 	} else {
-		// The second page tells the page size, which tells where it is.
+		// The second page is at the offset of the page size, which it contains.
 		for at := int64(minPageSize); at <= maxPageSize && at < size; at *= 2 {
 			m, ok := readMetaAt(r, at)
 			take(m, ok && int64(m.pageSize) == at)
 		}
 	}
 	if !found {
-		return meta{}, damagef("no bbolt database, or both of its meta pages are damaged")
+		return meta{}, damagef("not a bbolt database, or both of its meta pages are damaged")
 	}
 	return newest, nil
 }
@@ -217,15 +216,15 @@ func (c *checker) read(id uint64) (page, error) {
 	return p, nil
 }
 
-// freelist reads the list of free pages. bbolt writes into these, so a wrong
-// one would spoil the rest. We never write a file without the list.
+// freelist reads the list of free pages. bbolt writes into these, so an error in the
+// list would damage other pages. This package never writes a file without the list.
 func (c *checker) freelist() error {
 	p, err := c.read(c.meta.freelist)
 	if err != nil {
 		return err
 	}
 	if p.flags != freelistPage {
-		return damagef("page %d is no list of free pages", p.id)
+		return damagef("page %d is not a list of free pages", p.id)
 	}
 	ids, count := p.data[pageHeaderSize:], uint64(p.count)
 	if count == 0xFFFF { // the real count comes first

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 )
 
-// topBucket stands for the bucket that holds the others, in place of a name.
+// topBucket is the name used here for the bucket that holds the others.
 const topBucket = ""
 
 // tree checks the tree of a bucket. That of the top bucket leads to the trees
@@ -42,8 +42,8 @@ type place struct {
 	bucket       string
 	level, depth int // leaves are expected where both are equal
 
-	// Keys are expected from one on and below the other, where it is not nil.
-	// Any other would be there and never found.
+	// Keys are expected from the first on and below the second, unless nil. bbolt
+	// would never find another key.
 	from, below []byte
 }
 
@@ -75,7 +75,7 @@ func (c *checker) subtree(at place, id uint64) error {
 
 func (c *checker) branch(at place, p page) error {
 	if p.count == 0 {
-		return damagef("page %d leads nowhere", p.id)
+		return damagef("page %d has no elements", p.id)
 	}
 	keys := keyOrder{page: p.id, place: at}
 	children := make([]place, p.count)
@@ -139,13 +139,13 @@ func (c *checker) bucket(name string, id uint64, value []byte) error {
 	}
 	inline := value[bucketSize:]
 	if len(inline) < pageHeaderSize || binary.NativeEndian.Uint16(inline[8:]) != leafPage {
-		return damagef("page %d has a bucket that is no page", id)
+		return damagef("page %d has a bucket that is not a page", id)
 	}
 	return c.leaf(place{bucket: name}, id, int(binary.NativeEndian.Uint16(inline[10:])), inline)
 }
 
-// keyOrder checks that keys of one page lie within it, ascend, and are where
-// the pages above say.
+// keyOrder checks that the keys of a page are within it, ascend, and are in the range
+// of the pages above.
 type keyOrder struct {
 	page uint64
 	place

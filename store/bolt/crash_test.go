@@ -42,23 +42,23 @@ func crashChild(path string) {
 	select {}
 }
 
-// BEHAVIOUR §6: after SIGKILL at any moment every policy that Postfix has been
-// told about is still there. The random numbers have no seed to tell: when a
+// BEHAVIOUR §6: after SIGKILL at any moment every policy that was answered
+// is still there. A seed would not make the test repeatable: when a
 // kill arrives is the kernel's choice, and which pages bbolt frees and takes
 // follows the order of Go's maps.
 func TestKilledWhileWriting(t *testing.T) {
 	path := newPath(t)
-	told := make(map[string]bool)
+	answered := make(map[string]bool)
 	for range 20 {
 		for _, domain := range runAndKill(t, path, 1+rand.IntN(150)) {
-			told[domain] = true
+			answered[domain] = true
 		}
 		var log logBuffer
 		s := openStore(t, path, Options{Log: log.logger()})
 		if aside := log.lines("set aside"); len(aside) > 0 {
 			t.Fatalf("the database did not survive: %s", aside)
 		}
-		for domain := range told {
+		for domain := range answered {
 			wantRecord(t, s, domain)
 		}
 		records, due := 0, 0
@@ -72,7 +72,7 @@ func TestKilledWhileWriting(t *testing.T) {
 		}
 		closeStore(t, s)
 	}
-	t.Logf("20 rounds, %d policies told, none lost", len(told))
+	t.Logf("20 rounds, %d policies answered, none lost", len(answered))
 }
 
 // runAndKill returns what a child printed that was killed after n lines.

@@ -167,8 +167,8 @@ func whileFull(t *testing.T, s *Store, log *logBuffer) {
 	}
 }
 
-// The first start on a full disk fails and leaves nothing that the next start
-// would take for a damaged database.
+// A first start on a full disk answers from memory. It leaves nothing that would be
+// taken for a damaged database, and writes as soon as there is room.
 func TestFullDiskAtTheFirstStart(t *testing.T) {
 	if !inChild(t) {
 		return
@@ -177,17 +177,66 @@ func TestFullDiskAtTheFirstStart(t *testing.T) {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			path := newPath(t)
 			lift := limitFileSize(t, uint64(limit))
-			if s, err := Open(path, Options{}); err == nil {
-				s.Close()
-				t.Fatal("no error")
-			} else if !errors.Is(err, syscall.EFBIG) && !strings.Contains(err.Error(), syscall.EFBIG.Error()) {
-				t.Errorf("error %v", err)
-			}
+			var log logBuffer
+			s := openStore(t, path, Options{Log: log.logger()})
+			fromMemory(t, s, &log)
 			lift()
-			mustPut(t, openStore(t, path, Options{}), policy("a.test"))
+			mustPut(t, s, policy("a.test"))
+			wantHealthy(t, s, &log)
+			closeStore(t, s)
+			wantRecord(t, openStore(t, path, Options{}), "later.test")
 			if aside := asides(t, path); len(aside) > 0 {
 				t.Errorf("set aside: %q", aside)
 			}
 		})
 	}
+}
+
+// fromMemory checks a store that has no file to write to.
+func fromMemory(t *testing.T, s *Store, log *logBuffer) {
+	t.Helper()
+	if err := s.Put(context.Background(), policy("a.test")); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("put: %v, want %v", err, store.ErrUnavailable)
+	}
+	s.PutLater(policy("later.test"))
+	wantRecord(t, s, "later.test")
+	if _, err := s.Get("a.test"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("get: %v, want %v", err, store.ErrNotFound)
+	}
+	if due, err := s.Due(policy("").Due, 5000); err != nil || len(due) == 0 || due[len(due)-1].Domain != "later.test" {
+		t.Errorf("due: %d records, %v", len(due), err)
+	}
+	if !errors.Is(s.Health(), store.ErrUnavailable) || len(log.lines("cannot be opened for writing")) != 1 {
+		t.Errorf("health %v, log %q", s.Health(), log.lines(""))
+	}
+}
+
+func wantHealthy(t *testing.T, s *Store, log *logBuffer) {
+	t.Helper()
+	if s.Health() != nil || len(log.lines("can be written again")) != 1 {
+		t.Errorf("health %v, log %q", s.Health(), log.lines(""))
+	}
+}
+
+// A full disk and a damaged file at the start: the file is set aside once, and
+// answers come from memory until there is room.
+func TestFullDiskAndADamagedFile(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	path := newPath(t)
+	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lift := limitFileSize(t, 0)
+	var log logBuffer
+	s := openStore(t, path, Options{Log: log.logger()})
+	fromMemory(t, s, &log)
+	lift()
+	mustPut(t, s, policy("a.test"))
+	wantHealthy(t, s, &log)
+	if aside := asides(t, path); len(aside) != 1 {
+		t.Errorf("set aside: %q", aside)
+	}
+	closeStore(t, s)
 }

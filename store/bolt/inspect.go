@@ -17,19 +17,19 @@ type Info struct {
 	Schema  int
 }
 
-// Inspect looks into a database that nobody uses, and changes nothing: it is
-// opened for reading, and what Open would set aside is only reported.
+// Inspect reads a database that is not in use and changes nothing; a file that Open
+// would set aside is an error.
 //
-// A file that a daemon has open is left alone: the error wraps store.ErrLocked.
-// Others wrap store.ErrDamaged or store.ErrNewerSchema. While it looks, which a
-// second bounds even for a large file on a slow disk, a daemon that starts waits.
+// If a daemon has the file open, the error wraps store.ErrLocked. Others wrap
+// store.ErrDamaged or store.ErrNewerSchema. A daemon that starts waits for Inspect,
+// which takes less than a second even for a large file on a slow disk.
 func Inspect(path string) (Info, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would wait for a writer
 	if err != nil {
 		return Info{}, err
 	}
-	// A shared lock: two that look do not disturb each other, and a daemon's
-	// exclusive one is noticed.
+	// A shared lock, which several readers can hold but not beside a daemon's
+	// exclusive one.
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		err = fmt.Errorf("%s: %w", path, store.ErrLocked)
@@ -52,7 +52,7 @@ func inspect(f *os.File) (Info, error) {
 		return Info{}, fmt.Errorf("%s is not a regular file", f.Name())
 	}
 	if stat.Size() == 0 {
-		return Info{Schema: schemaVersion}, nil // Open makes a database of it
+		return Info{Schema: schemaVersion}, nil // Open creates a database in it
 	}
 	seen, err := checkPages(f, stat.Size(), checkedLeaves)
 	if err != nil {
@@ -69,22 +69,22 @@ func inspect(f *os.File) (Info, error) {
 	return Info{Records: records, Schema: schemaVersion}, err
 }
 
-// inspectSchema is checkSchema by a bbolt that only reads. It may panic, see
-// guard: then nothing is closed, as bbolt may hold its locks for ever.
+// inspectSchema calls checkSchema in a read-only bbolt. It may panic, see guard; then
+// nothing is closed, as bbolt may hold its locks for ever.
 func inspectSchema(f *os.File) (records int, err error) {
-	db, err := bbolt.Open(f.Name(), 0, &bbolt.Options{
-		ReadOnly: true,
-		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
-		Timeout:  lockWait,
-	})
+	db, err := openBolt(f, true)
 	if err != nil {
 		return 0, err
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
 		if first, _ := tx.Cursor().First(); first == nil {
-			return nil // killed while it was made: Open goes on from there
+			return nil // killed while it was created: Open finishes that
 		}
-		records, err = checkSchema(tx)
+		t, known, err := checkSchema(tx)
+		if err == nil && !known {
+			t = measure(tx.Bucket([]byte(bucketRecords)))
+		}
+		records = t.records
 		return err
 	})
 	return records, errors.Join(err, db.Close())

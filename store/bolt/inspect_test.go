@@ -11,7 +11,7 @@ import (
 	"tlspolicyd/store"
 )
 
-// Inspect tells of a file what Open would make of it, and leaves every byte as
+// Inspect reports what Open would do with a file, and leaves every byte as
 // it is.
 func TestInspect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policies.db")
@@ -49,8 +49,8 @@ func TestInspect(t *testing.T) {
 	}
 
 	for name, c := range map[string]struct {
-		spoil func(string) error
-		want  error
+		damage func(string) error
+		want   error
 	}{
 		"empty":        {func(p string) error { return os.Truncate(p, 0) }, nil},
 		"cut short":    {func(p string) error { return os.Truncate(p, int64(3*os.Getpagesize())) }, store.ErrDamaged},
@@ -60,7 +60,7 @@ func TestInspect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := filepath.Join(t.TempDir(), "policies.db")
-			if err := errors.Join(os.WriteFile(p, good, 0o600), c.spoil(p)); err != nil {
+			if err := errors.Join(os.WriteFile(p, good, 0o600), c.damage(p)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := Inspect(p); !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {

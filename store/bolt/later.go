@@ -10,22 +10,24 @@ import (
 
 // op is one record to be written, or removed.
 type op struct {
-	seq    uint64 // of the call: the highest of a domain is what remains
+	seq    uint64 // of the call: of one domain the highest remains
 	domain string
 	value  []byte    // encoded; nil: remove the record
 	due    time.Time // as the record's Due after a round trip
 	dueKey []byte    // nil: none
 	useKey []byte
+	large  []byte    // key in the large bucket; nil: none
 	latest time.Time // as the record's Latest
 }
 
-// newOp encodes a record, so that it may change once the call is over.
+// newOp encodes a record. The op shares no memory with it.
 func newOp(seq uint64, r *store.Record) (*op, error) {
 	value, err := store.EncodeRecord(*r)
 	if err != nil {
 		return nil, err
 	}
 	o := &op{seq: seq, domain: r.Domain, value: value, dueKey: dueKey(r), useKey: useKey(r), latest: r.Latest()}
+	o.large = largeKey(r, recordSize(r.Domain, value))
 	if o.dueKey != nil {
 		o.due = parseTime(o.dueKey)
 	}
@@ -37,7 +39,7 @@ const (
 	maxLaterBytes = 32 << 20 // encoded
 )
 
-// laterQueue holds what PutLater was handed until it is written, one record a
+// laterQueue holds the records of PutLater until they are written, one for each
 // domain.
 type laterQueue struct {
 	mu    sync.Mutex
@@ -93,8 +95,8 @@ func (q *laterQueue) some(n int) []*op {
 	return ops
 }
 
-// settle removes what has been written, or has been overtaken by what was.
-func (q *laterQueue) settle(written []*op) {
+// remove removes records that have been written, or older ones of the same domain.
+func (q *laterQueue) remove(written []*op) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, w := range written {
@@ -105,15 +107,15 @@ func (q *laterQueue) settle(written []*op) {
 	}
 }
 
-// PutLater queues a record for the next transaction, which comes within about
-// a second. At most 65,536 records or 32 MiB wait, which happens only while the
-// disk cannot be written; what does not fit is counted in Stats.Dropped. So is
-// a record that cannot be encoded.
+// PutLater queues a record for the next transaction, which begins within about a
+// second. At most 65,536 records or 32 MiB wait, which happens only while the disk
+// cannot be written. Records above that, and those that cannot be encoded, are
+// counted in Stats.Dropped.
 func (s *Store) PutLater(rec store.Record) {
 	o, err := newOp(0, &rec)
 	if err != nil || s.closed() || !s.later.add(o, &s.seq) {
 		s.stats.dropped.Add(1)
 		return
 	}
-	s.nudge()
+	s.wake()
 }

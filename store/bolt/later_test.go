@@ -125,7 +125,7 @@ func TestPutLaterDuringTheWrite(t *testing.T) {
 	writing := q.some(10)
 	newer := &op{domain: "a.test", value: []byte("newer")}
 	add(newer)
-	q.settle(writing)
+	q.remove(writing)
 	if q.get("a.test") != newer || q.len() != 1 || q.bytes != len("newer") {
 		t.Errorf("%d left of %d bytes, want the newer one", q.len(), q.bytes)
 	}

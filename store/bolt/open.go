@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,65 +17,83 @@ import (
 )
 
 const (
-	// lockWait is how long a file in use is waited for: a restart may overlap
-	// with the end of the process before it.
+	// lockWait is how long to wait for a file in use: a restart may overlap with
+	// the end of the process before it.
 	lockWait  = time.Second
 	lockRetry = 50 * time.Millisecond
 
-	// growBy is how much the file grows at a time: bbolt's 16 MiB would be
-	// most of the file for the many who send to a few hundred domains.
+	// growBy is how much the file grows at a time. bbolt's 16 MiB would be most of
+	// the file on a host that sends to a few hundred domains.
 	growBy = 1 << 20
 )
 
-// file is an open database file.
-type file struct {
-	db *bbolt.DB
-	os *os.File // the one that db uses, which carries the lock
+// diskError means that the disk does not let the daemon write the database, for a
+// reason that it should outlive: a read-only file system, no space, an I/O error.
+type diskError struct{ err error }
 
-	// damage is set once and for all when the file turned out to be damaged.
-	// No transaction may begin after that: bbolt may hold its locks for ever.
-	damage atomic.Pointer[damageError]
+func (e *diskError) Error() string { return e.err.Error() }
 
-	// Found on opening.
-	suspects []string // domains whose record is damaged
-	missing  int      // records that are gone without a trace
+func (e *diskError) Unwrap() error { return e.err }
+
+// ofDisk makes a *diskError of an error of opening a file that is not the
+// operator's mistake.
+func ofDisk(err error) error {
+	for _, errno := range []syscall.Errno{
+		syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EIO,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+	} {
+		if errors.Is(err, errno) {
+			return &diskError{err}
+		}
+	}
+	return err
 }
 
-// openFile opens or creates the database and returns its number of records. A
-// damaged or foreign file is set aside, which is told to report.
-func openFile(path string, report func(path, aside string, reason error)) (*file, int, error) {
+// openFile opens or creates the database. A damaged or foreign file is set aside
+// and reported.
+func openFile(path string, report func(path, aside string, reason error)) (*file, error) {
 	for again := false; ; again = true {
 		f, err := lockFile(path)
 		if err != nil {
-			return nil, 0, fmt.Errorf("open database: %w", err)
+			return nil, fmt.Errorf("open database: %w", err)
 		}
-		opened, records, err := openLocked(f)
+		opened, err := openLocked(f)
 		if err == nil {
-			return opened, records, nil
+			return opened, nil
 		}
 		var damage *damageError
-		if !errors.As(err, &damage) || again { // an empty one too: it is the disk
+		if !errors.As(err, &damage) || again { // a new file too: the disk is at fault
 			f.Close()
-			return nil, 0, fmt.Errorf("open database %s: %w", path, err)
+			err = fmt.Errorf("open database %s: %w", path, err)
+			if !errors.Is(err, store.ErrNewerSchema) {
+				err = &diskError{err}
+			}
+			return nil, err
 		}
-		// Still locked, and whoever waits for the lock looks again at what path
-		// leads to: the file is set aside once.
+		// The lock is still held, and a process that waits for it then opens path
+		// again: the file is set aside once.
 		aside, err := setAside(path)
 		f.Close()
 		if err != nil {
-			return nil, 0, fmt.Errorf("open database: %w (%w): move it away", err, damage)
+			return nil, &diskError{fmt.Errorf("open database: %w (%w): move it away", err, damage)}
 		}
 		report(path, aside, damage)
 	}
 }
 
-// lockFile opens path, or creates it, and takes the lock that bbolt uses.
+// lockFile opens path, or creates it and its directory, and takes the lock that
+// bbolt uses.
 func lockFile(path string) (*os.File, error) {
 	deadline := time.Now().Add(lockWait)
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+				f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+			}
+		}
 		if err != nil {
-			return nil, explainOpen(path, err)
+			return nil, ofDisk(err)
 		}
 		info, err := f.Stat()
 		if err == nil && !info.Mode().IsRegular() {
@@ -102,19 +119,11 @@ func lockFile(path string) (*os.File, error) {
 	}
 }
 
-func explainOpen(path string, err error) error {
-	dir := filepath.Dir(path)
-	if _, statErr := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && errors.Is(statErr, fs.ErrNotExist) {
-		return fmt.Errorf("directory %s does not exist: create it for the user the daemon runs as, or name another path", dir)
-	}
-	return err
-}
-
 func flock(f *os.File) error {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 }
 
-// isAt reports whether path still leads to f.
+// isAt reports whether f is the file at path.
 func isAt(f *os.File, path string) bool {
 	here, err := f.Stat()
 	if err != nil {
@@ -124,49 +133,94 @@ func isAt(f *os.File, path string) bool {
 	return err == nil && os.SameFile(here, there)
 }
 
-// openLocked opens the database in a locked file. An error that is a
-// *damageError means that the file should be set aside. In that
-// case f is still open and locked; after another error it may be closed.
-func openLocked(f *os.File) (*file, int, error) {
+// openLocked opens the database in a locked file. After a *damageError, for which
+// the file should be set aside, f is still open and locked; after another error it
+// may be closed.
+func openLocked(f *os.File) (*file, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	fresh := info.Size() == 0
 	var seen contents
 	if !fresh {
 		if seen, err = checkPages(f, info.Size(), leavesOf(info.Size())); err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 	}
 	opened := &file{os: f, suspects: seen.suspects}
-	if opened.db, err = openBolt(f); err != nil {
+	if opened.db, err = openBolt(f, false); err != nil {
 		if fresh {
-			// The disk is full: half of an empty database must not pass for a
-			// damaged one at the next start. bbolt has closed f.
+			// The disk is full: the next start must not take half of an empty
+			// database for a damaged one. bbolt has closed f.
 			_ = os.Truncate(f.Name(), 0)
 		}
-		return nil, 0, err
+		return nil, err
 	}
-	records, err := opened.prepare()
+	known, err := opened.prepare()
 	if err == nil && !fresh {
-		opened.missing = seen.missing(records)
-		records, err = opened.recount(records - opened.missing)
+		if known {
+			opened.missing = seen.missing(opened.totals.records)
+		}
+		if !known || opened.missing != 0 {
+			err = opened.recount()
+		}
 	}
 	if err != nil {
 		if opened.damage.Load() == nil {
 			_ = opened.close()
 		}
-		return nil, 0, err
+		return nil, err
 	}
-	return opened, records, nil
+	opened.noteSize()
+	return opened, nil
+}
+
+// openReadOnly opens a database that cannot be written. It takes no lock, so that
+// openFile can take it as soon as the file can be written.
+func openReadOnly(path string) (*file, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	opened := &file{os: f}
+	if err = opened.readOnly(); err != nil {
+		f.Close() // bbolt may have done so
+		return nil, err
+	}
+	return opened, nil
+}
+
+func (f *file) readOnly() error {
+	info, err := f.os.Stat()
+	if err != nil {
+		return err
+	}
+	seen, err := checkPages(f.os, info.Size(), leavesOf(info.Size()))
+	if err != nil {
+		return err
+	}
+	if f.db, err = openBolt(f.os, true); err != nil {
+		return err
+	}
+	f.suspects = seen.suspects
+	f.size.Store(info.Size())
+	return errors.Join(syscall.Flock(int(f.os.Fd()), syscall.LOCK_UN), f.view(func(tx *bbolt.Tx) error {
+		t, known, err := checkSchema(tx)
+		if err == nil && !known {
+			t = measure(tx.Bucket([]byte(bucketRecords)))
+		}
+		f.totals = t
+		return err
+	}))
 }
 
 // openBolt lets bbolt map the file, after checkPages has found nothing that
 // would make it panic in a goroutine of its own.
-func openBolt(f *os.File) (db *bbolt.DB, err error) {
+func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 	opts := &bbolt.Options{
-		// Ours is locked already, which the same descriptor may do again.
+		ReadOnly: readOnly,
+		// The file is locked already, which the same descriptor may do again.
 		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f, nil },
 		Timeout:  lockWait,
 		// One lookup instead of a scan over all free pages for each page that
@@ -178,7 +232,7 @@ func openBolt(f *os.File) (db *bbolt.DB, err error) {
 		NoFreelistSync: false,
 		NoStatistics:   true,
 	}
-	if bits.UintSize == 64 {
+	if bits.UintSize == 64 && !readOnly {
 		// Address space, not memory. Below it the file grows without waiting
 		// for readers to finish.
 		opts.InitialMmapSize = 1 << 30
@@ -194,69 +248,67 @@ func openBolt(f *os.File) (db *bbolt.DB, err error) {
 	return db, nil
 }
 
-// prepare checks that the database is ours and of a schema that we know, or
-// makes an empty one ours. Only the latter writes.
-func (f *file) prepare() (records int, err error) {
+// prepare checks that the database is ours and of a known schema, or creates the
+// buckets in an empty one. known reports whether the totals are.
+func (f *file) prepare() (known bool, err error) {
 	empty := false
 	err = f.view(func(tx *bbolt.Tx) error {
 		if first, _ := tx.Cursor().First(); first == nil {
 			empty = true
 			return nil
 		}
-		records, err = checkSchema(tx)
+		f.totals, known, err = checkSchema(tx)
 		return err
 	})
 	if err != nil || !empty {
-		return records, err
+		return known, err
 	}
 	if err := f.update(createSchema); err != nil {
-		return 0, err
+		return false, err
 	}
-	return 0, syncDir(filepath.Dir(f.os.Name()))
+	return true, syncDir(filepath.Dir(f.os.Name()))
 }
 
-// recount writes the number of records down where it is not what the file says.
-// A disk that takes nothing is no reason not to start: the next start will try.
-func (f *file) recount(records int) (int, error) {
-	if f.missing == 0 {
-		return records, nil
-	}
-	err := f.update(func(tx *bbolt.Tx) error {
-		return writeCount(tx.Bucket([]byte(bucketMeta)), records)
+// recount finds the totals again and writes them. If the disk takes nothing, the
+// next start does that.
+func (f *file) recount() error {
+	err := f.update(func(tx *bbolt.Tx) (err error) {
+		f.totals, err = recount(tx)
+		return err
 	})
-	if f.damage.Load() != nil {
-		return 0, err
+	if f.damage.Load() != nil || err == nil {
+		return err
 	}
-	if err != nil {
-		return records + f.missing, nil
-	}
-	return records, nil
+	return f.view(func(tx *bbolt.Tx) error {
+		f.totals = measure(tx.Bucket([]byte(bucketRecords)))
+		return nil
+	})
 }
 
-func checkSchema(tx *bbolt.Tx) (records int, err error) {
+// checkSchema returns the totals of a database that is ours, if they are known.
+func checkSchema(tx *bbolt.Tx) (t totals, known bool, err error) {
 	meta := tx.Bucket([]byte(bucketMeta))
 	if meta == nil || string(meta.Get([]byte(keyApplication))) != applicationName {
-		return 0, damagef("a database of another program")
+		return totals{}, false, damagef("a database of another program")
 	}
 	schema, err := strconv.ParseUint(string(meta.Get([]byte(keySchema))), 10, 32)
 	if err != nil || schema == 0 {
-		return 0, damagef("no schema version")
+		return totals{}, false, damagef("no schema version")
 	}
 	if schema > schemaVersion {
-		return 0, fmt.Errorf("%w: it has version %d, known are versions up to %d: upgrade, or name another path",
+		return totals{}, false, fmt.Errorf("%w: it has version %d, known are versions up to %d: upgrade, or name another path",
 			store.ErrNewerSchema, schema, schemaVersion)
 	}
-	if _, err := openBuckets(tx); err != nil {
-		return 0, damagef("%v", err)
+	b, err := openBuckets(tx)
+	if err != nil {
+		return totals{}, false, damagef("%v", err)
 	}
-	if records, err = readCount(meta); err != nil {
-		return 0, damagef("%v", err)
-	}
-	return records, nil
+	t, known = b.totals()
+	return t, known, nil
 }
 
 func createSchema(tx *bbolt.Tx) error {
-	for _, name := range []string{bucketMeta, bucketRecords, bucketDue, bucketUse} {
+	for _, name := range []string{bucketMeta, bucketRecords, bucketDue, bucketUse, bucketLarge} {
 		if _, err := tx.CreateBucket([]byte(name)); err != nil {
 			return err
 		}
@@ -265,12 +317,12 @@ func createSchema(tx *bbolt.Tx) error {
 	return errors.Join(
 		meta.Put([]byte(keyApplication), []byte(applicationName)),
 		meta.Put([]byte(keySchema), strconv.AppendUint(nil, schemaVersion, 10)),
-		writeCount(meta, 0),
+		writeTotals(meta, totals{}),
 		writeLatest(meta, time.Time{}),
 	)
 }
 
-// setAside renames path to a name that is not in use yet.
+// setAside renames path to a name that is not in use.
 func setAside(path string) (aside string, err error) {
 	base := path + ".damaged-" + time.Now().UTC().Format("20060102T150405")
 	aside = base
@@ -288,8 +340,8 @@ func setAside(path string) (aside string, err error) {
 	return aside, syncDir(filepath.Dir(path))
 }
 
-// syncDir makes a name in a directory durable: a new file that is on disk
-// without its name is lost all the same.
+// syncDir makes a name in a directory durable: a new file whose name is not on disk
+// is lost.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -42,7 +42,6 @@ func TestPathThatCannotBeADatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ name, path, want string }{
-		{"missing directory", filepath.Join(dir, "missing", "policies.db"), "missing does not exist: create it"},
 		{"a directory", dir, "is a directory"},
 		{"no regular file", fifo, "not a regular file"},
 		{"below a file", filepath.Join(below, "policies.db"), "not a directory"},
@@ -214,7 +213,7 @@ func TestDamagedDatabaseBehindALink(t *testing.T) {
 	}
 }
 
-// What is too much goes without any write, in portions that hold nobody up.
+// Records above a lowered limit are evicted without any Put, some thousand at a time.
 func TestLimitLowered(t *testing.T) {
 	path := newPath(t)
 	s := openStore(t, path, Options{})

@@ -122,7 +122,7 @@ func torn(random *rand.Rand, before, after []byte, page int) []byte {
 }
 
 // Power fails on a disk that lies, or a file system that loses pages: the end
-// of the file is gone, or pages hold noise, zeros or what stood elsewhere. It
+// of the file is gone, or pages hold noise, zeros or those of another place. It
 // opens with what can be trusted, or it is set aside, an empty one is started
 // and the log says so. A record that is read is one that was written.
 func TestPowerLossOnADiskThatLies(t *testing.T) {
@@ -135,7 +135,7 @@ func TestPowerLossOnADiskThatLies(t *testing.T) {
 	opened, dropped, setAsides := 0, 0, 0
 	count := tries(150, 3_000)
 	for n := range count {
-		if err := os.WriteFile(path, spoil(random, good), 0o600); err != nil {
+		if err := os.WriteFile(path, damage(random, good), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		var log logBuffer
@@ -154,17 +154,17 @@ func TestPowerLossOnADiskThatLies(t *testing.T) {
 		}
 		mustPut(t, s, policy("new.test")) // by now it is set aside, where it had to be
 		wantRecord(t, s, "new.test")
-		aside, told, damaged := asides(t, path), log.lines("set aside"), s.Stats().Damaged
+		aside, logged, damaged := asides(t, path), log.lines("set aside"), s.Stats().Damaged
 		closeStore(t, s)
 		switch {
-		case len(aside) != len(told):
-			t.Errorf("set aside %q, told %q", aside, told)
+		case len(aside) != len(logged):
+			t.Errorf("set aside %q, logged %q", aside, logged)
 		case len(aside) > 0:
 			setAsides++
 		case found == 2000:
 			opened++
 		case damaged == 0:
-			t.Errorf("%d of 2000 records found, and nobody was told", found)
+			t.Errorf("%d of 2000 records found, and nothing was logged", found)
 		default:
 			dropped++
 		}
@@ -194,8 +194,8 @@ func wantSame(t *testing.T, got, want store.Record) {
 	}
 }
 
-// spoil returns a copy that a disk has spoilt.
-func spoil(random *rand.Rand, good []byte) []byte {
+// damage returns a copy that a disk has damaged.
+func damage(random *rand.Rand, good []byte) []byte {
 	file := bytes.Clone(good)
 	page := os.Getpagesize()
 	pages := len(file) / page

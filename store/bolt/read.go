@@ -2,16 +2,20 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
 	"tlspolicyd/store"
 )
 
-// Get returns the record of a domain, first of all one that PutLater was
-// handed. A stored record that cannot be trusted is an error that wraps
-// store.ErrDamaged; it is removed in the background.
+// Get returns the record of a domain, also one that waits in PutLater. For a stored
+// record that is damaged the error wraps store.ErrDamaged, and the record is removed
+// in the background.
 func (s *Store) Get(domain string) (store.Record, error) {
 	if s.closed() {
 		return store.Record{}, store.ErrClosed
@@ -30,6 +34,9 @@ func (s *Store) Get(domain string) (store.Record, error) {
 		}
 		return err
 	})
+	if err == nil && rec.Domain == "" { // no file
+		err = store.ErrNotFound
+	}
 	return rec, err
 }
 
@@ -38,8 +45,8 @@ func (s *Store) Due(t time.Time, limit int) ([]store.Record, error) {
 	if limit <= 0 {
 		return nil, nil
 	}
-	// What waits counts instead of what is on disk. It is looked at first: what
-	// is written in between then shows up twice and not never.
+	// Records that wait replace those on disk. They are read first: one that is
+	// written meanwhile is then found twice rather than not at all.
 	later := s.laterByDomain()
 	due := make([]store.Record, 0, min(limit, 64))
 	err := s.view(func(b buckets) error {
@@ -68,8 +75,8 @@ func (s *Store) Due(t time.Time, limit int) ([]store.Record, error) {
 	return due[:min(limit, len(due))], nil
 }
 
-// CountDue returns how many records have a Due that is not after t. It reads
-// the due bucket up to there, some hundredths of a second for 100,000 records.
+// CountDue returns how many records have a Due that is not after t. It reads the due
+// bucket up to there, which takes some hundredths of a second for 100,000 records.
 func (s *Store) CountDue(t time.Time) (int, error) {
 	later := s.laterByDomain()
 	n := 0
@@ -108,9 +115,8 @@ func (s *Store) laterByDomain() map[string]*op {
 }
 
 // eachDue calls fn for the records that are due until t and not in except, in
-// order, until it returns false. An entry of the due bucket that no record
-// bears out, which only damage can bring about, is passed over and removed in
-// the background.
+// order, until fn returns false. An entry of the due bucket that does not match a
+// record, which only damage can cause, is skipped and removed in the background.
 func (s *Store) eachDue(b buckets, t time.Time, except map[string]*op, fn func(store.Record) bool) {
 	c := b.due.Cursor()
 	for k, _ := c.First(); k != nil; k, _ = c.Next() {
@@ -133,23 +139,22 @@ func (s *Store) eachDue(b buckets, t time.Time, except map[string]*op, fn func(s
 }
 
 const (
-	// Bounds of one read transaction of Each: while one is open the pages that
-	// writers leave behind cannot be used again, and the file grows.
+	// Bounds of one read transaction of Each: while it is open, pages that writers
+	// no longer need cannot be used again, and the file grows.
 	eachRecords = 256
 	eachBytes   = 1 << 20
 )
 
-// Each calls fn for every record in order of domain until it returns false. It
-// reads in short transactions and calls fn outside of them. What PutLater was
-// handed is written first, if the disk can be written at all. Records that
-// cannot be trusted are left out.
+// Each calls fn for every record in order of domain until fn returns false. It reads
+// in short transactions and calls fn outside of them. Records that wait in PutLater
+// are written first, if the disk can be written. Damaged records are left out.
 func (s *Store) Each(fn func(store.Record) bool) error {
 	s.flush()
 	var next []byte
 	for {
 		var chunk []store.Record
 		err := s.view(func(b buckets) error {
-			chunk, next = s.readFrom(b, next)
+			chunk, next = readFrom(b, next, eachRecords, eachBytes, func(domain string) { s.repair(domain, nil) })
 			return nil
 		})
 		if err != nil {
@@ -166,23 +171,74 @@ func (s *Store) Each(fn func(store.Record) bool) error {
 	}
 }
 
-// readFrom reads records from key on, and returns the key to go on with, nil
-// at the end.
-func (s *Store) readFrom(b buckets, key []byte) (chunk []store.Record, next []byte) {
+// readFrom reads some records from key on and returns the key of the next one, nil
+// at the end. It calls damaged for each that it cannot decode.
+func readFrom(b buckets, key []byte, most, mostBytes int, damaged func(domain string)) (chunk []store.Record, next []byte) {
 	c := b.records.Cursor()
 	size := 0
 	for k, v := c.Seek(key); k != nil; k, v = c.Next() {
-		if len(chunk) == eachRecords || size >= eachBytes {
+		if len(chunk) == most || size >= mostBytes {
 			return chunk, bytes.Clone(k)
 		}
 		domain := string(k[:min(len(k), store.MaxDomain+1)])
 		rec, err := store.DecodeRecord(domain, v)
 		if err != nil {
-			s.repair(domain, nil)
+			damaged(domain)
 			continue
 		}
 		chunk = append(chunk, rec)
 		size += len(v)
 	}
 	return chunk, nil
+}
+
+// Latest returns a time that no time in a record is later than.
+func (s *Store) Latest() (time.Time, error) {
+	var latest time.Time
+	for _, o := range s.later.some(maxLater) {
+		latest = later(latest, o.latest)
+	}
+	err := s.view(func(b buckets) error {
+		written, _ := readLatest(b.meta)
+		latest = later(latest, written)
+		return nil
+	})
+	return latest, err
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// view runs fn in a read transaction of the file in use. If there is none, it does
+// not call fn and returns nil.
+func (s *Store) view(fn func(buckets) error) error {
+	for {
+		if s.closed() {
+			return store.ErrClosed
+		}
+		f := s.file.Load()
+		if f.db == nil {
+			return nil
+		}
+		err := f.view(func(tx *bbolt.Tx) error {
+			b, err := openBuckets(tx)
+			if err != nil {
+				return damagef("%v", err)
+			}
+			return fn(b)
+		})
+		if f.damage.Load() != nil {
+			s.wake()
+		}
+		if !errors.Is(err, berrors.ErrDatabaseNotOpen) {
+			return err
+		}
+		if s.file.Load() == f { // not replaced but closed
+			return store.ErrClosed
+		}
+	}
 }

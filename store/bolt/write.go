@@ -14,8 +14,8 @@ import (
 	"tlspolicyd/store"
 )
 
-// request is what a call to Put or Delete hands to the writer goroutine. One
-// without ops asks for the records that wait to be written.
+// request is what a call of Put or Delete sends to the writer goroutine. One without
+// ops asks for a write of the records that wait.
 type request struct {
 	ops  []*op
 	done chan error // has room for the answer
@@ -31,7 +31,7 @@ func (s *Store) Put(ctx context.Context, recs ...store.Record) error {
 	for i := range recs {
 		o, err := newOp(seq, &recs[i])
 		if err != nil {
-			return err // ours alone: it must not fail what others write
+			return err // before it could fail the writes of other calls
 		}
 		ops[i] = o
 	}
@@ -51,7 +51,7 @@ func (s *Store) Delete(ctx context.Context, domains ...string) error {
 	return s.write(ctx, ops)
 }
 
-// flush has what waits written, as far as the disk lets it.
+// flush writes the records that wait, if the disk can be written.
 func (s *Store) flush() {
 	if s.later.len() > 0 {
 		_ = s.write(context.Background(), nil)
@@ -81,27 +81,30 @@ func (s *Store) write(ctx context.Context, ops []*op) error {
 	}
 }
 
-// Bounds of one transaction. It may be exceeded by the last call that goes
-// in, which is never split.
+// Bounds of one transaction. The last call in it may exceed them, as no call is
+// split.
 const (
 	batchOps   = 4096
 	batchBytes = 8 << 20
 )
 
-// run is the writer goroutine. The first request that comes is written at
-// once, together with whatever waits besides; those that come meanwhile share
-// the next transaction. So a single Put waits for its own fsync only, and a
-// hundred at the same time for two.
+// run is the writer goroutine. The first request is written at once, together with
+// all that waits; requests that arrive meanwhile share the next transaction. So a
+// single Put waits for its own fsync only, and a hundred at the same time for two.
 func (s *Store) run() {
 	defer close(s.finished)
 	w := writer{Store: s, timer: time.NewTimer(0)}
 	w.timer.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	for {
 		select {
 		case r := <-s.requests:
 			w.commit(w.drain(r))
-		case <-s.wake:
-			w.lookAround()
+		case <-s.wakeup:
+			w.prepare()
+		case <-check.C:
+			_ = w.checkFile() // it reports the error
 		case <-w.timer.C:
 			w.armed = false
 			w.commit(nil)
@@ -116,13 +119,14 @@ func (s *Store) run() {
 // writer is the state of the writer goroutine.
 type writer struct {
 	*Store
-	replacer
-	timer  *time.Timer
-	armed  bool
-	failed bool // the last transaction failed
+	timer *time.Timer
+	armed bool
+
+	setAsideAt time.Time // when a damaged file was set aside last
+	missing    bool      // the file is not at its path, which has been logged
 }
 
-// arm has the timer fire after d, or sooner if it was to do so anyway.
+// arm makes the timer fire after d, or sooner if it is set already.
 func (w *writer) arm(d time.Duration) {
 	if !w.armed || d == 0 {
 		w.armed = true
@@ -130,19 +134,17 @@ func (w *writer) arm(d time.Duration) {
 	}
 }
 
-// lookAround sees to what came without a request.
-func (w *writer) lookAround() {
-	if err := w.replace(w.Store); err != nil {
-		w.tell(err)
-	}
-	if w.failed {
+// prepare plans a transaction for work that came without a request.
+func (w *writer) prepare() {
+	_ = w.checkFile() // it reports the error
+	if w.Health() != nil {
 		w.arm(retryAfter)
 	} else {
 		w.arm(flushAfter)
 	}
 }
 
-// drain adds to r the requests that wait already.
+// drain adds to r the requests that wait.
 func (w *writer) drain(r *request) []*request {
 	var reqs []*request
 	ops, size := 0, 0
@@ -165,8 +167,8 @@ func (w *writer) drain(r *request) []*request {
 	}
 }
 
-// commit writes the requests and some of what waits in one transaction,
-// answers the requests, and sees to what is left.
+// commit writes the requests and some of the records that wait in one transaction,
+// answers the requests, and plans the next transaction.
 func (w *writer) commit(reqs []*request) {
 	err := w.transaction(reqs)
 	answer(reqs, err)
@@ -174,7 +176,7 @@ func (w *writer) commit(reqs []*request) {
 	switch {
 	case err != nil:
 		w.arm(retryAfter)
-	case waiting >= batchOps || w.Len() > w.maxEntries:
+	case waiting >= batchOps || w.overLimit():
 		w.arm(0) // there was more than goes into one transaction
 	case waiting > 0 || w.repairs.len() > 0:
 		w.arm(flushAfter)
@@ -198,16 +200,15 @@ func answer(reqs []*request, err error) {
 	}
 }
 
-// transaction writes the requests, some of what waits, and removes what is to
-// be removed. Only when there is nothing of it the disk is left alone.
+// transaction writes the requests and some of the records that wait, repairs, and
+// evicts. If there is nothing to do, it does not touch the disk.
 func (w *writer) transaction(reqs []*request) error {
-	if err := w.replace(w.Store); err != nil {
-		w.tell(err)
+	if err := w.checkFile(); err != nil {
 		return err
 	}
 	ops := newest(reqs, w.later.some(batchOps))
 	repairs := w.repairs.take()
-	if len(ops) == 0 && len(repairs) == 0 && w.Len() <= w.maxEntries {
+	if len(ops) == 0 && len(repairs) == 0 && !w.overLimit() {
 		return nil
 	}
 	apply := func(t *change) error {
@@ -221,23 +222,26 @@ func (w *writer) transaction(reqs []*request) error {
 				return err
 			}
 		}
-		return t.evict(w.maxEntries)
+		return t.evict(w.maxEntries, w.maxBytes)
 	}
 	err := w.attempt(apply)
 	if errors.Is(err, store.ErrDamaged) {
-		if err = w.replace(w.Store); err == nil {
+		if err = w.checkFile(); err == nil {
 			err = w.attempt(apply)
 		}
 	}
-	w.tell(err)
+	if err == nil {
+		err = w.checkFile() // what was written into a file that is gone is not durable
+	}
+	w.report(err)
 	if err != nil {
 		return err
 	}
-	w.later.settle(ops)
+	w.later.remove(ops)
 	return nil
 }
 
-// attempt runs apply in a transaction and takes the figures over.
+// attempt runs apply in a transaction and updates the figures.
 func (w *writer) attempt(apply func(*change) error) error {
 	var t *change
 	err := w.file.Load().update(func(tx *bbolt.Tx) (err error) {
@@ -256,7 +260,7 @@ func (w *writer) attempt(apply func(*change) error) error {
 	w.stats.commits.Add(1)
 	w.stats.evicted.Add(uint64(t.evicted))
 	w.stats.damaged.Add(uint64(t.dropped))
-	w.stats.records.Store(int64(t.count))
+	w.setTotals(t.totals)
 	if t.dropped > 0 {
 		w.log.Warn("damaged records removed from the database",
 			slog.String("path", w.path), slog.Int("records", t.dropped))
@@ -264,21 +268,25 @@ func (w *writer) attempt(apply func(*change) error) error {
 	return nil
 }
 
-// tell logs when writes begin to fail, and when they work again.
-func (w *writer) tell(err error) {
-	if failed := err != nil; failed != w.failed {
-		w.failed = failed
-		w.stats.failing.Store(failed)
+// report logs when writes begin to fail and when they work again.
+func (w *writer) report(err error) {
+	failed := w.Health() != nil
+	switch {
+	case err == nil:
+		w.health.Store(nil)
 		if failed {
-			w.log.Error("database cannot be written", slog.String("path", w.path), slog.Any("error", err))
-		} else {
 			w.log.Info("database can be written again", slog.String("path", w.path))
+		}
+	default:
+		w.health.Store(&health{err})
+		if !failed {
+			w.log.Error("database cannot be written", slog.String("path", w.path), slog.Any("error", err))
 		}
 	}
 }
 
-// newest returns the last op of each domain, in order of domain: neighbours
-// then share pages.
+// newest returns the last op of each domain, in order of domain, so that neighbours
+// share pages.
 func newest(reqs []*request, later []*op) []*op {
 	byDomain := make(map[string]*op, len(later)+len(reqs))
 	add := func(ops []*op) {

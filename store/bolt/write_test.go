@@ -95,6 +95,7 @@ func TestBucketsStayInStep(t *testing.T) {
 		rec := policy(fmt.Sprintf("%d.test", random.IntN(80)))
 		rec.LastUsed = rec.LastUsed.Add(time.Duration(random.IntN(10)) * time.Hour)
 		rec.Class = store.Class(random.IntN(2))
+		rec.STS.Policy = make([]byte, random.IntN(2*largeRecord))
 		if rec.Due = rec.Due.Add(time.Duration(random.IntN(10)) * time.Hour); random.IntN(4) == 0 {
 			rec.Due = time.Time{}
 		}
@@ -110,10 +111,14 @@ func TestBucketsStayInStep(t *testing.T) {
 		}
 	}
 	s.flush()
-	due, use, records := make(map[string]bool), make(map[string]bool), 0
+	due, use, large, records := make(map[string]bool), make(map[string]bool), make(map[string]bool), 0
 	err := s.Each(func(rec store.Record) bool {
 		records++
 		use[string(useKey(&rec))] = true
+		value, err := store.EncodeRecord(rec)
+		if k := largeKey(&rec, recordSize(rec.Domain, value)); err == nil && k != nil {
+			large[string(k)] = true
+		}
 		if k := dueKey(&rec); k != nil {
 			due[string(k)] = true
 		}
@@ -123,7 +128,7 @@ func TestBucketsStayInStep(t *testing.T) {
 		t.Errorf("%d records, %d counted: %v", records, s.Len(), err)
 	}
 	err = s.view(func(b buckets) error {
-		return errors.Join(wantKeys(b.due, due), wantKeys(b.use, use))
+		return errors.Join(wantKeys(b.due, due), wantKeys(b.use, use), wantKeys(b.large, large))
 	})
 	if err != nil {
 		t.Error(err)

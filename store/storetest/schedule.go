@@ -119,7 +119,7 @@ func testScheduleChanges(t *testing.T, backend Backend) {
 	put(t, s, dueAt("a.test", at), dueAt("b.test", at.Add(time.Second)))
 
 	// Nothing is refreshed twice: once the new time is written, in whatever
-	// way, the old one is gone (BEHAVIOUR §7).
+	// way, the old one is removed (BEHAVIOUR §7).
 	put(t, s, dueAt("a.test", at.Add(time.Hour)))
 	wantNext(t, s, at.Add(time.Second))
 	wantDue(t, s, at.Add(time.Minute), 10, "b.test")

@@ -28,7 +28,7 @@ func Run(t *testing.T, backend Backend) {
 	}{
 		{"facts come back as they were", testRoundTrip},
 		{"no record", testNotFound},
-		{"the caller's memory stays his own", testOwnership},
+		{"the caller's memory stays its own", testOwnership},
 		{"what was put is there after a restart (BEHAVIOUR §6)", testDurable},
 		{"one bad record fails the whole call", testAllOrNothing},
 		{"a cancelled call", testCancelled},
@@ -314,7 +314,7 @@ func testEach(t *testing.T, backend Backend) {
 	}
 	seen := 0
 	if err := s.Each(func(store.Record) bool { seen++; return seen < 3 }); err != nil || seen != 3 {
-		t.Errorf("went on to %d records after being told to stop at 3: %v", seen, err)
+		t.Errorf("went on to %d records after fn returned false at 3: %v", seen, err)
 	}
 }
 
@@ -370,7 +370,7 @@ func testConcurrent(t *testing.T, backend Backend) {
 }
 
 func testClosed(t *testing.T, backend Backend) {
-	s := opened(t, backend(t, 0)) // and closed once more in the end
+	s := opened(t, backend(t, 0)) // and closed again at the end
 	put(t, s, full("a.test"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

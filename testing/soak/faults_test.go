@@ -31,8 +31,6 @@ type machineFault struct {
 
 	begin, end func(r *faultRun)
 
-	// fails: a new domain is not resolved meanwhile, so it is TEMP.
-	fails bool
 	// disk: the database cannot be written, which the log tells, and what was
 	// learned meanwhile is written afterwards.
 	disk bool
@@ -75,8 +73,8 @@ var machineFaults = []machineFault{
 		end:   func(r *faultRun) { r.d.calls.set(trouble{}) },
 	},
 	{
-		name: "no file descriptor left", how: "RLIMIT_NOFILE below what is open", fails: true,
-		begin: func(r *faultRun) { r.limitFiles(3) },
+		name: "no file descriptor left", how: "RLIMIT_NOFILE, used up by idle connections",
+		begin: func(r *faultRun) { r.useUpFiles() },
 		end:   func(r *faultRun) { r.limitFiles(20_000) },
 	},
 	{
@@ -88,6 +86,28 @@ var machineFaults = []machineFault{
 		},
 		end: func(r *faultRun) {
 			r.d.await("the file to be set aside", func() bool { return r.d.logged("set aside") })
+		},
+	},
+	{
+		name: "database removed", how: "rm while it is open",
+		begin: func(r *faultRun) {
+			if err := os.Remove(r.d.database()); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+		end: func(r *faultRun) {
+			r.d.await("the file to be written anew", func() bool { return r.d.logged("database written anew") })
+		},
+	},
+	{
+		name: "directory of the database removed", how: "rm -r while it is open",
+		begin: func(r *faultRun) {
+			if err := os.RemoveAll(filepath.Dir(r.d.database())); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+		end: func(r *faultRun) {
+			r.d.await("the file to be written anew", func() bool { return r.d.logged("database written anew") })
 		},
 	},
 	{
@@ -184,16 +204,11 @@ func (r *faultRun) run(table *faultTable) {
 	row.cached = r.timed(r.told.all[0], r.told.all[0].want)
 	for n := range scale(3, 10) {
 		l := r.w.insist()
-		want := l.want
-		if r.fails {
-			want = "TEMP…"
-		} else {
-			r.told.add(l)
-		}
+		r.told.add(l)
 		if n == 0 {
-			row.fresh = r.timed(l, want)
+			row.fresh = r.timed(l, l.want)
 		} else {
-			row.fresh.more(r.timed(l, want))
+			row.fresh.more(r.timed(l, l.want))
 		}
 	}
 	for _, l := range r.told.some(100) {
@@ -288,6 +303,19 @@ func (r *faultRun) fill() {
 	}
 	for !r.d.logged("database cannot be written") {
 		r.learn()
+	}
+}
+
+// useUpFiles sets the limit of files and opens connections until it is reached.
+func (r *faultRun) useUpFiles() {
+	const limit = 100
+	r.limitFiles(limit)
+	for r.d.files() < limit {
+		c := r.d.client()
+		r.t.Cleanup(c.Close)
+		if _, err := c.Lookup(r.t.Context(), "postfix", ".idle.test"); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 }
 

@@ -143,8 +143,12 @@ func (s *Server) checkStore() check {
 	c := check{Name: "store"}
 	if _, err := s.opt.Store.Get("readyz.invalid"); err != nil && !errors.Is(err, store.ErrNotFound) {
 		c.Err = err
-	} else if f, ok := s.opt.Store.(store.Failing); ok && f.Failing() {
-		c.Note = "the last write failed: what is learned is in memory only" // answers go on
+	} else if h, ok := s.opt.Store.(store.HealthChecker); ok {
+		if err := h.Health(); errors.Is(err, store.ErrUnavailable) {
+			c.Err = err
+		} else if err != nil {
+			c.Note = "the last write failed: what is learned is in memory only" // answers go on
+		}
 	}
 	return c
 }

@@ -3,11 +3,13 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"tlspolicyd/policymap/policy"
@@ -293,20 +295,32 @@ func TestHealthWithoutAuthorities(t *testing.T) {
 	}
 }
 
-// full is a store that cannot write.
-type full struct{ store.Store }
+// unwell is a store whose writes fail.
+type unwell struct {
+	store.Store
+	err error
+}
 
-func (full) Failing() bool { return true }
+func (s unwell) Health() error { return s.err }
 
 // A daemon that cannot write answers on, so it is ready, and says so.
 func TestHealthOfFullDisk(t *testing.T) {
 	d := start(t)
-	d.server.opt.Store = full{d.store}
+	d.server.opt.Store = unwell{d.store, syscall.ENOSPC}
 	if status, text := d.get(t, "GET", "/readyz"); status != 200 || !strings.Contains(text, "store: ok, the last write failed: what is learned is in memory only\n") {
 		t.Errorf("%d %s", status, text)
 	}
 	if got, err := d.client.Store(t.Context()); err != nil || got != "the last write failed: what is learned is in memory only" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Without a database file the operator must act: the daemon is not ready.
+func TestHealthWithoutDatabase(t *testing.T) {
+	d := start(t)
+	d.server.opt.Store = unwell{d.store, fmt.Errorf("%w: %w", store.ErrUnavailable, syscall.EROFS)}
+	if status, text := d.get(t, "GET", "/readyz"); status != 503 || !strings.Contains(text, "store: database file is not available: read-only file system\n") {
+		t.Errorf("%d %s", status, text)
 	}
 }
 

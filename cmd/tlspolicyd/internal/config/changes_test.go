@@ -38,7 +38,7 @@ func otherValue(t *testing.T, s setting) string {
 		"dns.servers": `["127.0.0.1"]`, "dns.trust_ad": "true", "dns.timeout": `"1s"`,
 		"fetch.wait": `"1s"`, "fetch.timeout": `"9s"`, "fetch.ca_file": `"/ca.pem"`, "fetch.allow_networks": `["10.0.0.0/8"]`,
 		"fetch.proxy": `"http://proxy.test:3128"`, "fetch.concurrency": "7",
-		"cache.path": `"/elsewhere.db"`, "cache.max_entries": "7000",
+		"cache.path": `"/elsewhere.db"`, "cache.max_entries": "7000", "cache.max_bytes": "70000000",
 		"refresh.interval": `"7h"`, "refresh.unused_for": `"7h"`,
 		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.postfix_level": `"encrypt"`, "policy.testing": `"enforce"`,
 		"log.level": `"debug"`, "log.format": `"json"`,

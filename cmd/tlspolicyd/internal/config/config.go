@@ -64,6 +64,7 @@ type Fetch struct {
 type Cache struct {
 	Path       string // of the database file, absolute
 	MaxEntries int
+	MaxBytes   int64
 }
 
 // Refresh says when what was learned is looked up again.
@@ -135,7 +136,7 @@ func defaults(d Dirs) Config {
 			Timeout:     time.Minute,
 			Concurrency: 32,
 		},
-		Cache:    Cache{Path: d.State + "/policies.db", MaxEntries: 1000000},
+		Cache:    Cache{Path: d.State + "/policies.db", MaxEntries: 1000000, MaxBytes: 1 << 30},
 		Refresh:  Refresh{Interval: 24 * time.Hour, UnusedFor: 720 * time.Hour},
 		Policy:   Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting, PostfixLevel: "may"},
 		Override: map[string]string{},

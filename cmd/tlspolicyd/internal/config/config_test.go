@@ -72,7 +72,7 @@ func TestAnEmptyFileGivesTheDefaults(t *testing.T) {
 		},
 		DNS:     DNS{Timeout: 5 * time.Second},
 		Fetch:   Fetch{Wait: 5 * time.Second, Timeout: 60 * time.Second, Concurrency: 32},
-		Cache:   Cache{Path: "/var/lib/tlspolicyd/policies.db", MaxEntries: 1000000},
+		Cache:   Cache{Path: "/var/lib/tlspolicyd/policies.db", MaxEntries: 1000000, MaxBytes: 1 << 30},
 		Refresh: Refresh{Interval: 24 * time.Hour, UnusedFor: 720 * time.Hour},
 		Policy:  Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting, PostfixLevel: "may"},
 		Log:     Log{Level: slog.LevelInfo, Format: LogAuto},
@@ -115,7 +115,7 @@ func full() Config {
 			Proxy:         &url.URL{Scheme: "http", Host: "proxy.test:3128"},
 			Concurrency:   4,
 		},
-		Cache:   Cache{Path: "/srv/p.db", MaxEntries: 5000},
+		Cache:   Cache{Path: "/srv/p.db", MaxEntries: 5000, MaxBytes: 33554432},
 		Refresh: Refresh{Interval: 90 * time.Minute, UnusedFor: 48 * time.Hour},
 		Policy:  Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting, PostfixLevel: "encrypt"},
 		Override: map[string]string{

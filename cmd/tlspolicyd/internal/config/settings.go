@@ -60,6 +60,7 @@ func (c *Config) settings() []setting {
 
 		{"cache.path", "The database file.", scalar(&c.Cache.Path, "an absolute path", parsePath, asIs)},
 		{"cache.max_entries", "Maximum number of domains.", number(&c.Cache.MaxEntries, 1000, 100_000_000)},
+		{"cache.max_bytes", "Maximum size of all records in bytes; the file may be twice as large. Large\nrecords are evicted first.", number(&c.Cache.MaxBytes, 16<<20, 1<<40)},
 
 		{"refresh.interval", "How often each MTA-STS policy is fetched again. A new value applies to a\npolicy from its next fetch on.", duration(&c.Refresh.Interval, time.Minute, 720*time.Hour)},
 		{"refresh.unused_for", "A domain without a lookup for this long is no longer refreshed, and expires.", duration(&c.Refresh.UnusedFor, time.Hour, 8784*time.Hour)},
@@ -78,7 +79,7 @@ func (c *Config) settings() []setting {
 // its error says what is wrong and what would be right.
 type value struct {
 	set func(v any) error
-	get func() any // string, int, bool or []string
+	get func() any // string, int64, bool or []string
 }
 
 // scalar is a field that the file gives as a string.
@@ -159,17 +160,17 @@ func parseString[T any](v any, want string, parse func(string) (T, error)) (T, e
 	return x, nil
 }
 
-func number(p *int, low, high int) value {
+func number[T int | int64](p *T, low, high int64) value {
 	return value{
 		set: func(v any) error {
 			n, ok := v.(int64)
-			if !ok || n < int64(low) || n > int64(high) {
+			if !ok || n < low || n > high {
 				return fmt.Errorf("%s: want a number from %d to %d", show(v), low, high)
 			}
-			*p = int(n)
+			*p = T(n)
 			return nil
 		},
-		get: func() any { return *p },
+		get: func() any { return int64(*p) },
 	}
 }
 

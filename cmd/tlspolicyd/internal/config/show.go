@@ -53,7 +53,7 @@ func writeComment(b *bytes.Buffer, text string) {
 	}
 }
 
-// literal writes a string, int, bool or []string as TOML does.
+// literal writes a string, int64, bool or []string as TOML does.
 func literal(v any) string {
 	switch v := v.(type) {
 	case string:
