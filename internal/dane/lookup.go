@@ -17,7 +17,7 @@ import (
 
 const (
 	maxHosts      = 32 // MX hosts that are evaluated; a hostile domain lists a thousand
-	hostsAtOnce   = 16
+	hostsAtOnce   = 8
 	failedHostTTL = 5 * time.Minute // a failing host is looked up again soon
 )
 

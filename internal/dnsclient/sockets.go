@@ -11,17 +11,20 @@ import (
 	"github.com/miekg/dns"
 )
 
-// maxIdle is how many sockets are kept for one resolver.
-const maxIdle = 32
+const (
+	maxIdle = 32               // sockets that are kept for one resolver
+	idleFor = 10 * time.Second // at most, even where they are used all the time
+)
 
 // sockets keeps connected datagram sockets to resolvers on loopback, which spares
 // half of the work of a question. A source port that is used again can be known
 // to an attacker, but on loopback nobody can forge an answer who is not root
 // already. To any other resolver each question leaves from a new port (RFC 5452
-// §4.5). Sockets that are left are closed with the garbage.
+// §4.5).
 type sockets struct {
-	mu   sync.Mutex
-	idle map[netip.AddrPort][]*socket
+	mu     sync.Mutex
+	idle   map[netip.AddrPort][]*socket
+	ending bool // a timer runs that closes them
 }
 
 // take returns an idle socket, or nil.
@@ -41,24 +44,34 @@ func (s *sockets) take(server netip.AddrPort) *socket {
 func (s *sockets) put(server netip.AddrPort, one *socket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.idle[server]) == maxIdle {
+		one.conn.Close()
+		return
+	}
 	if s.idle == nil {
 		s.idle = map[netip.AddrPort][]*socket{}
 	}
-	if len(s.idle[server]) < maxIdle {
-		s.idle[server] = append(s.idle[server], one)
-		return
+	s.idle[server] = append(s.idle[server], one)
+	if !s.ending {
+		s.ending = true
+		time.AfterFunc(idleFor, func() { s.drop(netip.AddrPort{}) })
 	}
-	one.conn.Close()
 }
 
-// drop closes the idle sockets to a server.
+// drop closes the idle sockets to a server; without one, all.
 func (s *sockets) drop(server netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, one := range s.idle[server] {
-		one.conn.Close()
+	s.ending = s.ending && server.IsValid()
+	for to, list := range s.idle {
+		if server.IsValid() && to != server {
+			continue
+		}
+		for _, one := range list {
+			one.conn.Close()
+		}
+		delete(s.idle, to)
 	}
-	delete(s.idle, server)
 }
 
 // socket is a datagram socket that asks one question at a time.

@@ -6,7 +6,10 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -157,4 +160,39 @@ func TestRestartOfTheResolver(t *testing.T) {
 	for range 8 {
 		lookUpA(t, c, "a.test", "192.0.2.2")
 	}
+}
+
+// Sockets do not stay open for long: a client that was replaced at a reload holds
+// none.
+func TestIdleSocketsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var closed atomic.Int64
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := datagrams(func(q *dns.Msg) *dns.Msg {
+				return reply(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
+			})(ctx, network, address)
+			return &closing{conn.(datagramConn), &closed}, err
+		}
+		c := newClient(t, Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}, Dial: dial})
+		lookUpA(t, c, "a.test", "192.0.2.1")
+		time.Sleep(idleFor - 1)
+		if synctest.Wait(); closed.Load() != 0 {
+			t.Error("closed early")
+		}
+		time.Sleep(1)
+		if synctest.Wait(); closed.Load() != 1 {
+			t.Errorf("closed %d times", closed.Load())
+		}
+	})
+}
+
+// closing counts when it is closed.
+type closing struct {
+	datagramConn
+	count *atomic.Int64
+}
+
+func (c *closing) Close() error {
+	c.count.Add(1)
+	return c.datagramConn.Close()
 }
