@@ -17,7 +17,7 @@ import (
 
 const (
 	maxHosts      = 32 // MX hosts that are evaluated; a hostile domain lists a thousand
-	hostsAtOnce   = 16
+	hostsAtOnce   = 8
 	failedHostTTL = 5 * time.Minute // a failing host is looked up again soon
 )
 
@@ -38,15 +38,19 @@ func Lookup(ctx context.Context, r dnsclient.Resolver, t Target) Result {
 	g.SetLimit(hostsAtOnce)
 	for i := range res.Hosts {
 		h := &res.Hosts[i]
-		if !lookable(h.Name) {
-			h.Verdict, h.TTL = NoAddress, res.MX.TTL
-			continue
-		}
-		g.Go(func() (err error) {
+		work := func() (err error) {
 			defer defect.Catch(&err)
 			evaluate(ctx, r, h, t.Port)
 			return nil // failures are in the hosts
-		})
+		}
+		switch {
+		case !lookable(h.Name):
+			h.Verdict, h.TTL = NoAddress, res.MX.TTL
+		case len(res.Hosts) == 1: // as with most domains
+			defect.Raise(work())
+		default:
+			g.Go(work)
+		}
 	}
 	defect.Raise(g.Wait())
 
@@ -61,7 +65,7 @@ func Lookup(ctx context.Context, r dnsclient.Resolver, t Target) Result {
 // readMX reads the MX answer: what it proves, and the hosts that are to be
 // looked up, none of them for a null MX and a domain that does not exist.
 func readMX(domain string, a dnsclient.Answer) (MX, []Host) {
-	mx := MX{Answer: MXInsecure, TTL: a.TTL, NoDomain: a.Rcode == dns.RcodeNameError}
+	mx := MX{Answer: MXInsecure, TTL: a.TTL, Omitted: a.More, NoDomain: a.Rcode == dns.RcodeNameError}
 	if a.Authentic {
 		mx.Answer = MXSecure
 	}
@@ -98,7 +102,7 @@ func readMX(domain string, a dnsclient.Answer) (MX, []Host) {
 		return cmp.Or(cmp.Compare(a.Preference, b.Preference), strings.Compare(a.Name, b.Name))
 	})
 	kept := min(len(hosts), maxHosts)
-	mx.Omitted = len(hosts) - kept
+	mx.Omitted += len(hosts) - kept
 	return mx, slices.Clone(hosts[:kept])
 }
 

@@ -34,7 +34,7 @@ func newWalk(name string, qtype uint16) *walk {
 // add takes one message whose question is (answer.Final, answer.Type). It
 // reports whether the answer is complete; otherwise the new answer.Final has to
 // be asked for.
-func (w *walk) add(m *dns.Msg, authentic bool) (done bool, err error) {
+func (w *walk) add(m *message, authentic bool) (done bool, err error) {
 	a := &w.answer
 	a.Rcode = m.Rcode
 	a.Authentic = a.Authentic && authentic
@@ -51,7 +51,10 @@ func (w *walk) add(m *dns.Msg, authentic bool) (done bool, err error) {
 			for _, rr := range records {
 				w.lower(rr.Header().Ttl)
 			}
-			a.Records = dns.Dedup(records, nil) // an RRset has no duplicates, RFC 2181 §5
+			if a.Records = records; len(records) > 1 {
+				a.Records = dns.Dedup(records, nil) // an RRset has no duplicates, RFC 2181 §5
+			}
+			a.More = m.more
 			a.TTL = seconds(w.ttl)
 			return true, nil
 		}

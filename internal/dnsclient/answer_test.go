@@ -146,7 +146,7 @@ func scripted(t *testing.T, parts map[string]part) *server {
 		if !ok {
 			p.rcode = dns.RcodeRefused
 		}
-		m := message(t, q, p.rcode, p.answer, p.authority)
+		m := reply(t, q, p.rcode, p.answer, p.authority)
 		m.AuthenticatedData = !p.insecure
 		return []*dns.Msg{m}
 	})
@@ -208,7 +208,7 @@ func TestAliasTargetThatFailsFailsTheLookup(t *testing.T) {
 
 func TestMessageCutShortIsMalformed(t *testing.T) {
 	q := query(dns.Question{Name: "a.test.", Qtype: dns.TypeMX, Qclass: dns.ClassINET}, true)
-	m := message(t, q, dns.RcodeSuccess, "a.test. 60 MX 1 b.test.; a.test. 60 MX 2 c.test.", "")
+	m := reply(t, q, dns.RcodeSuccess, "a.test. 60 MX 1 b.test.; a.test. 60 MX 2 c.test.", "")
 	p, err := m.Pack()
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +228,7 @@ func FuzzAnswer(f *testing.F) {
 	q := query(dns.Question{Name: "q.test.", Qtype: dns.TypeMX, Qclass: dns.ClassINET}, true)
 	q.Id = 1
 	for _, answer := range []string{"", "q.test. 60 MX 1 b.test.", chain(3), "q.test. 60 MX"} {
-		m := message(f, q, dns.RcodeSuccess, answer, soa)
+		m := reply(f, q, dns.RcodeSuccess, answer, soa)
 		p, err := m.Pack()
 		if err != nil {
 			f.Fatal(err)
@@ -240,8 +240,8 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil || m.Truncated {
 			return
 		}
-		lame(m)
-		extended(m)
+		m.lame()
+		m.extended()
 		w := newWalk("q.test", dns.TypeMX)
 		done, err := w.add(m, true)
 		a := w.answer

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sync/semaphore"
 )
 
 // defaultTimeout is how long one try may take.
@@ -50,13 +51,17 @@ type Config struct {
 }
 
 // Client asks recursive resolvers. It is safe for concurrent use, keeps no
-// answers and starts no goroutine that outlives a call.
+// answers and starts no goroutine that outlives a call. It keeps some sockets to
+// resolvers on loopback open.
 type Client struct {
 	timeout time.Duration
 	trustAD bool
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	follow  *resolvConf // nil: the servers are fixed
 	fixed   []netip.AddrPort
+
+	sockets sockets
+	large   *semaphore.Weighted // bytes of large answers in flight
 
 	mu     sync.Mutex
 	silent map[netip.AddrPort]time.Time // until when a server is asked last
@@ -72,6 +77,7 @@ func New(cfg Config) (*Client, error) {
 		dial:    cfg.Dial,
 		fixed:   slices.Clone(cfg.Servers),
 		silent:  map[netip.AddrPort]time.Time{},
+		large:   semaphore.NewWeighted(maxLarge),
 	}
 	if c.timeout < 0 {
 		return nil, fmt.Errorf("DNS timeout %v: want a positive duration", c.timeout)
@@ -171,7 +177,7 @@ func Askable(name string) bool {
 // ask puts one question to the servers in turn until one answers. Those that
 // were silent get a second chance, since a datagram may be lost; a failure that
 // was said aloud stands.
-func (c *Client) ask(ctx context.Context, servers []netip.AddrPort, q dns.Question) (*dns.Msg, netip.AddrPort, *Error) {
+func (c *Client) ask(ctx context.Context, servers []netip.AddrPort, q dns.Question) (*message, netip.AddrPort, *Error) {
 	var worst *Error
 	pending := c.order(servers)
 	for range 2 {
@@ -192,6 +198,7 @@ func (c *Client) ask(ctx context.Context, servers []netip.AddrPort, q dns.Questi
 				return nil, server, worst // the caller's deadline
 			}
 			if err.Kind == Timeout {
+				c.sockets.drop(server)
 				c.fellSilent(server)
 				again = append(again, server)
 			}

@@ -17,7 +17,7 @@ import (
 // BEHAVIOUR §4: queries carry both DO and AD.
 func TestQueryCarriesRDADAndDO(t *testing.T) {
 	s := answering(t, "a.test. 60 A 192.0.2.1")
-	c := client(t, s)
+	c := remote(t, s)
 	ports := map[uint16]bool{}
 	for range 8 {
 		if _, err := c.Lookup(t.Context(), "a.test", dns.TypeA); err != nil {
@@ -45,7 +45,7 @@ func TestTruncatedAnswerIsAskedForOverTCP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, func(network string, q *dns.Msg) []*dns.Msg {
-				m := message(t, q, dns.RcodeSuccess, "", "")
+				m := reply(t, q, dns.RcodeSuccess, "", "")
 				for i := range 300 {
 					m.Answer = append(m.Answer, records(t, "a.test. 60 A 192.0.2."+string(rune('0'+i%10))+"; a.test. 60 AAAA 2001:db8::1")...)
 				}
@@ -67,7 +67,7 @@ func TestTruncatedAnswerIsAskedForOverTCP(t *testing.T) {
 
 func TestTruncatedOverTCPIsMalformed(t *testing.T) {
 	s := serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		m := message(t, q, dns.RcodeSuccess, "", "")
+		m := reply(t, q, dns.RcodeSuccess, "", "")
 		m.Truncated = true
 		return []*dns.Msg{m}
 	})
@@ -92,7 +92,7 @@ func strays(t *testing.T, q *dns.Msg) map[string]*dns.Msg {
 		"truncated, id":  func(m *dns.Msg) { m.Id, m.Truncated = m.Id+1, true },
 		"NXDOMAIN alone": func(m *dns.Msg) { m.Question, m.Rcode = nil, dns.RcodeNameError },
 	} {
-		m[name] = message(t, q, dns.RcodeSuccess, "a.test. 60 A 203.0.113.66", "")
+		m[name] = reply(t, q, dns.RcodeSuccess, "a.test. 60 A 203.0.113.66", "")
 		change(m[name])
 	}
 	return m
@@ -104,7 +104,7 @@ func TestForeignDatagramsDoNotEndALookup(t *testing.T) {
 		for _, m := range strays(t, q) {
 			out = append(out, m)
 		}
-		good := message(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
+		good := reply(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
 		good.Question[0].Name = "A.tESt." // any case will do
 		return append(out, good)
 	})
@@ -131,7 +131,7 @@ func TestOnlyForeignDatagramsAreATimeout(t *testing.T) {
 func TestMismatchOnAStreamIsMalformed(t *testing.T) {
 	for _, name := range []string{"wrong id", "wrong name", "a query"} {
 		s := serve(t, func(network string, q *dns.Msg) []*dns.Msg {
-			m := message(t, q, dns.RcodeSuccess, "", "")
+			m := reply(t, q, dns.RcodeSuccess, "", "")
 			m.Truncated = true
 			if network == "tcp" {
 				m = strays(t, q)[name]
@@ -146,7 +146,7 @@ func TestMismatchOnAStreamIsMalformed(t *testing.T) {
 
 func TestErrorInABareHeaderIsHeard(t *testing.T) {
 	s := serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		m := message(t, q, dns.RcodeRefused, "", "")
+		m := reply(t, q, dns.RcodeRefused, "", "")
 		m.Question = nil
 		return []*dns.Msg{m}
 	})
@@ -225,9 +225,9 @@ func TestServerFromBeforeEDNS(t *testing.T) {
 	for _, rcode := range []int{dns.RcodeFormatError, dns.RcodeNotImplemented} {
 		s := serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
 			if q.IsEdns0() != nil {
-				return []*dns.Msg{message(t, q, rcode, "", "")}
+				return []*dns.Msg{reply(t, q, rcode, "", "")}
 			}
-			return []*dns.Msg{message(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")}
+			return []*dns.Msg{reply(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")}
 		})
 		a, err := client(t, s).Lookup(t.Context(), "a.test", dns.TypeA)
 		if q := s.seen(); err != nil || !a.Authentic || len(q) != 2 || !q[1].msg.AuthenticatedData {
@@ -282,7 +282,7 @@ func TestADCountsFromTrustedServersOnly(t *testing.T) {
 
 func TestNoADWithoutTheBit(t *testing.T) {
 	s := serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		m := message(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
+		m := reply(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
 		m.AuthenticatedData = false
 		return []*dns.Msg{m}
 	})

@@ -30,7 +30,8 @@ type Answer struct {
 	Type      uint16
 	Rcode     int      // dns.RcodeSuccess or dns.RcodeNameError
 	Authentic bool     // the AD bit of every message involved, from trusted servers only (RFC 6840 §5.7, 7672 §2.1.3)
-	Records   []dns.RR // of type Type, owner Final; empty for a negative answer
+	Records   []dns.RR // of type Type, owner Final, at most 256; empty for a negative answer
+	More      int      // how many records beyond those were left out
 	Chain     []CNAME  // the aliases that lead from Name to Final, in order
 	Final     string   // the name at the end of the chain (Name without aliases), lower case, with the final dot
 

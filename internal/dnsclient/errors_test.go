@@ -83,7 +83,7 @@ func TestReasonIsBounded(t *testing.T) {
 
 func TestExtendedErrorIsKept(t *testing.T) {
 	s := serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		m := message(t, q, dns.RcodeServerFailure, "", "")
+		m := reply(t, q, dns.RcodeServerFailure, "", "")
 		m.SetEdns0(1232, true)
 		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeDNSBogus, ExtraText: "free text\n"}}
 		return []*dns.Msg{m}

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/netip"
 	"time"
 
@@ -19,18 +19,16 @@ const (
 	// udpBuffer is larger, for servers that do not care what was announced.
 	// What fills it has been cut off and is asked for again over TCP.
 	udpBuffer = 4096
+	// maxLarge is how many bytes of answers larger than that are read at a time,
+	// by all lookups together. What is made of them may be much larger.
+	maxLarge = 1 << 20
 )
 
-var (
-	errTruncatedTCP = errors.New("truncated over TCP")
-	errCutShort     = errors.New("sections shorter than the header says")
-	errMismatch     = errors.New("answer to another question")
-	errLame         = errors.New("referral instead of an answer")
-)
+var errTruncatedTCP = errors.New("truncated over TCP")
 
 // try asks one server once and returns a message that is an answer: NOERROR or
 // NXDOMAIN for the question asked. It takes at most the configured time-out.
-func (c *Client) try(parent context.Context, server netip.AddrPort, q dns.Question) (*dns.Msg, *Error) {
+func (c *Client) try(parent context.Context, server netip.AddrPort, q dns.Question) (*message, *Error) {
 	ctx, cancel := context.WithTimeout(parent, c.timeout)
 	defer cancel()
 
@@ -44,13 +42,13 @@ func (c *Client) try(parent context.Context, server netip.AddrPort, q dns.Questi
 		return nil, c.failure(parent, ctx, server, q, err)
 	}
 	e := newError(q, 0, server)
-	e.Rcode, e.Extended = m.Rcode, extended(m)
+	e.Rcode, e.Extended = m.Rcode, m.extended()
 	switch {
 	case m.Rcode == dns.RcodeServerFailure:
 		e.Kind = ServFail
 	case m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError:
 		e.Kind = Refused
-	case lame(m):
+	case m.lame():
 		e.Kind, e.Err = Malformed, errLame
 	default:
 		return m, nil
@@ -101,10 +99,17 @@ func query(q dns.Question, edns bool) *dns.Msg {
 }
 
 // exchange sends one query over UDP, and over TCP when the answer does not fit.
-func (c *Client) exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error) {
-	reply, err := c.roundTrip(ctx, "udp", server, m)
+func (c *Client) exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg) (*message, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	packed, err := m.Pack()
+	if err != nil {
+		return nil, &malformedError{err}
+	}
+	reply, err := c.overUDP(ctx, server, m, packed)
 	if err == nil && reply.Truncated {
-		reply, err = c.roundTrip(ctx, "tcp", server, m)
+		reply, err = c.overTCP(ctx, server, m, packed)
 		if err == nil && reply.Truncated {
 			err = &malformedError{errTruncatedTCP}
 		}
@@ -112,145 +117,68 @@ func (c *Client) exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg
 	return reply, err
 }
 
-// roundTrip uses a connection of its own, so that every UDP query leaves from
-// another source port (RFC 5452 §4.5).
-func (c *Client) roundTrip(ctx context.Context, network string, server netip.AddrPort, m *dns.Msg) (*dns.Msg, error) {
-	packed, err := m.Pack()
-	if err != nil {
-		return nil, &malformedError{err}
+func (c *Client) overUDP(ctx context.Context, server netip.AddrPort, m *dns.Msg, packed []byte) (*message, error) {
+	keep := server.Addr().IsLoopback()
+	if s := c.sockets.take(server); s != nil {
+		reply, clean, err := s.ask(ctx, packed, m)
+		if clean {
+			c.sockets.put(server, s)
+			return reply, nil
+		}
+		s.conn.Close()
+		var bad *malformedError
+		if err == nil || ctx.Err() != nil || errors.As(err, &bad) {
+			return reply, err
+		}
+		// An old socket may report what happened long ago, such as a resolver that
+		// was being restarted: once more with a new one.
+		c.sockets.drop(server)
 	}
-	conn, err := c.dial(ctx, network, server.String())
+	conn, err := c.dial(ctx, "udp", server.String())
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{conn: &dns.Conn{Conn: conn}}
+	reply, clean, err := s.ask(ctx, packed, m)
+	if clean && keep {
+		c.sockets.put(server, s)
+	} else {
+		conn.Close()
+	}
+	return reply, err
+}
+
+func (c *Client) overTCP(ctx context.Context, server netip.AddrPort, m *dns.Msg, packed []byte) (*message, error) {
+	conn, err := c.dial(ctx, "tcp", server.String())
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-
-	framed := &dns.Conn{Conn: conn}
-	if _, err := framed.Write(packed); err != nil {
+	if _, err := (&dns.Conn{Conn: conn}).Write(packed); err != nil {
 		return nil, err
 	}
-	if network == "udp" {
-		return readDatagrams(framed, m)
+	var length [2]byte // RFC 1035 §4.2.2
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		return nil, err
 	}
-	reply, err := read(framed, m)
+	size := int(binary.BigEndian.Uint16(length[:]))
+	if size > udpBuffer {
+		if err := c.large.Acquire(ctx, int64(size)); err != nil {
+			return nil, err
+		}
+		defer c.large.Release(int64(size))
+	}
+	p := make([]byte, size)
+	if _, err := io.ReadFull(conn, p); err != nil {
+		return nil, err
+	}
+	reply, err := parse(p, m)
 	if errors.Is(err, errMismatch) {
 		return nil, &malformedError{err} // nobody else can write to a stream
 	}
 	return reply, err
-}
-
-// readDatagrams returns the first datagram that answers the query. Others are
-// ignored, as anybody can send them: a guess that misses must not end the
-// lookup (RFC 5452 §9.1).
-func readDatagrams(conn *dns.Conn, query *dns.Msg) (*dns.Msg, error) {
-	for ignored := 0; ; ignored++ {
-		reply, err := read(conn, query)
-		switch {
-		case errors.Is(err, errMismatch):
-			continue
-		case ignored > 0 && isTimeout(err):
-			err = &mismatchError{ignored, err}
-		}
-		return reply, err
-	}
-}
-
-// read takes one message from the connection, a datagram or a frame.
-func read(conn *dns.Conn, query *dns.Msg) (*dns.Msg, error) {
-	_, datagram := conn.Conn.(net.PacketConn)
-	if !datagram {
-		p, err := conn.ReadMsgHeader(nil)
-		if errors.Is(err, dns.ErrShortRead) {
-			return nil, errMismatch // less than a header
-		} else if err != nil {
-			return nil, err
-		}
-		return parse(p, query)
-	}
-	buf := make([]byte, udpBuffer)
-	n, err := conn.Conn.Read(buf)
-	if err != nil {
-		return nil, err
-	}
-	reply, err := parse(buf[:n], query)
-	if n == len(buf) && !errors.Is(err, errMismatch) {
-		return &dns.Msg{MsgHdr: dns.MsgHdr{Truncated: true}}, nil
-	}
-	return reply, err
-}
-
-// parse reads a message that should answer the query. The error is errMismatch
-// when it does not, and a malformedError when it does but cannot be read.
-func parse(p []byte, query *dns.Msg) (*dns.Msg, error) {
-	m := new(dns.Msg)
-	err := m.Unpack(p) // on an error, what came before it is filled in
-	if !matches(m, query) {
-		return nil, errMismatch
-	}
-	if m.Truncated {
-		return m, nil // nothing else of it is used
-	}
-	if err != nil {
-		return nil, &malformedError{err}
-	}
-	// The DNS library takes a message that ends early for a complete one.
-	for i, n := range []int{len(m.Answer), len(m.Ns), len(m.Extra)} {
-		if int(binary.BigEndian.Uint16(p[6+2*i:])) != n {
-			return nil, &malformedError{errCutShort}
-		}
-	}
-	return m, nil
-}
-
-// matches reports whether m is a response to the query: id, QR, opcode and the
-// one question, with the name in any case (RFC 5452 §9.1).
-func matches(m, query *dns.Msg) bool {
-	if m.Id != query.Id || !m.Response || m.Opcode != dns.OpcodeQuery {
-		return false
-	}
-	if len(m.Question) == 0 {
-		// Some servers send a bare header with an error. It says nothing about
-		// the name; it only sends us to the next server.
-		return m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError
-	}
-	got, want := m.Question[0], query.Question[0]
-	return len(m.Question) == 1 && got.Qtype == want.Qtype && got.Qclass == want.Qclass &&
-		dns.CanonicalName(got.Name) == dns.CanonicalName(want.Name)
-}
-
-// lame reports a referral from a server that does not recurse: without data,
-// without a denial, and no recursion on offer.
-func lame(m *dns.Msg) bool {
-	if m.Rcode != dns.RcodeSuccess || m.RecursionAvailable || m.Authoritative || len(m.Answer) > 0 {
-		return false
-	}
-	referral := false
-	for _, rr := range m.Ns {
-		switch rr.(type) {
-		case *dns.SOA:
-			return false
-		case *dns.NS:
-			referral = true
-		}
-	}
-	return referral
-}
-
-// extended returns the registered name of the extended error (RFC 8914). Its
-// free text is left out: it is the server's, not ours to pass on.
-func extended(m *dns.Msg) string {
-	opt := m.IsEdns0()
-	if opt == nil {
-		return ""
-	}
-	for _, o := range opt.Option {
-		if ede, ok := o.(*dns.EDNS0_EDE); ok {
-			return dns.ExtendedErrorCodeToString[ede.InfoCode]
-		}
-	}
-	return ""
 }
 
 // malformedError is an answer that cannot be right.

@@ -15,11 +15,11 @@ func TestRecorderKeepsEveryLookupInOrderOfStart(t *testing.T) {
 		dial := pipes(func(_ string, q *dns.Msg) *dns.Msg {
 			if q.Question[0].Name == "slow.test." {
 				time.Sleep(2 * time.Second)
-				return message(t, q, dns.RcodeServerFailure, "", "")
+				return reply(t, q, dns.RcodeServerFailure, "", "")
 			}
-			return message(t, q, dns.RcodeSuccess, "fast.test. 60 A 192.0.2.1", "")
+			return reply(t, q, dns.RcodeSuccess, "fast.test. 60 A 192.0.2.1", "")
 		})
-		r := NewRecorder(newClient(t, Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}, Dial: dial}))
+		r := NewRecorder(newClient(t, Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}, Dial: dial}))
 		start := time.Now()
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = r.Lookup(t.Context(), "slow.test", dns.TypeA) })

@@ -104,8 +104,8 @@ func records(t testing.TB, zone string) []dns.RR {
 	return rrs
 }
 
-// message is a reply with AD set.
-func message(t testing.TB, q *dns.Msg, rcode int, answer, authority string) *dns.Msg {
+// reply is a message with AD set.
+func reply(t testing.TB, q *dns.Msg, rcode int, answer, authority string) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg).SetReply(q)
 	m.RecursionAvailable, m.AuthenticatedData, m.Rcode = true, true, rcode
@@ -116,14 +116,14 @@ func message(t testing.TB, q *dns.Msg, rcode int, answer, authority string) *dns
 // answering serves one and the same NOERROR answer.
 func answering(t *testing.T, answer string) *server {
 	return serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		return []*dns.Msg{message(t, q, dns.RcodeSuccess, answer, "")}
+		return []*dns.Msg{reply(t, q, dns.RcodeSuccess, answer, "")}
 	})
 }
 
 // failing serves one and the same rcode.
 func failing(t *testing.T, rcode int) *server {
 	return serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		return []*dns.Msg{message(t, q, rcode, "", "")}
+		return []*dns.Msg{reply(t, q, rcode, "", "")}
 	})
 }
 
@@ -134,6 +134,17 @@ func client(t *testing.T, servers ...*server) *Client {
 		cfg.Servers = append(cfg.Servers, s.addr)
 	}
 	return newClient(t, cfg)
+}
+
+// remote is a client of a server that is not on loopback, as far as it knows.
+func remote(t *testing.T, s *server) *Client {
+	t.Helper()
+	return newClient(t, Config{
+		Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")},
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, s.addr.String())
+		},
+	})
 }
 
 func newClient(t *testing.T, cfg Config) *Client {

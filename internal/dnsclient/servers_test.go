@@ -18,7 +18,7 @@ func TestNextServerAnswers(t *testing.T) {
 	good := answering(t, "a.test. 60 A 192.0.2.1")
 	closed := &server{addr: closedPort(t)}
 	lame := serve(t, func(_ string, q *dns.Msg) []*dns.Msg {
-		m := message(t, q, dns.RcodeSuccess, "", "test. 60 NS ns.test.")
+		m := reply(t, q, dns.RcodeSuccess, "", "test. 60 NS ns.test.")
 		m.RecursionAvailable = false
 		return []*dns.Msg{m}
 	})
@@ -55,15 +55,15 @@ func TestSilentServerIsAskedAgainThenLast(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			asked = append(asked, address)
-			if address == "127.0.0.1:53" && len(asked) < 6 {
+			if address == "192.0.2.1:53" && len(asked) < 6 {
 				return nil
 			}
-			if address == "127.0.0.2:53" && len(asked) < 3 {
-				return message(t, q, dns.RcodeServerFailure, "", "")
+			if address == "192.0.2.2:53" && len(asked) < 3 {
+				return reply(t, q, dns.RcodeServerFailure, "", "")
 			}
-			return message(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
+			return reply(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
 		})
-		servers := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("127.0.0.2:53")}
+		servers := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("192.0.2.2:53")}
 		c := newClient(t, Config{Servers: servers, Dial: dial})
 
 		// One is silent, two says SERVFAIL, one gets its second round.
@@ -84,9 +84,9 @@ func TestSilentServerIsAskedAgainThenLast(t *testing.T) {
 		time.Sleep(time.Minute) // and after a while one is tried again
 		lookup()
 		want := []string{
-			"127.0.0.1:53", "127.0.0.2:53", "127.0.0.1:53",
-			"127.0.0.2:53",
-			"127.0.0.1:53", "127.0.0.2:53",
+			"192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53",
+			"192.0.2.2:53",
+			"192.0.2.1:53", "192.0.2.2:53",
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -107,7 +107,7 @@ func askedInOrder(t *testing.T, speak func(address string, n int, q *dns.Msg) *d
 			n := len(asked)
 			return pipes(func(_ string, q *dns.Msg) *dns.Msg { return speak(address, n, q) })(ctx, network, address)
 		}
-		c := newClient(t, Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53"), netip.MustParseAddrPort("127.0.0.2:53")}, Dial: dial})
+		c := newClient(t, Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("192.0.2.2:53")}, Dial: dial})
 		for _, lookup := range lookups {
 			lookup(t.Context(), c)
 		}
@@ -126,11 +126,11 @@ func TestServerThatSpeaksAgainKeepsItsPlace(t *testing.T) {
 		case 1:
 			return nil // a lost datagram
 		case 2:
-			return message(t, q, dns.RcodeServerFailure, "", "")
+			return reply(t, q, dns.RcodeServerFailure, "", "")
 		}
-		return message(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
+		return reply(t, q, dns.RcodeSuccess, "a.test. 60 A 192.0.2.1", "")
 	}, lookup, lookup)
-	want := []string{"127.0.0.1:53", "127.0.0.2:53", "127.0.0.1:53", "127.0.0.1:53"}
+	want := []string{"192.0.2.1:53", "192.0.2.2:53", "192.0.2.1:53", "192.0.2.1:53"}
 	if diff := cmp.Diff(want, asked); diff != "" {
 		t.Error(diff)
 	}
@@ -145,15 +145,15 @@ func TestCallersDeadlineSaysNothingAboutTheServer(t *testing.T) {
 		}
 	}
 	asked := askedInOrder(t, func(string, int, *dns.Msg) *dns.Msg { return nil }, hasty, hasty)
-	if diff := cmp.Diff([]string{"127.0.0.1:53", "127.0.0.1:53"}, asked); diff != "" {
+	if diff := cmp.Diff([]string{"192.0.2.1:53", "192.0.2.1:53"}, asked); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestCanceledEvenAfterAFailureWasSaid(t *testing.T) {
 	asked := askedInOrder(t, func(address string, _ int, q *dns.Msg) *dns.Msg {
-		if address == "127.0.0.1:53" {
-			return message(t, q, dns.RcodeServerFailure, "", "")
+		if address == "192.0.2.1:53" {
+			return reply(t, q, dns.RcodeServerFailure, "", "")
 		}
 		return nil
 	}, func(ctx context.Context, c *Client) {

@@ -396,7 +396,7 @@ func TestFetchReportsALocalFault(t *testing.T) {
 			}
 			return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}
 		}
-		if err := failed(t, f, domain, StageConnect); !dnsclient.LocalFault(err) {
+		if err := failed(t, f, domain, StageConnect); !err.LocalFault() {
 			t.Errorf("%v: not a local fault", err)
 		}
 	})

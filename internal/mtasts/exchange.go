@@ -1,6 +1,7 @@
 package mtasts
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -32,8 +33,8 @@ const (
 )
 
 // FetchError says why there is no policy. Treat the fetch as failed whatever
-// the stage (8461 §3.3), but StageCanceled, or an error that is a
-// dnsclient.LocalFault, as though it had not been tried.
+// the stage (8461 §3.3), but StageCanceled, or one of which LocalFault is true, as
+// though it had not been tried.
 type FetchError struct {
 	Host     string // mta-sts.DOMAIN
 	Stage    Stage
@@ -44,6 +45,12 @@ type FetchError struct {
 
 func (e *FetchError) Error() string {
 	return fmt.Sprintf("policy host %s: %s", printable.Line(e.Host, maxHostLength), e.Reason)
+}
+
+// LocalFault reports whether this host is at fault: it has no certificate
+// authorities (ErrNoRoots), or is short of file descriptors or memory.
+func (e *FetchError) LocalFault() bool {
+	return errors.Is(e.Err, ErrNoRoots) || dnsclient.LocalFault(e.Err)
 }
 
 func (e *FetchError) Unwrap() error { return e.Err }

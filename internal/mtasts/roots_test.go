@@ -78,7 +78,7 @@ func TestFetchWithoutAuthorities(t *testing.T) {
 	inWorldWithStore(t, func(t *testing.T, w *lab.World, f *Fetcher, store string) {
 		h := w.PolicyHost(domain, goodFile)
 		failure := failed(t, f, domain, StageCertificate)
-		if !errors.Is(failure, ErrNoRoots) || !strings.Contains(failure.Reason, "install the package ca-certificates") ||
+		if !errors.Is(failure, ErrNoRoots) || !failure.LocalFault() || !strings.Contains(failure.Reason, "install the package ca-certificates") ||
 			!strings.Contains(failure.Reason, filepath.Join(store, "bundle.pem")) {
 			t.Errorf("%v", failure)
 		}

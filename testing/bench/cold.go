@@ -40,7 +40,8 @@ const coldPolicy = "version: STSv1\nmode: enforce\nmx: mx.test\nmax_age: 604800\
 func coldName(kind string, i int) string { return fmt.Sprintf("d%d.%s.test", i, kind) }
 
 // labRole is the role of the internet: a directory for its CA, how many domains
-// there are of each kind, and every which policy host never answers (0: none).
+// there are of each kind, every which policy host never answers (0: none), and how
+// long DNS takes.
 func labRole(args []string) error {
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -50,13 +51,17 @@ func labRole(args []string) error {
 	if err != nil {
 		return err
 	}
+	delay, err := time.ParseDuration(args[3])
+	if err != nil {
+		return err
+	}
 	w := lab.New()
 	defer w.Close()
 	if err := w.WriteCA(filepath.Join(args[0], "ca.pem")); err != nil {
 		return err
 	}
 	peopled(w, n, silent)
-	w.Delay(dnsDelay)
+	w.Delay(delay)
 	w.DelayHTTP(httpDelay)
 	dns, err := w.ListenDNS("127.0.0.1:0")
 	if err != nil {
@@ -95,7 +100,7 @@ func cold(ctx context.Context, s settings) error {
 			if silent > 0 && kind.name != "sts" {
 				continue
 			}
-			r, used, err := coldRun(ctx, s, kind.name, silent)
+			r, used, err := coldRun(ctx, s, kind.name, silent, dnsDelay, coldConnections)
 			if err != nil {
 				return err
 			}
@@ -117,20 +122,34 @@ func cold(ctx context.Context, s settings) error {
 				fmt.Sprintf("%.0f", r.Rate()), micros(float64(used.daemon)/float64(r.Asked)), micros(float64(used.lab)/float64(r.Asked)))
 		}
 	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Println("\nOne client, and DNS that answers at once:")
+	w = table("domains", "p50", "lookups/s", "CPU each: daemon", "lab")
+	for _, kind := range []string{"none", "dane"} {
+		r, used, err := coldRun(ctx, s, kind, 0, 0, 1)
+		if err != nil {
+			return err
+		}
+		slices.Sort(r.Took)
+		row(w, fmt.Sprintf("%d %s", len(r.Took), kind), micros(float64(r.Took[len(r.Took)/2])), fmt.Sprintf("%.0f", r.Rate()),
+			micros(float64(used.daemon)/float64(r.Asked)), micros(float64(used.lab)/float64(r.Asked)))
+	}
 	return w.Flush()
 }
 
 type coldCPU struct{ daemon, lab time.Duration }
 
 // coldRun asks for new domains of one kind, from a new daemon in a new lab.
-func coldRun(ctx context.Context, s settings, kind string, silent int) (*load.Result, coldCPU, error) {
+func coldRun(ctx context.Context, s settings, kind string, silent int, delay time.Duration, connections int) (*load.Result, coldCPU, error) {
 	var used coldCPU
 	dir, remove, err := tempDir()
 	if err != nil {
 		return nil, used, err
 	}
 	defer remove()
-	c, err := startChild("as-lab", dir, strconv.Itoa(s.cold), strconv.Itoa(silent))
+	c, err := startChild("as-lab", dir, strconv.Itoa(s.cold), strconv.Itoa(silent), delay.String())
 	if err != nil {
 		return nil, used, err
 	}
@@ -146,7 +165,7 @@ func coldRun(ctx context.Context, s settings, kind string, silent int) (*load.Re
 	}
 	used = coldCPU{-cpu(h.Pid()), -cpu(c.cmd.Process.Pid)}
 	r, err := load.Clients{
-		Network: "unix", Address: h.unix, Connections: coldConnections, Once: true,
+		Network: "unix", Address: h.unix, Connections: connections, Once: true,
 		Requests: load.Requests("postfix", keys),
 	}.Run(ctx)
 	if err == nil && r.Failed > 0 {

@@ -59,7 +59,7 @@ func refreshRun(ctx context.Context, s settings, kind string) (took, used time.D
 		return 0, 0, err
 	}
 	defer remove()
-	c, err := startChild("as-lab", dir, strconv.Itoa(s.cold), "0")
+	c, err := startChild("as-lab", dir, strconv.Itoa(s.cold), "0", dnsDelay.String())
 	if err != nil {
 		return 0, 0, err
 	}
