@@ -399,12 +399,12 @@ quickstart() {
 	run sh -c "cd /root && export DEBIAN_FRONTEND=noninteractive && yes | { $line; }"
 }
 
-# step N: line becomes that line, which README.md and packaging/README.md have.
+# step N: line becomes that line, which three pages have.
 step() {
 	local page
 	line=$(sed -n "$1p" packaging/quickstart)
 	[ -n "$line" ] || die "packaging/quickstart has no line $1"
-	for page in README.md packaging/README.md; do
+	for page in README.md docs/install.md packaging/README.md; do
 		grep -qxF "$line" "$page" || die "$page lacks the line: $line"
 	done
 }
