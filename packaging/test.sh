@@ -201,14 +201,14 @@ check_packages() {
 	GO=$go packaging/syscalls.sh "$work/tlspolicyd"
 }
 
-# recipe NAME COMMAND...: in work/NAME, where the tarball is unpacked; its output
+# recipe NAME COMMAND...: in work/recipe-NAME, where the tarball is unpacked; its output
 # only when it fails. Their tests are those of "make unit", which has run before.
 recipe() {
 	local name=$1
 	shift
-	mkdir "$work/$name"
-	tar -xzf "$tarball" -C "$work/$name"
-	(cd "$work/$name"/* && GOCACHE=$("$go" env GOCACHE) PATH="$(dirname "$(command -v "$go")"):$PATH" "$@") \
+	mkdir "$work/recipe-$name"
+	tar -xzf "$tarball" -C "$work/recipe-$name"
+	(cd "$work/recipe-$name"/* && GOCACHE=$("$go" env GOCACHE) PATH="$(dirname "$(command -v "$go")"):$PATH" "$@") \
 		>"$work/recipe.log" 2>&1 </dev/null || { tail -n 50 "$work/recipe.log" && die "$name"; }
 }
 
@@ -224,7 +224,7 @@ check_recipes() {
 	recipe debian sh -ec 'cp "$1" "../tlspolicyd_$2.orig.tar.gz" && cp -R packaging/debian .
 		sed -i "1s/([^)]*)/($2-1)/" debian/changelog
 		DEB_BUILD_OPTIONS=nocheck dpkg-buildpackage -us -uc -d' sh "$tarball" "$version"
-	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$work"/debian/*.changes
+	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$work"/recipe-debian/*.changes
 
 	mkdir -p "$work/rpmbuild/SOURCES" "$work/rpmroot"
 	cp "$tarball" "$work/rpmbuild/SOURCES/"
@@ -238,7 +238,7 @@ check_recipes() {
 	[ -x "$work/apkroot/etc/init.d/tlspolicyd" ] || die "the APKBUILD installs no OpenRC service"
 
 	say "the package of debian/ passes its autopkgtest"
-	deb=$(echo "$work"/debian/tlspolicyd_*.deb)
+	deb=$(echo "$work"/recipe-debian/tlspolicyd_*.deb)
 	boot bookworm
 	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
 	check_installed
@@ -399,12 +399,12 @@ quickstart() {
 	run sh -c "cd /root && export DEBIAN_FRONTEND=noninteractive && yes | { $line; }"
 }
 
-# step N: line becomes that line, which README.md and packaging/README.md have.
+# step N: line becomes that line, which three pages have.
 step() {
 	local page
 	line=$(sed -n "$1p" packaging/quickstart)
 	[ -n "$line" ] || die "packaging/quickstart has no line $1"
-	for page in README.md packaging/README.md; do
+	for page in README.md docs/install.md packaging/README.md; do
 		grep -qxF "$line" "$page" || die "$page lacks the line: $line"
 	done
 }
@@ -462,7 +462,7 @@ check_installed() {
 	want "" inside dpkg --verify tlspolicyd
 
 	# What the daemon is under its unit: no capability, no new privileges, a
-	# system call filter, a user that is nobody else's.
+	# system call filter, a user of its own.
 	local status
 	status=$(inside sh -c 'cat /proc/$(systemctl show -P MainPID tlspolicyd)/status')
 	grep -q '^CapBnd:\s*0000000000000000$' <<<"$status" || die "the daemon could get capabilities"
@@ -505,8 +505,8 @@ check_lookups() {
 }
 
 # The unit's filter of system calls, with death in the place of EPERM: what the
-# daemon does does not touch it. Nobody answers DNS here, so HTTPS is not among
-# that; packaging/syscalls.sh has seen to it.
+# daemon does does not touch it. No server answers DNS here, so HTTPS is not
+# tried; packaging/syscalls.sh does that.
 check_system_calls() {
 	say "system calls"
 	local pid dropin=/run/systemd/system/tlspolicyd.service.d

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,17 +12,21 @@ import (
 // commandInText finds "tlspolicyd WORDS --flags" in prose and in code.
 var commandInText = regexp.MustCompile("tlspolicyd((?: +(?:[a-z]+|--[a-z-]+))+)")
 
-// README and the documents name commands and flags that
-// exist.
-func TestDocumentsAgreeWithHelp(t *testing.T) {
-	var texts []string
-	for _, pattern := range []string{"../../README.md", "../../docs/*.md", "../../packaging/*.md", "../../contrib/*.md"} {
+// documents are README and all other texts for people, by path.
+func documents(t *testing.T) (paths []string) {
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../packaging/*.md", "../../contrib/*.md", "../../contrib/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		texts = append(texts, found...)
+		paths = append(paths, found...)
 	}
+	return paths
+}
+
+// The documents name commands and flags that exist.
+func TestDocumentsAgreeWithHelp(t *testing.T) {
+	texts := documents(t)
 	seen := map[string]bool{}
 	for _, path := range texts {
 		text, err := os.ReadFile(path)
@@ -51,4 +56,44 @@ func TestDocumentsAgreeWithHelp(t *testing.T) {
 			t.Errorf("no document names %q", want)
 		}
 	}
+}
+
+var (
+	linkInText    = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
+	headingInText = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	notInAnchor   = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// Links between documents lead to files and headings that exist.
+func TestDocumentsLinkToWhatExists(t *testing.T) {
+	for _, path := range documents(t) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range linkInText.FindAllStringSubmatch(string(text), -1) {
+			target := filepath.Join(filepath.Dir(path), m[1])
+			if m[1] == "" {
+				target = path
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: link to %s: %v", path, m[1], err)
+			} else if m[2] != "" && !slices.Contains(anchors(t, target), m[2]) {
+				t.Errorf("%s: %s has no heading #%s", path, target, m[2])
+			}
+		}
+	}
+}
+
+// anchors are the fragments by which the headings of a document are linked to.
+func anchors(t *testing.T, path string) (all []string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range headingInText.FindAllStringSubmatch(string(text), -1) {
+		heading := notInAnchor.ReplaceAllString(strings.ToLower(m[1]), "")
+		all = append(all, strings.ReplaceAll(heading, " ", "-"))
+	}
+	return all
 }

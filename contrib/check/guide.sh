@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs inside a scratch root with Postfix (see contrib/check.sh): what
-# docs/migration.md tells to do, as far as it can be done without the other two
+# docs/migration.md describes, as far as it can be done without the other two
 # projects.
 set -eu
 

@@ -71,14 +71,14 @@ check_names() {
 	echo "ok   $(wc -l </tmp/used) metrics in use, all in docs/metrics.md"
 }
 
-# scrape: what the daemon tells Prometheus.
+# scrape: what the daemon reports to Prometheus.
 scrape() {
 	perl -MIO::Socket::INET -e '
 		my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:9461", Timeout => 5) or exit 1;
 		print $s "GET /metrics HTTP/1.0\r\n\r\n";
 		local $/; my ($head, $body) = split /\r\n\r\n/, <$s>, 2; print $body' >/tmp/scrape
-	grep -o '^tlspolicyd_[a-z0-9_]*' /tmp/scrape | sed 's/_\(bucket\|sum\|count\)$//' | sort -u >/tmp/told
-	[ -z "$(comm -23 /tmp/used /tmp/told)" ]
+	grep -o '^tlspolicyd_[a-z0-9_]*' /tmp/scrape | sed 's/_\(bucket\|sum\|count\)$//' | sort -u >/tmp/served
+	[ -z "$(comm -23 /tmp/used /tmp/served)" ]
 }
 
 # The same against the daemon itself: a series that appears only after something
@@ -89,13 +89,13 @@ check_daemon() {
 	tries=0
 	until scrape; do
 		tries=$((tries + 1))
-		[ $tries -lt 1200 ] || die "the daemon does not tell: $(comm -23 /tmp/used /tmp/told) $(cat /tmp/daemon.log)"
+		[ $tries -lt 1200 ] || die "the daemon does not serve: $(comm -23 /tmp/used /tmp/served) $(cat /tmp/daemon.log)"
 		sleep 0.1
 	done
 	promtool check metrics </tmp/scrape >/tmp/out 2>&1 || die "$(cat /tmp/out)"
-	undocumented=$(comm -23 /tmp/told /tmp/documented)
-	[ -z "$undocumented" ] || die "the daemon tells what docs/metrics.md has not: $undocumented"
-	echo "ok   the daemon tells all of them from the start, and nothing undocumented"
+	undocumented=$(comm -23 /tmp/served /tmp/documented)
+	[ -z "$undocumented" ] || die "the daemon serves what docs/metrics.md lacks: $undocumented"
+	echo "ok   the daemon serves all of them from the start, and nothing undocumented"
 }
 
 check_rules

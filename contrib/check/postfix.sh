@@ -32,7 +32,7 @@ wait_for() {
 
 # Three domains with the same mail host, which offers no TLS. The daemon says
 # "encrypt" for two of them, so that an answer of the daemon is seen in the
-# fate of the message: it is deferred where Postfix was told "encrypt".
+# fate of the message: it is deferred where the answer was "encrypt".
 start_world() {
 	cat >/tmp/unbound.conf <<-'CONF'
 		server:
@@ -134,7 +134,7 @@ check_variant() {
 	*) expect static.test "$refused" "$1" ;;
 	esac
 
-	# postmap asks from where it stands: the queue directory for a relative path.
+	# postmap asks from its working directory: the queue directory for a relative path.
 	last=${maps##*, }
 	case $last in
 	proxy:*) last=${last#proxy:} ;; # postmap itself asks
