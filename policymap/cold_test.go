@@ -397,6 +397,21 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
+// §6: a disk that works again has no weaker record than Postfix was given, from the
+// first moment on: absences that were learned before a policy wait no shorter.
+func TestDiskThatRecovers(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.DelayHTTP(time.Second) // DANE is decided, and queued, before the policy is there
+		works := h.store.refuse()
+		h.want("plain.test", secure)
+		works()
+		h.crash()
+		h.Down(true)
+		h.want("plain.test", secure)
+	})
+}
+
 // §6: a hit never touches the store, and does not allocate.
 func TestHitAllocatesNothingAndLeavesTheStoreAlone(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"tlspolicyd/internal/dane"
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/policymap/records"
 	"tlspolicyd/store"
@@ -146,6 +147,8 @@ func (l *lookups) conclude(cfg *Config, looked policy.View, sts *stsFlight, inTi
 		switch {
 		case inTime && sts.once != nil:
 			v.STS = policy.OncePolicy(sts.once)
+		case inTime && sts.fault != nil && !v.STS.Known:
+			v.STS.Fault = policy.ReasonOf(sts.fault)
 		case inTime && sts.learned != nil && !v.STS.Known:
 			v.STS = policy.ReadSTS(sts.learned, now) // the store could not take it
 		case sts != nil && !inTime && !v.STS.Known:
@@ -202,6 +205,9 @@ func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singlefli
 		cfg := l.config.Load()
 		untrusted := !cfg.trusted()
 		res := dane.Lookup(ctx, cfg.Resolver, dane.Target{Domain: hop.Domain, Literal: hop.Literal, Port: hop.Port})
+		if err := localFault(&res); err != nil {
+			res = dane.Result{MX: dane.MX{Err: err}, Outcome: dane.Outcome{Err: err}}
+		}
 		if bound {
 			// A null MX means that MTA-STS has no say, and it can be forged: it
 			// ends no policy that was in force before it was seen.
@@ -212,6 +218,20 @@ func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singlefli
 		}
 		return evaluation{l.book.LearnDANE(hop, res, used, untrusted || !cfg.trusted()), &res}
 	})
+}
+
+// localFault returns the fault of this host that an evaluation met, which says
+// nothing about the domain, or nil.
+func localFault(res *dane.Result) error {
+	if dnsclient.LocalFault(res.Err) {
+		return res.Err
+	}
+	for i := range res.Hosts {
+		if err := res.Hosts[i].Err; dnsclient.LocalFault(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // stored makes the answer of what the store knows, or returns nil where that is

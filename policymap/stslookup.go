@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
@@ -44,6 +45,7 @@ type stsFlight struct {
 	// Set before done is closed.
 	learned *store.STS     // the facts as they are now; nil: nothing was learned
 	once    *mtasts.Policy // max_age 0: for the callers that wait, and kept nowhere (8461 §3.2)
+	fault   error          // this host's, such as a lack of file descriptors; else nil
 }
 
 // wait reports whether the flight ended within d.
@@ -94,7 +96,7 @@ func (l *stsLookups) startSTS(domain string, used time.Time, why policy.Occasion
 		defer cancel()
 		defer close(f.done)
 		defer l.ended(domain, f)
-		if met := l.guard(domain, func() { f.learned, f.once = l.lookUpSTS(ctx, domain, used, why) }); met != nil {
+		if met := l.guard(domain, func() { l.lookUpSTS(ctx, f, domain, used) }); met != nil {
 			l.observer.Fetched(domain, why != policy.OnLookup, 0, met)
 		}
 	})
@@ -138,30 +140,39 @@ func (l *stsLookups) abandon(f *stsFlight) {
 	}
 }
 
-// lookUpSTS is 8461 §3 for one domain: TXT record, then the policy file.
-func (l *stsLookups) lookUpSTS(ctx context.Context, domain string, used time.Time, why policy.Occasion) (sts *store.STS, once *mtasts.Policy) {
+// lookUpSTS is 8461 §3 for one domain: TXT record, then the policy file. What it
+// finds out goes into the flight and the record; a fault of this host is not taken
+// for a fact about the domain.
+func (l *stsLookups) lookUpSTS(ctx context.Context, f *stsFlight, domain string, used time.Time) {
 	cfg := l.config.Load()
 	txt := mtasts.LookupRecord(ctx, cfg.Resolver, domain)
 	if ctx.Err() != nil {
-		return nil, nil // abandoned or stopping: nothing was learned
+		return // abandoned or stopping: nothing was learned
+	}
+	if dnsclient.LocalFault(txt.Err) {
+		f.fault = txt.Err
+		return
 	}
 	checked := l.book.Clock.Now()
 	var got fetched
-	if policy.WantsFetch(l.book.Get(domain).STS, txt, checked, why) {
-		got = l.fetch(ctx, cfg, domain, why)
+	if policy.WantsFetch(l.book.Get(domain).STS, txt, checked, f.why) {
+		got = l.fetch(ctx, cfg, domain, f.why)
 		if got.givenUp {
-			return nil, nil // the new id must not look as though it had been followed
+			return // the new id must not look as though it had been followed
+		}
+		if dnsclient.LocalFault(got.err) {
+			f.fault = got.err
+			return
 		}
 	}
 	// Changed after the lookup and not before: the record may have moved on.
-	sts = l.book.LearnSTS(domain, used, func(s *store.STS, now time.Time) {
+	f.learned = l.book.LearnSTS(domain, used, func(s *store.STS, now time.Time) {
 		noteTXT(s, txt, checked)
-		got.note(s, now, why)
+		got.note(s, now, f.why)
 	})
 	if got.policy != nil && got.policy.Policy.MaxAge == 0 {
-		once = &got.policy.Policy
+		f.once = &got.policy.Policy
 	}
-	return sts, once
 }
 
 // noteTXT notes the result of the TXT lookup.

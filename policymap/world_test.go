@@ -3,11 +3,14 @@ package policymap
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +42,8 @@ type host struct {
 	wall    func() time.Time
 	memory  int
 	workers int
+
+	exhausted atomic.Pointer[string] // see dial
 }
 
 // inBubble runs a scenario by a clock that jumps over every wait.
@@ -62,12 +67,12 @@ func (h *host) start() {
 	}
 	h.store = &watchedStore{Store: db}
 	h.seen = &witness{}
-	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{h.DNSAddr()}, Dial: h.Dial})
+	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{h.DNSAddr()}, Dial: h.dial})
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	fetcher := &mtasts.Fetcher{
-		Resolver: resolver, RootCAs: h.Roots(), Dial: h.Dial,
+		Resolver: resolver, RootCAs: h.Roots(), Dial: h.dial,
 		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
 	}
 	h.config.Resolver, h.config.Fetcher = resolver, fetcher
@@ -75,6 +80,15 @@ func (h *host) start() {
 		Store: h.store, Config: h.config,
 		Observer: h.seen, Wall: h.wall, MemorySize: h.memory, Concurrency: h.workers,
 	})
+}
+
+// dial fails as on a host that is short of file descriptors while the test says
+// so, for addresses with the given suffix.
+func (h *host) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if suffix := h.exhausted.Load(); suffix != nil && strings.HasSuffix(address, *suffix) {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", syscall.EMFILE)}
+	}
+	return h.Dial(ctx, network, address)
 }
 
 func (h *host) stop() {
@@ -134,6 +148,8 @@ type watchedStore struct {
 	writes  atomic.Int32
 	lists   int // of all records
 	full    bool
+	refuses bool // writes fail; what PutLater was handed is written once they work again
+	queued  map[string]store.Record
 	hanging bool
 	waiting atomic.Int32
 	slow    time.Duration
@@ -162,7 +178,7 @@ func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {
 	s.mu.Lock()
 	s.calls++
 	s.writes.Add(1)
-	full, hanging := s.full, s.hanging
+	full, hanging := s.full || s.refuses, s.hanging
 	s.mu.Unlock()
 	if full {
 		return errDiskFull
@@ -198,9 +214,28 @@ func (s *watchedStore) PutLater(rec store.Record) {
 	s.calls++
 	s.writes.Add(1)
 	full := s.full
+	if s.refuses {
+		s.queued[rec.Domain], full = rec, true
+	}
 	s.mu.Unlock()
 	if !full {
 		s.Store.PutLater(rec)
+	}
+}
+
+// refuse has the disk take nothing until works is called, which writes at once
+// what the store had queued, as store/bolt does.
+func (s *watchedStore) refuse() (works func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses, s.queued = true, make(map[string]store.Record)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.refuses = false
+		for _, rec := range s.queued {
+			_ = s.Store.Put(context.Background(), rec)
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ type STSFacts struct {
 	Until   time.Time // Known: until then
 	Recheck time.Time // from then on a hit has the TXT record looked up again
 	Once    bool      // max_age 0: for this answer only (8461 §3.2)
+	Fault   string    // this host could not look it up, which says nothing about the domain; empty: it could
 }
 
 // ReadSTS reads stored MTA-STS facts; nil stands for none. The policy file is

@@ -70,6 +70,12 @@ func (v View) Enough(set Settings) bool {
 
 // Decide picks the row of the decision table.
 func (v View) Decide(set Settings) Decision {
+	if v.STS.Fault != "" && !DANEAlone(v.DANE, set) {
+		return Decision{
+			Level: Temporary, Row: RowUnknown, Reason: v.STS.Fault, KeepAtMost: KeepFailure,
+			Why: "this host could not look up MTA-STS",
+		}
+	}
 	d := Decide(v.DANE, v.STS.State, set)
 	if d.Hosts == nil || v.STS.Policy == nil {
 		return d

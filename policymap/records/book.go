@@ -257,12 +257,8 @@ func (b *Book) LearnSTS(domain string, used time.Time, change func(s *store.STS,
 	if c, ok := policy.ChangeOfSTS(domain, before, policy.ReadSTS(&after, now)); ok {
 		b.hooks.Changed(c)
 	}
-	when := AsNeeded
-	if rec.STS != nil && rec.STS.FetchedAt.Equal(after.FetchedAt) {
-		when = Soon // no policy that Postfix may be told about
-	}
 	rec.STS = &after
-	_ = b.keep(rec, used, when, rec.Class)
+	_ = b.keep(rec, used, AsNeeded, rec.Class)
 	return &after
 }
 

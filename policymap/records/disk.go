@@ -104,13 +104,18 @@ func (d *disk) probed(domain string) bool {
 	return domain == d.probe
 }
 
-// keep has a record wait if it could not be written. It returns err.
+// keep has a record wait if it could not be written, here and in the queue of the
+// store: that one is written as soon as the disk works again, and must not bring an
+// older record of the domain back. It returns err.
 func (d *disk) keep(rec store.Record, err error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err == nil {
 		delete(d.unsaved, rec.Domain)
-	} else if _, waiting := d.unsaved[rec.Domain]; waiting || len(d.unsaved) < maxUnsaved {
+		return nil
+	}
+	d.store.PutLater(rec)
+	if _, waiting := d.unsaved[rec.Domain]; waiting || len(d.unsaved) < maxUnsaved {
 		d.unsaved[rec.Domain] = rec
 		d.overtake(rec.Domain)
 	}
