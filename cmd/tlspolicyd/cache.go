@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,12 +44,6 @@ type cacheSocket struct {
 	address string // --socket
 }
 
-// systemAdmin is the control socket of a daemon that the system runs and whose
-// configuration says nothing else.
-func systemAdmin() string {
-	return "unix:" + filepath.Join(filepath.Dir(strings.TrimPrefix(config.SystemSocketmap, "unix:")), "admin.sock")
-}
-
 // open returns a client for the daemon that answers. Whoever runs no daemon
 // without configuration has the system's behind it, as with lookup.
 func (s *cacheSocket) open(ctx context.Context) (*admin.Client, error) {
@@ -70,8 +63,8 @@ func (s *cacheSocket) open(ctx context.Context) (*admin.Client, error) {
 					return nil, unknownError(err)
 				}
 			}
-			if cfg.Listen.Admin != systemAdmin() {
-				addresses = append(addresses, systemAdmin())
+			if cfg.Listen.Admin != config.SystemAdmin {
+				addresses = append(addresses, config.SystemAdmin)
 			}
 		}
 	}

@@ -100,7 +100,8 @@ that cannot be fetched then is lost, which is what MTA-STS is meant to prevent.
 
 Exit status: 0 done, 1 nothing was known of any of them.`,
 		Example: `  tlspolicyd cache purge example.com
-  tlspolicyd cache export >backup.jsonl && tlspolicyd cache purge --all --yes`,
+  tlspolicyd cache export >backup.jsonl
+  tlspolicyd cache purge --all --yes`,
 		Args: domainsOrAll(&all),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			domains, err := cacheDomains(args)

@@ -188,7 +188,8 @@ have which policy. The file has a domain a line; blank lines and what follows a 
 are left out. What is known already is not looked up again.
 
 Exit status: 0 all were looked up, 3 some could not be.`,
-		Example: `  grep -oP 'to=<[^@>]+@\K[^>]+' /var/log/mail.log | sort -u | tlspolicyd cache warm -
+		Example: `  grep -oP 'to=<[^@>]+@\K[^>]+' /var/log/mail.log | sort -u |
+    tlspolicyd cache warm -
   tlspolicyd cache warm domains.txt`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

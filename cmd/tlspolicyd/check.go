@@ -63,11 +63,12 @@ an interrupt, with the status of the last audit.
 Exit status: 0 no failure, warnings or not; 1 at least one FAIL; 2 wrong usage; 3 no
 FAIL, but something is unknown.`,
 		Example: `  tlspolicyd check example.com
-  tlspolicyd check --json example.com | jq '.topics[].findings[] | select(.grade == "fail")'
+  tlspolicyd check --json example.com |
+    jq '.topics[].findings[] | select(.grade == "fail")'
   tlspolicyd check - < domains.txt
   tlspolicyd check --watch 15m example.com example.net
   tlspolicyd check --nagios example.com
-  tlspolicyd check --prometheus example.com > /var/lib/node_exporter/tlspolicy.prom.new`,
+  tlspolicyd check --prometheus example.com > tlspolicyd.prom.new`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return c.usage(cmd.OutOrStdout(), errors.New("which DOMAIN? The part of a mail address behind the @; - reads a list"))

@@ -36,7 +36,7 @@ func newConfigCheck(o *options) *cobra.Command {
 its line and column. It also looks for the files and the group that are named.
 Nothing is started.`,
 		Example: `  tlspolicyd config check
-  tlspolicyd config check --config new.toml && cp new.toml ` + config.DefaultPath,
+  tlspolicyd config check --config new.toml`,
 		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load()

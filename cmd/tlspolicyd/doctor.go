@@ -44,7 +44,8 @@ Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong usag
 3 no failure, but something is unknown.`,
 		Example: `  tlspolicyd doctor
   tlspolicyd doctor --fix > fix.sh
-  tlspolicyd doctor --postfix-config /etc/postfix-out --json | jq '.topics[].findings[] | select(.grade == "fail")'`,
+  tlspolicyd doctor --postfix-config /etc/postfix-out --json |
+    jq '.topics[].findings[] | select(.grade == "fail")'`,
 		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for flag, name := range map[string]string{"signed-name": host.Signed, "broken-name": host.Broken} {
@@ -119,7 +120,7 @@ func (o *options) describeHost(host *doctor.Options) error {
 		cfg.Listen.Socketmap[0] == defaults.Listen.Socketmap[0] {
 		cfg.Listen.Socketmap = []string{config.SystemSocketmap}
 		if cfg.Listen.Admin == defaults.Listen.Admin {
-			cfg.Listen.Admin = systemAdmin()
+			cfg.Listen.Admin = config.SystemAdmin
 		}
 		if cfg.Cache.Path == defaults.Cache.Path {
 			cfg.Cache.Path = config.SystemDatabase

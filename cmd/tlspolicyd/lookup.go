@@ -34,7 +34,7 @@ begins with its key.
 Exit status: 0 every key has a policy, 1 at least one has none, 2 the daemon has
 no such map, 3 at least one could not be told.`,
 		Example: `  tlspolicyd lookup example.com
-  tlspolicyd lookup --map postfix-tlsrpt example.com '[smarthost.example.net]:587'
+  tlspolicyd lookup --map postfix-tlsrpt '[smarthost.example.net]:587'
   tlspolicyd lookup --socket tcp:127.0.0.1:8461 --json example.com`,
 		Args:              wantKey,
 		ValidArgsFunction: cobra.NoFileCompletions,

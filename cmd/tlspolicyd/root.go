@@ -151,10 +151,16 @@ func finishBuiltin(root *cobra.Command) {
 			}
 		case "completion":
 			c.Args, c.RunE = noArgs, needsSubcommand
+			c.Long = "completion prints a script for the shell. The packages install it."
 			for _, shell := range c.Commands() {
-				if shell.Name() == "powershell" {
+				load := map[string]string{
+					"bash": "source <(tlspolicyd completion bash)", "zsh": "source <(tlspolicyd completion zsh)",
+					"fish": "tlspolicyd completion fish | source",
+				}[shell.Name()]
+				if load == "" {
 					c.RemoveCommand(shell)
 				}
+				shell.Long, shell.Example = "", "  "+load+"  # in this shell only"
 			}
 		}
 	}
