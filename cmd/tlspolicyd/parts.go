@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -208,4 +210,32 @@ func mapSettings(cfg config.Config) policy.Settings {
 		StrictDefault:         cfg.Policy.PostfixLevel != "none" && cfg.Policy.PostfixLevel != "may",
 		EnforceTesting:        cfg.Policy.Testing == config.EnforceTesting,
 	}
+}
+
+// databaseError names the setting behind an error of opening the database, and
+// the next step.
+func databaseError(path string, err error) error {
+	info, statErr := os.Stat(path)
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return fmt.Errorf("cache.path: %s: %w: is another tlspolicyd running? Stop it, or name another file", path, store.ErrLocked)
+	case statErr == nil && info.IsDir():
+		return fmt.Errorf("cache.path: %s is a directory: name a file, e.g. %s", path, filepath.Join(path, "policies.db"))
+	case errors.Is(err, fs.ErrPermission):
+		at := path
+		if errors.Is(statErr, fs.ErrNotExist) {
+			at = filepath.Dir(path) // where the file cannot be created
+		}
+		return fmt.Errorf("cache.path: %s: permission denied for user %s: 'chown %[2]s %s', or name another file", path, userName(), at)
+	}
+	return fmt.Errorf("cache.path: %w", err)
+}
+
+// userName is who runs the daemon: the number where there is no name.
+func userName() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }

@@ -130,7 +130,23 @@ wrong configuration, 3 could not tell.`,
 	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	finishBuiltin(root)
+	withoutFiles(root)
 	return root
+}
+
+// withoutFiles keeps shells from offering files where an argument is none.
+func withoutFiles(c *cobra.Command) {
+	if c.ValidArgsFunction == nil && !strings.Contains(c.Use, "FILE") && !strings.Contains(c.Use, "DIR") {
+		c.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	for _, sub := range c.Commands() {
+		withoutFiles(sub)
+	}
+}
+
+// completeFlag has shells offer these values of a flag, and no files.
+func completeFlag(c *cobra.Command, flag string, values ...string) {
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
 // finishBuiltin makes the commands that come with cobra take no nonsense
@@ -181,7 +197,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	}
 	msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		msg += ", perhaps " + strings.Join(near, " or ") + " is meant"
+		msg += ", the nearest is " + strings.Join(near, " or ")
 	}
 	return errors.New(msg)
 }

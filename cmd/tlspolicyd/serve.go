@@ -42,8 +42,7 @@ Without root and without configuration its sockets are in
 $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 		Example: `  tlspolicyd serve
   tlspolicyd serve --config /etc/tlspolicyd/tlspolicyd.toml`,
-		Args:              noArgument,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load := func() (config.Config, error) {
 				cfg, err := o.load()

@@ -240,21 +240,10 @@ func stream[T any](r io.ReadCloser, fn func(T) error) error {
 // hangs.
 const pingTimeout = 5 * time.Second
 
-// ErrHangs: somebody listens, and does not answer.
-var ErrHangs = fmt.Errorf("does not answer within %v", pingTimeout)
-
-// Ping tells whether a daemon answers. One that hangs is ErrHangs.
+// Ping returns nil if a daemon answers, and context.DeadlineExceeded if it hangs.
 func (c *Client) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, ErrHangs)
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	err := c.ping(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), ErrHangs) {
-		return ErrHangs
-	}
-	return err
-}
-
-func (c *Client) ping(ctx context.Context) error {
 	_, err := c.Build(ctx)
 	return err
 }
