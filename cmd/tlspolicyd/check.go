@@ -47,15 +47,16 @@ unprotected; ? unknown, because of this host or its network, which is not the fa
 of the domain. Where outgoing connections to port 25 are blocked, as in most homes,
 mail hosts cannot be checked.
 
-Only dns.* and fetch.* of the configuration count (fetch.allow_networks also for mail
-hosts); fetch.proxy is not used for port 25. Overrides and policy.* do not count:
+Only dns.* and fetch.* of the configuration count (fetch.allow_networks also for
+mail hosts); fetch.proxy is not used for port 25. Overrides and policy.* do not count:
 other senders do not have them.
 
-With --json each domain gives one JSON object on a line of its own; docs/check.md
-lists its fields and all codes. --nagios prints a line for Nagios, Icinga and similar
-systems, with their exit status (0 ok, 1 warning, 2 critical, 3 unknown).
---prometheus prints metrics for the textfile collector of node_exporter, and exits
-with 0 when they are written: the grades are in them.
+With --json each domain gives one JSON object on a line of its own;
+` + docs + `/check.md lists its fields and all codes.
+--nagios prints a line for Nagios, Icinga and similar systems, with their exit
+status (0 ok, 1 warning, 2 critical, 3 unknown). --prometheus prints metrics for the
+textfile collector of node_exporter, and exits with 0 when they are written: the
+grades are in them.
 
 --watch repeats and prints the first result and then only what changes; it ends on
 an interrupt, with the status of the last audit.

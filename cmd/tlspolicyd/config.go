@@ -105,7 +105,7 @@ func writeJSONLine(w io.Writer, v any) error {
 }
 
 // outputError is for output that could not be written: a script must not take
-// half of it for the whole.
+// a part of it for all.
 func outputError(err error) error {
 	if err == nil {
 		return nil

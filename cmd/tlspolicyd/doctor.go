@@ -38,7 +38,7 @@ command that does it. With --fix it prints a shell script of "postconf -e" lines
 instead, and does not run it. Run it as root: an ordinary user cannot connect as
 Postfix does, nor query the control socket.
 
-docs/doctor.md lists every finding. It takes 20 s at most, also without a network.
+` + docs + `/doctor.md lists every finding. It takes 20 s at most, also without a network.
 
 Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong usage,
 3 no failure, but something is unknown.`,
@@ -94,7 +94,7 @@ Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong usag
 	f.StringVar(&host.PostfixConfig, "postfix-config", "", "`DIR` with main.cf of another instance of Postfix (default that of postconf)")
 	f.StringVar(&host.Signed, "signed-name", "", "`NAME` with a valid signature, to test resolvers with (default the root)")
 	f.StringVar(&host.Broken, "broken-name", "", "`NAME` with a wrong signature, to test resolvers with (default "+doctor.DefaultBroken+")")
-	f.BoolVar(&asJSON, "json", false, "print JSON; docs/doctor.md lists the fields")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.BoolVar(&fix, "fix", false, "print a shell script that fixes main.cf, and do not run it")
 	return c
 }

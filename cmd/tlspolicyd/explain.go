@@ -27,8 +27,8 @@ and the replies that Postfix would get.
 Where lookup prints another reply, the daemon answers from its cache: an MTA-STS
 policy stays in force until its max_age is over.
 
-With --json each key gives one line with one JSON object. Its fields are stable
-and described in docs/explain.md.
+With --json each key gives one line with one JSON object. Its fields are stable;
+` + docs + `/explain.md describes them.
 
 Exit status: 0 every key has a policy (OK), 1 at least one has none (NOTFOUND),
 3 at least one is unknown (TEMP).`,

@@ -57,7 +57,7 @@ type parts struct {
 func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, error) {
 	var built atomic.Pointer[policymap.Map]
 	changed := func(servers []netip.AddrPort, trusted bool) {
-		tellResolvers(log, servers, trusted)
+		logResolvers(log, servers, trusted)
 		if m := built.Load(); m != nil {
 			m.Reread()
 		}
@@ -100,7 +100,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			}
 			m.Reconfigure(settings)
 			if !slices.Equal(next.Servers(), resolver.Servers()) || next.Trusted() != resolver.Trusted() {
-				tellResolvers(log, next.Servers(), next.Trusted())
+				logResolvers(log, next.Servers(), next.Trusted())
 			}
 			resolver = next
 			current.Store(next)
@@ -124,7 +124,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}, nil
 }
 
-// newResolver returns the configured resolver; changed, when not nil, is told of
+// newResolver returns the configured resolver; changed, when not nil, gets
 // other servers in /etc/resolv.conf.
 func newResolver(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, error) {
 	return dnsclient.New(dnsclient.Config{
@@ -132,7 +132,7 @@ func newResolver(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort
 	})
 }
 
-func tellResolvers(log *slog.Logger, servers []netip.AddrPort, trusted bool) {
+func logResolvers(log *slog.Logger, servers []netip.AddrPort, trusted bool) {
 	log.Info("resolvers changed", "resolvers", servers, "ad_trusted", trusted)
 	if !trusted {
 		warnNoDANE(log)
@@ -167,8 +167,8 @@ func trustStore(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// checkHost holds the settings against this host: what the file alone cannot
-// tell to be wrong. Its errors are mistakes of the configuration.
+// checkHost holds the settings against this host: what the file alone
+// does not show to be wrong. Its errors are mistakes of the configuration.
 func checkHost(cfg config.Config) error {
 	if _, err := trustStore(cfg.Fetch.CAFile); err != nil {
 		return usageError("%w", err)

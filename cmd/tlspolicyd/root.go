@@ -19,8 +19,11 @@ const (
 	exitDone    = 0
 	exitNo      = 1 // the answer is no
 	exitUsage   = 2 // wrong usage, or a wrong configuration
-	exitUnknown = 3 // could not tell
+	exitUnknown = 3 // the answer is unknown
 	programName = "tlspolicyd"
+
+	// docs is where packages put the documents.
+	docs = "/usr/share/doc/tlspolicyd/docs"
 )
 
 // exitError is an error that decides the exit status. Without an error inside
@@ -39,7 +42,7 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// usageError is for a command line that makes no sense.
+// usageError is for a wrong command line.
 func usageError(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
@@ -105,13 +108,16 @@ func newRoot() *cobra.Command { return newRootWith(new(options)) }
 func newRootWith(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   programName,
-		Short: "TLS policies for Postfix: MTA-STS and DANE, kept fresh",
+		Short: "TLS policies for Postfix: DANE and MTA-STS",
 		Long: `tlspolicyd answers Postfix, over a socketmap, which TLS policy to use for a next
-hop: DANE (RFC 7672) and MTA-STS (RFC 8461), from a durable cache that it keeps
-fresh by itself.
+hop. It looks up DANE (RFC 7672) and MTA-STS (RFC 8461), keeps what it learns in a
+cache on disk and refreshes it.
+
+Setup, messages and configuration: tlspolicyd(8), tlspolicyd.toml(5), and the
+documents in ` + docs + `.
 
 Exit status of every command: 0 done, 1 the answer is no, 2 wrong usage or a
-wrong configuration, 3 could not tell.`,
+wrong configuration, 3 unknown.`,
 		Example: `  tlspolicyd serve
   tlspolicyd lookup example.com`,
 		Args:              noArgs,

@@ -124,7 +124,7 @@ func (c *Client) Export(ctx context.Context, w io.Writer) error {
 const importBatch = 1 << 20
 
 // Import reads a dump and has its records taken over. A broken line ends it with
-// a *LineError, or is left out if skipBad is true: whoever calls checks them
+// a *LineError, or is left out if skipBad is true: the caller checks them
 // before, and this is for a file that changed since. It calls fn with the number
 // of records after each request. What the daemon refuses ends it half done.
 func (c *Client) Import(ctx context.Context, r io.Reader, skipBad bool, fn func(done int)) error {
@@ -193,7 +193,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	}
 	resp, err := c.http.Do(req)
 	if ue, ok := errors.AsType[*url.Error](err); ok {
-		err = ue.Err // the URL is none that anybody knows
+		err = ue.Err // without the URL, which the user does not know
 	}
 	if err != nil {
 		return nil, err

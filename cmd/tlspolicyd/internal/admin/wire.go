@@ -51,8 +51,8 @@ type Details struct {
 type Filter struct {
 	Policy string        // of an answer
 	State  string        // see ParseState
-	Older  time.Duration // nothing was looked up for so long
-	Unused time.Duration // nobody asked for so long
+	Older  time.Duration // there was no refresh for so long
+	Unused time.Duration // there was no lookup for so long
 }
 
 // daneStates are the states by the names they have in JSON.
