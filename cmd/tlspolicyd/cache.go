@@ -26,8 +26,8 @@ func newCache(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cache",
 		Short: "Show and change the cache of the running daemon",
-		Long: `cache talks to the running daemon over its control socket (listen.admin), which is
-open to the daemon's user and to root only.`,
+		Long: `cache talks to the running daemon over its control socket (listen.admin), which
+is open to the daemon's user and to root only.`,
 		Example: `  tlspolicyd cache list --policy secure
   tlspolicyd cache show example.com`,
 		Args: noArgs,
@@ -146,9 +146,9 @@ func newCacheList(s *cacheSocket) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the cached domains, a line for each next hop",
-		Long: `list prints a line for each next hop that Postfix has looked up, sorted by domain:
-its policy now, the DANE state, the MTA-STS mode, the time of the last lookup and
-that of the next refresh.
+		Long: `list prints a line for each next hop that Postfix has looked up, sorted by
+domain: its policy now, the DANE state, the MTA-STS mode, the time of the last
+lookup and that of the next refresh.
 
 Exit status: 0 something is listed, 1 nothing.`,
 		Example: `  tlspolicyd cache list
@@ -173,7 +173,7 @@ Exit status: 0 something is listed, 1 nothing.`,
 		},
 	}
 	c.Flags().StringVar(&f.Policy, "policy", "", "only domains with this `POLICY`: "+strings.Join(admin.Policies(), ", "))
-	c.Flags().StringVar(&f.State, "state", "", "only this `STATE` of MTA-STS (enforce, testing, mta-sts:none, absent)\nor of DANE (full, partial, insecure-mx, dane:none, unknown)")
+	c.Flags().StringVar(&f.State, "state", "", "only this `STATE` of MTA-STS (enforce, testing, mta-sts:none, absent) or of DANE (full, partial, insecure-mx, dane:none, unknown)")
 	c.Flags().Var(&older, "older", "only domains that were not refreshed for this long, e.g. 12h")
 	c.Flags().Var(&unused, "unused", "only domains that were not looked up for this long, e.g. 30d")
 	c.Flags().BoolVar(&asJSON, "json", false, "print one JSON object for each domain")
@@ -215,8 +215,9 @@ func newCacheShow(s *cacheSocket) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show DOMAIN",
 		Short: "Show what is cached about a domain, and its replies to Postfix",
-		Long: `show prints the cached facts about a domain, when they were learned, the time of the
-next refresh, the last error, the last lookup, and the replies that Postfix gets now.
+		Long: `show prints the cached facts about a domain, when they were learned, the time of
+the next refresh, the last error, the last lookup, and the replies that Postfix
+gets now.
 
 Exit status: 0 the domain is cached, 1 it is not.`,
 		Example: `  tlspolicyd cache show example.com

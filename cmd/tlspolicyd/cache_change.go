@@ -17,9 +17,9 @@ func newCacheRefresh(s *cacheSocket) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "refresh DOMAIN... | --all",
 		Short: "Look domains up again now, DANE and MTA-STS",
-		Long: `refresh has the daemon look up cached domains again, and fetch the policy file even
-if its id is unchanged or its last fetch has just failed. Until that is done, and
-where it fails, Postfix gets the replies that it got before.
+		Long: `refresh has the daemon look up cached domains again, and fetch the policy file
+even if its id is unchanged or its last fetch has just failed. Until that is
+done, and where it fails, Postfix gets the replies that it got before.
 
 Exit status: 0 all were looked up, 1 some are not in the cache, 3 some could not
 be looked up.`,
@@ -83,9 +83,9 @@ func newCachePurge(s *cacheSocket) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "purge DOMAIN... | --all",
 		Short: "Delete domains from the cache, with their policies",
-		Long: `purge deletes domains from the cache. The next lookup starts from nothing: a policy
-that cannot be fetched then is lost, which MTA-STS is meant to prevent. In most
-cases 'cache refresh' is the right command.
+		Long: `purge deletes domains from the cache. The next lookup starts from nothing: a
+policy that cannot be fetched then is lost, which MTA-STS is meant to prevent.
+In most cases 'cache refresh' is the right command.
 
 Exit status: 0 done, 1 none of them was in the cache.`,
 		Example: `  tlspolicyd cache purge example.com

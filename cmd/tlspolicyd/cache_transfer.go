@@ -19,8 +19,9 @@ func newCacheExport(s *cacheSocket) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export",
 		Short: "Write the whole cache as lines of JSON",
-		Long: `export writes the whole cache to stdout, for 'cache import' on this host or another.
-The first line has the version of the format, the last one the number of records.`,
+		Long: `export writes the whole cache to stdout, for 'cache import' on this host or
+another. The first line has the version of the format, the last one the number
+of records.`,
 		Example: `  tlspolicyd cache export >cache.jsonl
   tlspolicyd cache export | ssh newhost tlspolicyd cache import`,
 		Args: noArgument,
@@ -45,9 +46,9 @@ func newCacheImport(s *cacheSocket) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "import [FILE|-]",
 		Short: "Import a cache that 'cache export' wrote",
-		Long: `import reads the output of 'cache export' from a file or from stdin. Where a domain
-is in the cache already, the later facts win. The whole file is checked first: with
-one broken line nothing is imported, unless --skip-bad is given.`,
+		Long: `import reads the output of 'cache export' from a file or from stdin. Where a
+domain is in the cache already, the later facts win. The whole file is checked
+first: with one broken line nothing is imported, unless --skip-bad is given.`,
 		Example: `  tlspolicyd cache import cache.jsonl
   ssh oldhost tlspolicyd cache export | tlspolicyd cache import`,
 		Args: cobra.MaximumNArgs(1),
@@ -156,9 +157,9 @@ func newCacheWarm(s *cacheSocket) *cobra.Command {
 	return &cobra.Command{
 		Use:   "warm FILE|-",
 		Short: "Look up many domains before the first message to them",
-		Long: `warm has the daemon look up domains as a message to each would, and prints how many
-have which policy. The file has one domain per line; blank lines and comments after
-# are skipped. Domains in the cache are not looked up again.
+		Long: `warm has the daemon look up domains as a message to each would, and prints how
+many have which policy. The file has one domain per line; blank lines and
+comments after # are skipped. Domains in the cache are not looked up again.
 
 Exit status: 0 all were looked up, 3 some could not be.`,
 		Example: `  grep -oP 'to=<[^@>]+@\K[^>]+' /var/log/mail.log | sort -u |

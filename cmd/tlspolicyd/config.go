@@ -32,9 +32,9 @@ func newConfigCheck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration file",
-		Long: `check reads the configuration file as serve does and reports the first mistake with
-its line and column. It also checks that the files and the group it names exist.
-Nothing is started.`,
+		Long: `check reads the configuration file as serve does and reports the first mistake
+with its line and column. It also checks that the files and the group it names
+exist. Nothing is started.`,
 		Example: `  tlspolicyd config check
   tlspolicyd config check --config new.toml`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -69,8 +69,8 @@ func newConfigShow(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show",
 		Short: "Show the settings in force, defaults included",
-		Long: `show prints every setting with its description. The output is a valid configuration
-file.`,
+		Long: `show prints every setting with its description. The output is a valid
+configuration file.`,
 		Example: `  tlspolicyd config show > tlspolicyd.toml
   tlspolicyd config show --json | jq .dns`,
 		Args: noArgument,

@@ -29,19 +29,20 @@ func newDoctor(o *options) *cobra.Command {
 		Short: "Check this host: Postfix, sockets, resolvers, database, clock",
 		Long: `doctor checks everything on this host that mail under a policy depends on:
 Postfix's settings and what its version understands; whether smtp(8) reaches the
-socket, as its user and from inside its chroot; whether each resolver answers and
-validates; the configuration, the database, the clock, the trust stores, the units
-of systemd.
+socket, as its user and from inside its chroot; whether each resolver answers
+and validates; the configuration, the database, the clock, the trust stores, the
+units of systemd.
 
 It changes nothing. Each finding has a grade, what was seen, what to do, and the
 command that does it. With --fix it prints a shell script of "postconf -e" lines
 instead, and does not run it. Run it as root: an ordinary user cannot connect as
 Postfix does, nor query the control socket.
 
-` + docs + `/doctor.md lists every finding. It takes 20 s at most, also without a network.
+` + docs + `/doctor.md lists every finding. It takes 20 s at
+most, also without a network.
 
-Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong usage,
-3 no failure, but something is unknown.`,
+Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong
+usage, 3 no failure, but something is unknown.`,
 		Example: `  tlspolicyd doctor
   tlspolicyd doctor --fix > fix.sh
   tlspolicyd doctor --postfix-config /etc/postfix-out --json |

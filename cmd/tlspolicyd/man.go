@@ -22,9 +22,9 @@ func newMan() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write the manual pages",
-		Long: `man writes the manual pages into a directory: tlspolicyd(8), one for each command,
-and tlspolicyd.toml(5). Their date is $SOURCE_DATE_EPOCH, or that of the source,
-so that the same source makes the same pages.`,
+		Long: `man writes the manual pages into a directory: tlspolicyd(8), one for each
+command, and tlspolicyd.toml(5). Their date is $SOURCE_DATE_EPOCH, or that of
+the source, so that the same source makes the same pages.`,
 		Example: `  tlspolicyd man /tmp && man -l /tmp/tlspolicyd.toml.5`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

@@ -110,8 +110,8 @@ func newRootWith(o *options) *cobra.Command {
 		Use:   programName,
 		Short: "TLS policies for Postfix: DANE and MTA-STS",
 		Long: `tlspolicyd answers Postfix, over a socketmap, which TLS policy to use for a next
-hop. It looks up DANE (RFC 7672) and MTA-STS (RFC 8461), keeps what it learns in a
-cache on disk and refreshes it.
+hop. It looks up DANE (RFC 7672) and MTA-STS (RFC 8461), keeps what it learns in
+a cache on disk and refreshes it.
 
 Setup, messages and configuration: tlspolicyd(8), tlspolicyd.toml(5), and the
 documents in ` + docs + `.
@@ -129,7 +129,7 @@ wrong configuration, 3 unknown.`,
 		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().StringVar(&o.config, "config", "",
-		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
+		"configuration `FILE` (default "+config.DefaultPath+")")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o), newCheck(o))
 	root.AddCommand(newDoctor(o))
@@ -137,6 +137,11 @@ wrong configuration, 3 unknown.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	finishBuiltin(root)
 	withoutFiles(root)
+	// For terminals of 80 columns, and without a usage that does nothing.
+	root.SetUsageTemplate(strings.NewReplacer(
+		".FlagUsages", ".FlagUsagesWrapped 80", "for more information about a command", "for help on a command",
+		"{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}",
+	).Replace(root.UsageTemplate()))
 	return root
 }
 
@@ -173,7 +178,7 @@ func finishBuiltin(root *cobra.Command) {
 			}
 		case "completion":
 			c.Args, c.RunE = noArgs, needsSubcommand
-			c.Long = "completion prints a script for the shell. The packages install it."
+			c.Short, c.Long = "Print the completion script for a shell", "completion prints a script for the shell. Packages install it."
 			for _, shell := range c.Commands() {
 				load := map[string]string{
 					"bash": "source <(tlspolicyd completion bash)", "zsh": "source <(tlspolicyd completion zsh)",
@@ -182,7 +187,8 @@ func finishBuiltin(root *cobra.Command) {
 				if load == "" {
 					c.RemoveCommand(shell)
 				}
-				shell.Long, shell.Example = "", "  "+load+"  # in this shell only"
+				shell.Short, shell.Long = "Print the completion script for "+shell.Name(), ""
+				shell.Example = "  " + load + "  # in this shell only"
 			}
 		}
 	}

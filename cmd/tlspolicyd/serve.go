@@ -32,11 +32,11 @@ func newServe(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
-		Long: `serve answers Postfix until it gets SIGTERM or SIGINT. It listens on the configured
-sockets, or on those that systemd passes to it.
+		Long: `serve answers Postfix until it gets SIGTERM or SIGINT. It listens on the
+configured sockets, or on those that systemd passes to it.
 
-On SIGHUP it reads its configuration again. Most settings are in force at once; the
-log names those that need a restart. A file with a mistake changes nothing.
+On SIGHUP it reads its configuration again. Most settings are in force at once;
+the log names those that need a restart. A file with a mistake changes nothing.
 
 Without root and without configuration its sockets are in
 $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
