@@ -6,37 +6,37 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/policymap/policy"
 )
 
 func newCacheExport(s *cacheSocket) *cobra.Command {
 	return &cobra.Command{
 		Use:   "export",
 		Short: "Write the whole cache as lines of JSON",
-		Long: `export writes all that the daemon knows to stdout, for 'cache import' on this host or
-on another one. The first line names the format's version, the last one the number
+		Long: `export writes the whole cache to stdout, for 'cache import' on this host or
+another. The first line has the version of the format, the last one the number
 of records.`,
 		Example: `  tlspolicyd cache export >cache.jsonl
   tlspolicyd cache export | ssh newhost tlspolicyd cache import`,
-		Args: cobra.NoArgs,
+		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := s.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
-			err = client.Export(cmd.Context(), out)
-			if flushErr := out.Flush(); err == nil {
-				err = flushErr
-			}
-			if err != nil {
-				return unknownError(fmt.Errorf("the export is not complete: %w", err))
-			}
-			return nil
+			return s.with(cmd.Context(), func(client *admin.Client) error {
+				out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+				err := client.Export(cmd.Context(), out)
+				if flushErr := out.Flush(); err == nil {
+					err = flushErr
+				}
+				if err != nil {
+					return fmt.Errorf("the export is not complete: %w", err)
+				}
+				return nil
+			})
 		},
 	}
 }
@@ -45,10 +45,10 @@ func newCacheImport(s *cacheSocket) *cobra.Command {
 	var skipBad bool
 	c := &cobra.Command{
 		Use:   "import [FILE|-]",
-		Short: "Take over a cache that 'cache export' wrote",
-		Long: `import reads what 'cache export' wrote, from a file or from stdin. Where a domain is
-known already, what was learned later wins. The whole file is checked first: with
-one broken line nothing is imported, unless --skip-bad is given.`,
+		Short: "Import a cache that 'cache export' wrote",
+		Long: `import reads the output of 'cache export' from a file or from stdin. Where a
+domain is in the cache already, the later facts win. The whole file is checked
+first: with one broken line nothing is imported, unless --skip-bad is given.`,
 		Example: `  tlspolicyd cache import cache.jsonl
   ssh oldhost tlspolicyd cache export | tlspolicyd cache import`,
 		Args: cobra.MaximumNArgs(1),
@@ -62,20 +62,17 @@ one broken line nothing is imported, unless --skip-bad is given.`,
 				return unknownError(err)
 			}
 			defer file.Close()
-			client, err := s.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return importDump(cmd, client, file, name, skipBad)
+			return s.with(cmd.Context(), func(client *admin.Client) error {
+				return importDump(cmd, client, file, name, skipBad)
+			})
 		},
 	}
-	c.Flags().BoolVar(&skipBad, "skip-bad", false, "import the good lines of a file with broken ones")
+	c.Flags().BoolVar(&skipBad, "skip-bad", false, "skip broken lines and import the others")
 	return c
 }
 
-// openDump returns a file that can be read twice: what comes in a pipe is kept
-// in a file that has no name.
+// openDump returns a file that can be read twice: a pipe is copied to a file that
+// has no name.
 func openDump(name string, stdin io.Reader) (*os.File, error) {
 	if name != "-" {
 		f, err := os.Open(name)
@@ -104,23 +101,23 @@ func openDump(name string, stdin io.Reader) (*os.File, error) {
 	return spool, nil
 }
 
-// maxTold is how many broken lines are told of one by one.
-const maxTold = 10
+// maxReported is how many broken lines are reported one by one.
+const maxReported = 10
 
 func importDump(cmd *cobra.Command, client *admin.Client, file *os.File, name string, skipBad bool) error {
-	good, broken, err := checkDump(file)
+	good, broken, err := admin.CheckDump(file)
 	if err != nil {
 		return unknownError(fmt.Errorf("%s: %w", name, err))
 	}
 	for i, bad := range broken {
 		switch {
 		case !skipBad || errors.Is(bad, admin.ErrVersion) || bad.Line == 1:
-			hint := "mend it, or import the others with --skip-bad"
+			hint := "fix it, or import the others with --skip-bad"
 			if errors.Is(bad, admin.ErrVersion) || bad.Line == 1 {
-				hint = "want what 'tlspolicyd cache export' wrote"
+				hint = "want the output of 'tlspolicyd cache export'"
 			}
 			return &exitError{exitNo, fmt.Errorf("%s: %w%s; nothing was imported: %s", name, bad, andMore(len(broken)-1), hint)}
-		case i < maxTold:
+		case i < maxReported:
 			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s: skipped %v\n", programName, name, bad)
 		}
 	}
@@ -156,43 +153,21 @@ func andMore(n int) string {
 	return fmt.Sprintf(" (and %d more)", n)
 }
 
-// checkDump reads a whole dump and returns how many lines are good and which are
-// broken.
-func checkDump(r io.Reader) (good int, broken []*admin.LineError, err error) {
-	dump, err := admin.NewDumpReader(r)
-	for err == nil {
-		_, _, err = dump.Next()
-		if err == nil {
-			good++
-			continue
-		}
-		if bad, ok := errors.AsType[*admin.LineError](err); ok {
-			broken, err = append(broken, bad), nil
-		}
-	}
-	if bad, ok := errors.AsType[*admin.LineError](err); ok { // of the header
-		return 0, []*admin.LineError{bad}, nil
-	}
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return good, broken, err
-}
-
 func newCacheWarm(s *cacheSocket) *cobra.Command {
-	c := &cobra.Command{
+	return &cobra.Command{
 		Use:   "warm FILE|-",
 		Short: "Look up many domains before the first message to them",
-		Long: `warm has the daemon look up domains as a message to each would, and prints how many
-have which policy. The file has a domain a line; blank lines and what follows a #
-are left out. What is known already is not looked up again.
+		Long: `warm has the daemon look up domains as a message to each would, and prints how
+many have which policy. The file has one domain per line; blank lines and
+comments after # are skipped. Domains in the cache are not looked up again.
 
 Exit status: 0 all were looked up, 3 some could not be.`,
-		Example: `  grep -oP 'to=<[^@>]+@\K[^>]+' /var/log/mail.log | sort -u | tlspolicyd cache warm -
+		Example: `  grep -oP 'to=<[^@>]+@\K[^>]+' /var/log/mail.log | sort -u |
+    tlspolicyd cache warm -
   tlspolicyd cache warm domains.txt`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return errors.New("which FILE? Domains, one a line; - for stdin")
+				return errors.New("which FILE? One domain per line; - for stdin")
 			}
 			return nil
 		},
@@ -201,13 +176,102 @@ Exit status: 0 all were looked up, 3 some could not be.`,
 			if err != nil {
 				return unknownError(err)
 			}
-			client, err := s.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			return warmCache(cmd.Context(), client, list, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return s.with(cmd.Context(), func(client *admin.Client) error { return warmCache(cmd, client, list) })
 		},
 	}
-	return c
+}
+
+// domainList is a file for warm.
+type domainList struct {
+	keys     []string // canonical, without duplicates, in order of the file
+	notNames int      // lines that are not a domain
+	first    int      // the first of these
+}
+
+// maxDomainLine bounds a line of the list, in bytes.
+const maxDomainLine = 64 << 10
+
+func readDomainList(name string, stdin io.Reader) (domainList, error) {
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return domainList{}, err
+		}
+		defer f.Close()
+		stdin = f
+	}
+	var list domainList
+	seen := make(map[string]bool)
+	lines := bufio.NewScanner(stdin)
+	lines.Buffer(nil, maxDomainLine)
+	n := 0
+	for lines.Scan() {
+		n++
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		hop, ok := policy.ParseNextHop(text)
+		if !ok {
+			if list.notNames++; list.first == 0 {
+				list.first = n
+			}
+			continue
+		}
+		if key := hop.String(); !seen[key] {
+			seen[key] = true
+			list.keys = append(list.keys, key)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return list, fmt.Errorf("%s: line %d: %w", name, n+1, err)
+	}
+	return list, nil
+}
+
+func warmCache(cmd *cobra.Command, client *admin.Client, list domainList) error {
+	bar := newProgress(cmd.ErrOrStderr(), "looked up")
+	bar.total(len(list.keys))
+	found := make(map[string]int)
+	failed, example := 0, ""
+	for keys := range slices.Chunk(list.keys, admin.WarmBatch) {
+		err := client.Warm(cmd.Context(), keys, func(p admin.Progress) error {
+			if p.Name == "" {
+				return nil
+			}
+			bar.step()
+			found[p.Policy]++
+			if p.Error != "" {
+				if failed++; example == "" {
+					example = p.Error
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			bar.hide()
+			return fmt.Errorf("after %d of %d domains: %w", bar.done, len(list.keys), err)
+		}
+	}
+	bar.hide()
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	for level := policy.NoPolicy; level <= policy.Override; level++ {
+		if n := found[level.String()]; n > 0 {
+			fmt.Fprintf(out, "%8d %s\n", n, level)
+		}
+	}
+	fmt.Fprintf(out, "%8d in total\n", len(list.keys))
+	switch {
+	case list.notNames == 1:
+		fmt.Fprintf(out, "%8d skipped: line %d is not a domain\n", 1, list.first)
+	case list.notNames > 1:
+		fmt.Fprintf(out, "%8d skipped that are not a domain, the first is line %d\n", list.notNames, list.first)
+	}
+	if err := out.Flush(); err != nil {
+		return outputError(err)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%s could not be looked up, e.g. %s: try again later", counted(failed, "domain"), cleaned(example))
+	}
+	return nil
 }

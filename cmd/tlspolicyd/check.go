@@ -31,43 +31,45 @@ func newCheck(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check DOMAIN...",
 		Short: "Audit a mail domain as other senders see it",
-		Long: `check audits mail domains from outside and says what is wrong with their TLS, and
-what to do next: the MTA-STS record and the policy file, line by line; the mail
-hosts against the policy; at port 25 of every mail host, over IPv4 and IPv6,
-STARTTLS and the certificate; TLSA records against the certificate that the host
-presents; mode and max_age; the TLSRPT record; and whether a message is delivered.
-It needs no running daemon and no cache, and it sends no message.
+		Long: `check audits mail domains from outside and says what is wrong with their TLS,
+and what to do next: the MTA-STS record and the policy file, line by line; the
+mail hosts against the policy; at port 25 of every mail host, over IPv4 and
+IPv6, STARTTLS and the certificate; TLSA records against the certificate that
+the host presents; mode and max_age; the TLSRPT record; and whether a message is
+delivered. It needs no running daemon and no cache, and it sends no message.
 
-For one domain every finding is printed, for several only the problems, and a table
-at the end; --all prints everything. A single - reads a list from standard input,
-one domain a line; # begins a comment.
+For one domain every finding is printed, for several only the problems, and a
+table at the end; --all prints everything. A single - reads a list from standard
+input, one domain a line; # begins a comment.
 
 Marks: ok; warn, works today but needs attention; FAIL, mail is deferred or sent
-unprotected; ? unknown, because of this host or its network, which is not the fault
-of the domain. Where outgoing connections to port 25 are blocked, as in most homes,
-mail hosts cannot be checked.
+unprotected; ? unknown, because of this host or its network, which is not the
+fault of the domain. Where outgoing connections to port 25 are blocked, as in
+most homes, mail hosts cannot be checked.
 
-Only dns.* and fetch.* of the configuration count (fetch.allow_networks also for mail
-hosts); fetch.proxy is not used for port 25. Overrides and policy.* do not count:
-other senders do not have them.
+Only dns.* and fetch.* of the configuration count (fetch.allow_networks also for
+mail hosts); fetch.proxy is not used for port 25. Overrides and policy.* do not
+count: other senders do not have them.
 
-With --json each domain gives one JSON object on a line of its own; docs/check.md
-lists its fields and all codes. --nagios prints a line for Nagios, Icinga and similar
-systems, with their exit status (0 ok, 1 warning, 2 critical, 3 unknown).
---prometheus prints metrics for the textfile collector of node_exporter, and exits
-with 0 when they are written: the grades are in them.
+With --json each domain gives one JSON object on a line of its own;
+` + docs + `/check.md lists its fields and all codes. --nagios
+prints a line for Nagios, Icinga and similar systems, with their exit status (0
+ok, 1 warning, 2 critical, 3 unknown). --prometheus prints metrics for the
+textfile collector of node_exporter, and exits with 0 when they are written: the
+grades are in them.
 
---watch repeats and prints the first result and then only what changes; it ends on
-an interrupt, with the status of the last audit.
+--watch repeats and prints the first result and then only what changes; it ends
+on an interrupt, with the status of the last audit.
 
-Exit status: 0 no failure, warnings or not; 1 at least one FAIL; 2 wrong usage; 3 no
-FAIL, but something is unknown.`,
+Exit status: 0 no failure, warnings or not; 1 at least one FAIL; 2 wrong usage;
+3 no FAIL, but something is unknown.`,
 		Example: `  tlspolicyd check example.com
-  tlspolicyd check --json example.com | jq '.topics[].findings[] | select(.grade == "fail")'
+  tlspolicyd check --json example.com |
+    jq '.topics[].findings[] | select(.grade == "fail")'
   tlspolicyd check - < domains.txt
   tlspolicyd check --watch 15m example.com example.net
   tlspolicyd check --nagios example.com
-  tlspolicyd check --prometheus example.com > /var/lib/node_exporter/tlspolicy.prom.new`,
+  tlspolicyd check --prometheus example.com > tlspolicyd.prom.new`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return c.usage(cmd.OutOrStdout(), errors.New("which DOMAIN? The part of a mail address behind the @; - reads a list"))

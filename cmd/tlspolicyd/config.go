@@ -32,12 +32,17 @@ func newConfigCheck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration file",
-		Long: `check reads the configuration file as serve does and tells the first mistake with
-its line and column. It also looks for the files and the group that are named.
-Nothing is started.`,
+		Long: `check reads the configuration file as serve does and reports the first mistake
+with its line and column. It also checks that the files and the group it names
+exist. Nothing is started.`,
 		Example: `  tlspolicyd config check
-  tlspolicyd config check --config new.toml && cp new.toml ` + config.DefaultPath,
-		Args: noArgument,
+  tlspolicyd config check --config new.toml`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%q: name the file with --config", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.load()
 			if err != nil {
@@ -50,7 +55,7 @@ Nothing is started.`,
 			if name == "" {
 				name = config.DefaultPath
 				if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
-					verdict = "absent: the defaults apply"
+					verdict = "absent: defaults apply"
 				}
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", name, verdict)
@@ -64,8 +69,8 @@ func newConfigShow(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show",
 		Short: "Show the settings in force, defaults included",
-		Long: `show prints every setting with its meaning, as a configuration file that may be
-used as it is.`,
+		Long: `show prints every setting with its description. The output is a valid
+configuration file.`,
 		Example: `  tlspolicyd config show > tlspolicyd.toml
   tlspolicyd config show --json | jq .dns`,
 		Args: noArgument,
@@ -100,7 +105,7 @@ func writeJSONLine(w io.Writer, v any) error {
 }
 
 // outputError is for output that could not be written: a script must not take
-// half of it for the whole.
+// a part of it for all.
 func outputError(err error) error {
 	if err == nil {
 		return nil

@@ -35,14 +35,14 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 	var control, public net.Listener
 	var err error
 	if cfg.Listen.Admin != "" {
-		// Whoever can connect may do everything: the mode is the only guard.
+		// A client that can connect can change everything: only the mode protects it.
 		if control, err = socketmap.Listen(ctx, cfg.Listen.Admin, socketmap.ListenOptions{Mode: 0o600}); err != nil {
 			return nil, fmt.Errorf("listen.admin: %w", err)
 		}
 	}
 	if cfg.Listen.HTTP != "" {
 		if public, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen.HTTP); err != nil {
-			// Whoever took the port must not stop the mail.
+			// A port that is taken must not stop the mail.
 			log.Error("metrics are not served", "setting", "listen.http", "reason", err)
 		}
 	}

@@ -54,7 +54,7 @@ func TestADirectoryOfSomebodyElseIsRefused(t *testing.T) {
 			cfg := config.Default()
 			cfg.Cache.Path = filepath.Join(dirs.State, "policies.db")
 			cfg.Listen.Socketmap = []string{"unix:" + filepath.Join(tt.dir, "socketmap.sock")}
-			if _, err := daemonAddresses(cfg, cfg, dirs); (err == nil) != tt.ok {
+			if _, err := daemonAddresses(cfg.Listen.Socketmap[0], cfg.Listen.Socketmap[0], "unix:/x", dirs); (err == nil) != tt.ok {
 				t.Errorf("lookup: %v", err)
 			}
 			if err := makeDirs(cfg, dirs, cfg.Listen.Socketmap); (err == nil) != tt.ok {
@@ -86,23 +86,18 @@ func TestDirectoriesAreMadeWithTheirModes(t *testing.T) {
 	}
 }
 
-// One who runs a daemon without configuration asks that one, everybody else
+// A user who runs a daemon without a configuration reaches that one, other users
 // the system's.
-func TestWhereLookupAsks(t *testing.T) {
-	user := config.Config{Listen: config.Listen{Socketmap: []string{"unix:/run/user/1000/tlspolicyd/socketmap.sock"}}}
-	system := config.Config{Listen: config.Listen{Socketmap: []string{config.SystemSocketmap}}}
-	configured := config.Config{Listen: config.Listen{Socketmap: []string{"tcp:127.0.0.1:8461", "unix:/x"}}}
-	for name, tt := range map[string]struct {
-		cfg, defaults config.Config
-		want          string
-	}{
-		"user":             {user, user, "unix:/run/user/1000/tlspolicyd/socketmap.sock unix:/run/tlspolicyd/socketmap.sock"},
-		"root":             {system, system, "unix:/run/tlspolicyd/socketmap.sock"},
-		"configured":       {configured, system, "tcp:127.0.0.1:8461"},
-		"user, configured": {configured, user, "tcp:127.0.0.1:8461"},
+func TestWhereTheDaemonIs(t *testing.T) {
+	const user, system, other = "unix:/run/user/1000/tlspolicyd/socketmap.sock", "unix:/run/tlspolicyd/socketmap.sock", "tcp:127.0.0.1:8461"
+	for name, tt := range map[string]struct{ configured, byDefault, want string }{
+		"user":             {user, user, user + " " + system},
+		"root":             {system, system, system},
+		"configured":       {other, system, other},
+		"user, configured": {other, user, other},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := daemonAddresses(tt.cfg, tt.defaults, config.Dirs{})
+			got, err := daemonAddresses(tt.configured, tt.byDefault, system, config.Dirs{})
 			if err != nil || strings.Join(got, " ") != tt.want {
 				t.Errorf("got %v, %v; want %s", got, err, tt.want)
 			}

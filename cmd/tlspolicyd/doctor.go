@@ -29,22 +29,24 @@ func newDoctor(o *options) *cobra.Command {
 		Short: "Check this host: Postfix, sockets, resolvers, database, clock",
 		Long: `doctor checks everything on this host that mail under a policy depends on:
 Postfix's settings and what its version understands; whether smtp(8) reaches the
-socket, as its user and from inside its chroot; whether each resolver answers and
-validates; the configuration, the database, the clock, the trust stores, the units
-of systemd.
+socket, as its user and from inside its chroot; whether each resolver answers
+and validates; the configuration, the database, the clock, the trust stores, the
+units of systemd.
 
 It changes nothing. Each finding has a grade, what was seen, what to do, and the
 command that does it. With --fix it prints a shell script of "postconf -e" lines
 instead, and does not run it. Run it as root: an ordinary user cannot connect as
 Postfix does, nor query the control socket.
 
-docs/doctor.md lists every finding. It takes 20 s at most, also without a network.
+` + docs + `/doctor.md lists every finding. It takes 20 s at
+most, also without a network.
 
-Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong usage,
-3 no failure, but something is unknown.`,
+Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong
+usage, 3 no failure, but something is unknown.`,
 		Example: `  tlspolicyd doctor
   tlspolicyd doctor --fix > fix.sh
-  tlspolicyd doctor --postfix-config /etc/postfix-out --json | jq '.topics[].findings[] | select(.grade == "fail")'`,
+  tlspolicyd doctor --postfix-config /etc/postfix-out --json |
+    jq '.topics[].findings[] | select(.grade == "fail")'`,
 		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for flag, name := range map[string]string{"signed-name": host.Signed, "broken-name": host.Broken} {
@@ -93,7 +95,7 @@ Exit status: 0 no failure, warnings or not, 1 at least one failure, 2 wrong usag
 	f.StringVar(&host.PostfixConfig, "postfix-config", "", "`DIR` with main.cf of another instance of Postfix (default that of postconf)")
 	f.StringVar(&host.Signed, "signed-name", "", "`NAME` with a valid signature, to test resolvers with (default the root)")
 	f.StringVar(&host.Broken, "broken-name", "", "`NAME` with a wrong signature, to test resolvers with (default "+doctor.DefaultBroken+")")
-	f.BoolVar(&asJSON, "json", false, "print JSON; docs/doctor.md lists the fields")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.BoolVar(&fix, "fix", false, "print a shell script that fixes main.cf, and do not run it")
 	return c
 }
@@ -119,7 +121,7 @@ func (o *options) describeHost(host *doctor.Options) error {
 		cfg.Listen.Socketmap[0] == defaults.Listen.Socketmap[0] {
 		cfg.Listen.Socketmap = []string{config.SystemSocketmap}
 		if cfg.Listen.Admin == defaults.Listen.Admin {
-			cfg.Listen.Admin = systemAdmin()
+			cfg.Listen.Admin = config.SystemAdmin
 		}
 		if cfg.Cache.Path == defaults.Cache.Path {
 			cfg.Cache.Path = config.SystemDatabase

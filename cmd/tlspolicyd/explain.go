@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -30,16 +27,15 @@ and the replies that Postfix would get.
 Where lookup prints another reply, the daemon answers from its cache: an MTA-STS
 policy stays in force until its max_age is over.
 
-With --json each key gives one line with one JSON object. Its fields are stable
-and described in docs/explain.md.
+With --json each key gives one line with one JSON object. Its fields are stable;
+` + docs + `/explain.md describes them.
 
 Exit status: 0 every key has a policy (OK), 1 at least one has none (NOTFOUND),
 3 at least one is unknown (TEMP).`,
 		Example: `  tlspolicyd explain example.com
   tlspolicyd explain '[smarthost.example.net]:587'
   tlspolicyd explain --json example.com example.net | jq .decision.row`,
-		Args:              wantKey,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: wantKey,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			cfg, err := o.load()
 			if err != nil {
@@ -53,7 +49,8 @@ Exit status: 0 every key has a policy (OK), 1 at least one has none (NOTFOUND),
 			if asJSON {
 				write = explain.Report.WriteJSON
 			}
-			return explainKeys(cmd.Context(), x, max(cfg.Fetch.Concurrency, 1), keys, newWaiting(cmd.ErrOrStderr()),
+			return explainKeys(cmd.Context(), x, max(cfg.Fetch.Concurrency, 1), keys,
+				newProgress(cmd.ErrOrStderr(), "waiting for DNS or the policy host"),
 				func(r explain.Report) error { return write(r, cmd.OutOrStdout()) })
 		},
 	}
@@ -77,7 +74,7 @@ func newExplainer(cfg config.Config) (*explain.Explainer, error) {
 }
 
 // explainKeys explains some keys at a time and writes in the order of all.
-func explainKeys(ctx context.Context, x *explain.Explainer, atOnce int, keys []string, w waiting, write func(explain.Report) error) error {
+func explainKeys(ctx context.Context, x *explain.Explainer, atOnce int, keys []string, p *progress, write func(explain.Report) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make([]chan explain.Report, len(keys))
@@ -98,7 +95,7 @@ func explainKeys(ctx context.Context, x *explain.Explainer, atOnce int, keys []s
 	status := exitDone
 	var failed error
 	for i := range keys {
-		report := w.await(keys[i], done[i])
+		report := await(p, keys[i], done[i])
 		if failed != nil {
 			continue // wait for what still runs
 		}
@@ -133,39 +130,4 @@ func wantKey(_ *cobra.Command, keys []string) error {
 		return errors.New("which KEY? Postfix looks up the domain after the @, or the relayhost")
 	}
 	return nil
-}
-
-// waiting shows on a terminal what explain waits for: a policy host may take a
-// minute to fail. The zero value shows nothing.
-type waiting struct {
-	out io.Writer // nil: no terminal
-}
-
-func newWaiting(out io.Writer) waiting {
-	if isTerminal(out) {
-		return waiting{out}
-	}
-	return waiting{}
-}
-
-// await returns the report about a key. The line about it is gone by then.
-func (w waiting) await(key string, report <-chan explain.Report) explain.Report {
-	if w.out == nil {
-		return <-report
-	}
-	began, shown := time.Now(), false
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case r := <-report:
-			if shown {
-				fmt.Fprint(w.out, "\r\x1b[K")
-			}
-			return r
-		case <-tick.C:
-			shown = true
-			fmt.Fprintf(w.out, "\r%.40q: waiting for DNS or the policy host, %d s\x1b[K", key, int(time.Since(began).Seconds()))
-		}
-	}
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -195,7 +194,7 @@ func TestExplainLooksKeysUpSideBySide(t *testing.T) {
 	}
 	x.Resolver = gatedResolver{x.Resolver, "dane.test", "_mta-sts.enforce.test", make(chan struct{})}
 	var keys []string
-	err = explainKeys(t.Context(), x, 2, []string{"dane.test", "enforce.test"}, waiting{}, func(r explain.Report) error {
+	err = explainKeys(t.Context(), x, 2, []string{"dane.test", "enforce.test"}, new(progress), func(r explain.Report) error {
 		keys = append(keys, r.Key)
 		return nil
 	})
@@ -216,46 +215,6 @@ func TestExplainOutputThatCannotBeWritten(t *testing.T) {
 			t.Errorf("%v: status %d, stderr %q, want %q", flags, status, errs.String(), want)
 		}
 	}
-}
-
-// What takes long is told of on a terminal, and nothing of it stays.
-func TestExplainTellsWhatItWaitsFor(t *testing.T) {
-	for _, tt := range []struct {
-		takes time.Duration
-		want  string
-	}{
-		{900 * time.Millisecond, ""},
-		{
-			2500 * time.Millisecond,
-			"\r\"slow.test\": waiting for DNS or the policy host, 1 s\x1b[K" +
-				"\r\"slow.test\": waiting for DNS or the policy host, 2 s\x1b[K\r\x1b[K",
-		},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			var terminal bytes.Buffer
-			report := make(chan explain.Report, 1)
-			time.AfterFunc(tt.takes, func() { report <- explain.Report{Key: "slow.test"} })
-			if got := (waiting{&terminal}).await("slow.test", report); got.Key != "slow.test" {
-				t.Errorf("got the report of %q", got.Key)
-			}
-			if got := terminal.String(); got != tt.want {
-				t.Errorf("%v: %q, want %q", tt.takes, got, tt.want)
-			}
-		})
-	}
-}
-
-// In a pipe nothing is told.
-func TestExplainTellsAPipeNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var pipe bytes.Buffer
-		report := make(chan explain.Report, 1)
-		time.AfterFunc(time.Minute, func() { report <- explain.Report{} })
-		newWaiting(&pipe).await("slow.test", report)
-		if pipe.Len() > 0 {
-			t.Errorf("%q", pipe.String())
-		}
-	})
 }
 
 // walk calls visit for every field below v.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -69,4 +71,13 @@ func addresses(listeners []net.Listener) []string {
 		all = append(all, l.Addr().Network()+":"+l.Addr().String())
 	}
 	return all
+}
+
+// listenError names the setting behind an error of listening at an address of
+// listen.socketmap, and the next step where the error does not.
+func listenError(setting, address string, err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno == syscall.EACCES && !strings.HasPrefix(address, "unix:") {
+		return fmt.Errorf("%s: %s: permission denied: a port below 1024 needs CAP_NET_BIND_SERVICE: choose a higher one", setting, address)
+	}
+	return fmt.Errorf("%s: %w", setting, err)
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/internal/printable"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/socketmap"
 )
 
@@ -25,19 +26,18 @@ func newLookup(o *options) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "lookup KEY...",
-		Short: "Ask the running daemon exactly as Postfix does",
+		Short: "Query the running daemon as Postfix does",
 		Long: `lookup sends keys to the running daemon as Postfix does and prints its replies:
 "OK" with the policy, "NOTFOUND" when Postfix's own default applies, "TEMP" with
 the reason when Postfix has to try again later. With several keys each line
 begins with its key.
 
 Exit status: 0 every key has a policy, 1 at least one has none, 2 the daemon has
-no such map, 3 at least one could not be told.`,
+no such map, 3 at least one is unknown (TEMP).`,
 		Example: `  tlspolicyd lookup example.com
-  tlspolicyd lookup --map postfix-tlsrpt example.com '[smarthost.example.net]:587'
+  tlspolicyd lookup --map postfix-tlsrpt '[smarthost.example.net]:587'
   tlspolicyd lookup --socket tcp:127.0.0.1:8461 --json example.com`,
-		Args:              wantKey,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: wantKey,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if strings.TrimSpace(l.mapName) == "" || strings.ContainsRune(l.mapName, ' ') {
 				return usageError("--map: %q: want postfix or postfix-tlsrpt", l.mapName)
@@ -48,7 +48,8 @@ no such map, 3 at least one could not be told.`,
 				if err != nil {
 					return err
 				}
-				if addresses, err = daemonAddresses(cfg, config.Default(), config.DefaultDirs()); err != nil {
+				addresses, err = daemonAddresses(cfg.Listen.Socketmap[0], config.Default().Listen.Socketmap[0], config.SystemSocketmap, config.DefaultDirs())
+				if err != nil {
 					return err
 				}
 			}
@@ -57,38 +58,22 @@ no such map, 3 at least one could not be told.`,
 					return usageError("--socket: %w", err)
 				}
 			}
+			l.explain = !l.json && isTerminal(cmd.OutOrStdout())
 			return l.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), addresses, keys)
 		},
 	}
 	c.Flags().StringVar(&l.mapName, "map", "postfix", "`NAME` of the map: postfix or postfix-tlsrpt")
 	c.Flags().StringVar(&socket, "socket", "", "`ADDRESS` of the daemon, unix:/path or tcp:host:port (default as configured)")
-	_ = c.RegisterFlagCompletionFunc("map", cobra.FixedCompletions([]string{"postfix", "postfix-tlsrpt"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	c.Flags().BoolVar(&l.json, "json", false, "print one JSON object for each key")
+	completeFlag(c, "map", "postfix", "postfix-tlsrpt")
 	return c
-}
-
-// daemonAddresses returns where a daemon with this configuration is reached.
-// Whoever runs one without configuration has the system's daemon behind it.
-func daemonAddresses(cfg, defaults config.Config, dirs config.Dirs) ([]string, error) {
-	configured := cfg.Listen.Socketmap
-	if !slices.Equal(configured, defaults.Listen.Socketmap) {
-		return configured[:1], nil
-	}
-	if dirs.Shared {
-		if err := checkOwn(dirs.Runtime); err != nil {
-			return nil, unknownError(err)
-		}
-	}
-	if configured[0] == config.SystemSocketmap {
-		return configured[:1], nil
-	}
-	return []string{configured[0], config.SystemSocketmap}, nil
 }
 
 // lookup is one run of the command.
 type lookup struct {
 	mapName string
 	json    bool
+	explain bool          // say what NOTFOUND means
 	timeout time.Duration // for one key
 }
 
@@ -101,23 +86,17 @@ type lookupResult struct {
 }
 
 func (l *lookup) run(ctx context.Context, out, hints io.Writer, addresses, keys []string) error {
-	var client *socketmap.Client
-	defer func() {
-		if client != nil {
-			client.Close()
-		}
-	}()
+	client, reply, err := l.first(ctx, addresses, keys[0])
+	if err != nil {
+		return unknownError(err)
+	}
+	defer client.Close()
 	status := exitDone
-	for _, key := range keys {
-		var reply socketmap.Reply
-		var err error
-		if client == nil {
-			client, reply, err = l.first(ctx, addresses, key)
-		} else {
-			reply, err = l.ask(ctx, client, key)
-		}
-		if err != nil {
-			return unknownError(err)
+	for i, key := range keys {
+		if i > 0 {
+			if reply, err = l.ask(ctx, client, key); err != nil {
+				return unknownError(err)
+			}
 		}
 		if err := l.print(out, key, reply, len(keys) > 1); err != nil {
 			return outputError(err)
@@ -126,8 +105,8 @@ func (l *lookup) run(ctx context.Context, out, hints io.Writer, addresses, keys 
 		case socketmap.OK:
 		case socketmap.NotFound:
 			status = max(status, exitNo)
-			if why := notNextHop(key); why != "" {
-				fmt.Fprintf(hints, "%s: %s: %s\n", programName, visible(key), why)
+			if text := l.notFound(key); text != "" {
+				fmt.Fprintf(hints, "%s: %s: %s\n", programName, visible(key), text)
 			}
 		case socketmap.Perm: // the map is unknown: that of every key
 			return &exitError{status: exitUsage}
@@ -141,8 +120,8 @@ func (l *lookup) run(ctx context.Context, out, hints io.Writer, addresses, keys 
 	return nil
 }
 
-// first asks for the first key at one address after the other until a daemon
-// is found.
+// first sends the first key to one address after the other until a daemon is
+// found.
 func (l *lookup) first(ctx context.Context, addresses []string, key string) (*socketmap.Client, socketmap.Reply, error) {
 	var tried []unanswered
 	for _, a := range addresses {
@@ -155,7 +134,7 @@ func (l *lookup) first(ctx context.Context, addresses []string, key string) (*so
 			return client, reply, nil
 		}
 		client.Close()
-		u := unanswered{a, err, l.timeout}
+		u := unanswered{a, err}
 		if !u.absent() {
 			return nil, socketmap.Reply{}, u
 		}
@@ -180,6 +159,25 @@ func (l *lookup) print(out io.Writer, key string, reply socketmap.Reply, withKey
 	}
 	_, err := fmt.Fprintln(out, line)
 	return err
+}
+
+// notFound says what NOTFOUND means for a key, where there is something to say.
+func (l *lookup) notFound(key string) string {
+	if _, ok := policy.ParseNextHop(key); ok {
+		if !l.explain {
+			return ""
+		}
+		return "no policy: Postfix uses its own default (smtp_tls_security_level). 'tlspolicyd explain " + visible(key) + "' shows why"
+	}
+	if _, domain, ok := strings.Cut(key, "@"); ok {
+		if _, ok := policy.ParseNextHop(domain); ok {
+			return "not a next hop, nothing was looked up: use " + visible(domain)
+		}
+	}
+	if _, err := netip.ParseAddr(strings.Trim(key, "[]")); err == nil {
+		return "an address has no policy domain, nothing was looked up"
+	}
+	return "not a next hop, nothing was looked up"
 }
 
 // visible and cleaned make untrusted text safe for a terminal.

@@ -1,4 +1,4 @@
-// Command tlspolicyd tells Postfix which TLS policy to use for a next hop.
+// Command tlspolicyd answers Postfix which TLS policy to use for a next hop.
 package main
 
 import (

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -55,7 +57,7 @@ type parts struct {
 func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, error) {
 	var built atomic.Pointer[policymap.Map]
 	changed := func(servers []netip.AddrPort, trusted bool) {
-		tellResolvers(log, servers, trusted)
+		logResolvers(log, servers, trusted)
 		if m := built.Load(); m != nil {
 			m.Reread()
 		}
@@ -98,7 +100,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			}
 			m.Reconfigure(settings)
 			if !slices.Equal(next.Servers(), resolver.Servers()) || next.Trusted() != resolver.Trusted() {
-				tellResolvers(log, next.Servers(), next.Trusted())
+				logResolvers(log, next.Servers(), next.Trusted())
 			}
 			resolver = next
 			current.Store(next)
@@ -122,7 +124,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}, nil
 }
 
-// newResolver returns the configured resolver; changed, when not nil, is told of
+// newResolver returns the configured resolver; changed, when not nil, gets
 // other servers in /etc/resolv.conf.
 func newResolver(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, bool)) (*dnsclient.Client, error) {
 	return dnsclient.New(dnsclient.Config{
@@ -130,7 +132,7 @@ func newResolver(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort
 	})
 }
 
-func tellResolvers(log *slog.Logger, servers []netip.AddrPort, trusted bool) {
+func logResolvers(log *slog.Logger, servers []netip.AddrPort, trusted bool) {
 	log.Info("resolvers changed", "resolvers", servers, "ad_trusted", trusted)
 	if !trusted {
 		warnNoDANE(log)
@@ -165,8 +167,8 @@ func trustStore(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// checkHost holds the settings against this host: what the file alone cannot
-// tell to be wrong. Its errors are mistakes of the configuration.
+// checkHost holds the settings against this host: what the file alone
+// does not show to be wrong. Its errors are mistakes of the configuration.
 func checkHost(cfg config.Config) error {
 	if _, err := trustStore(cfg.Fetch.CAFile); err != nil {
 		return usageError("%w", err)
@@ -208,4 +210,32 @@ func mapSettings(cfg config.Config) policy.Settings {
 		StrictDefault:         cfg.Policy.PostfixLevel != "none" && cfg.Policy.PostfixLevel != "may",
 		EnforceTesting:        cfg.Policy.Testing == config.EnforceTesting,
 	}
+}
+
+// databaseError names the setting behind an error of opening the database, and
+// the next step.
+func databaseError(path string, err error) error {
+	info, statErr := os.Stat(path)
+	switch {
+	case errors.Is(err, store.ErrLocked):
+		return fmt.Errorf("cache.path: %s: %w: is another tlspolicyd running? Stop it, or name another file", path, store.ErrLocked)
+	case statErr == nil && info.IsDir():
+		return fmt.Errorf("cache.path: %s is a directory: name a file, e.g. %s", path, filepath.Join(path, "policies.db"))
+	case errors.Is(err, fs.ErrPermission):
+		at := path
+		if errors.Is(statErr, fs.ErrNotExist) {
+			at = filepath.Dir(path) // where the file cannot be created
+		}
+		return fmt.Errorf("cache.path: %s: permission denied for user %s: 'chown %[2]s %s', or name another file", path, userName(), at)
+	}
+	return fmt.Errorf("cache.path: %w", err)
+}
+
+// userName is who runs the daemon: the number where there is no name.
+func userName() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }

@@ -27,7 +27,7 @@ type reloader struct {
 	log         *slog.Logger
 }
 
-// reload tells the service manager and the log what became of the file. A file
+// reload reports to the service manager and the log what became of the file. A file
 // with a mistake in it changes nothing.
 func (r *reloader) reload() {
 	notify(r.log, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
@@ -35,7 +35,7 @@ func (r *reloader) reload() {
 	if err := r.apply(); err != nil {
 		reason := oneLine(err.Error())
 		r.log.Error("reload refused, the old settings stay", "reason", reason)
-		// The service manager cannot be told that a reload failed, but it shows this.
+		// There is no notification for a failed reload, but systemctl status shows this.
 		status = "reload refused, the old settings stay: " + reason
 	}
 	notify(r.log, daemon.SdNotifyReady+"\nSTATUS="+status)
@@ -66,7 +66,7 @@ func (r *reloader) apply() error {
 }
 
 // keepFixed returns new settings, but those of restartOnly as they are in
-// force, so that the next reload tells of them again.
+// force, so that the next reload reports them again.
 func (r *reloader) keepFixed(cfg config.Config) config.Config {
 	limit := cfg.Listen.MaxConnections
 	cfg.Listen = r.cfg.Listen

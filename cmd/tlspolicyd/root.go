@@ -19,8 +19,11 @@ const (
 	exitDone    = 0
 	exitNo      = 1 // the answer is no
 	exitUsage   = 2 // wrong usage, or a wrong configuration
-	exitUnknown = 3 // could not tell
+	exitUnknown = 3 // the answer is unknown
 	programName = "tlspolicyd"
+
+	// docs is where packages put the documents.
+	docs = "/usr/share/doc/tlspolicyd/docs"
 )
 
 // exitError is an error that decides the exit status. Without an error inside
@@ -39,7 +42,7 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-// usageError is for a command line that makes no sense.
+// usageError is for a wrong command line.
 func usageError(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
@@ -105,13 +108,16 @@ func newRoot() *cobra.Command { return newRootWith(new(options)) }
 func newRootWith(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   programName,
-		Short: "TLS policies for Postfix: MTA-STS and DANE, kept fresh",
+		Short: "TLS policies for Postfix: DANE and MTA-STS",
 		Long: `tlspolicyd answers Postfix, over a socketmap, which TLS policy to use for a next
-hop: DANE (RFC 7672) and MTA-STS (RFC 8461), from a durable cache that it keeps
-fresh by itself.
+hop. It looks up DANE (RFC 7672) and MTA-STS (RFC 8461), keeps what it learns in
+a cache on disk and refreshes it.
+
+Setup, messages and configuration: tlspolicyd(8), tlspolicyd.toml(5), and the
+documents in ` + docs + `.
 
 Exit status of every command: 0 done, 1 the answer is no, 2 wrong usage or a
-wrong configuration, 3 could not tell.`,
+wrong configuration, 3 unknown.`,
 		Example: `  tlspolicyd serve
   tlspolicyd lookup example.com`,
 		Args:              noArgs,
@@ -123,14 +129,35 @@ wrong configuration, 3 could not tell.`,
 		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().StringVar(&o.config, "config", "",
-		"configuration `FILE` (default "+config.DefaultPath+", which may be absent)")
+		"configuration `FILE` (default "+config.DefaultPath+")")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o), newCheck(o))
 	root.AddCommand(newDoctor(o))
 	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	finishBuiltin(root)
+	withoutFiles(root)
+	// For terminals of 80 columns, and without a usage that does nothing.
+	root.SetUsageTemplate(strings.NewReplacer(
+		".FlagUsages", ".FlagUsagesWrapped 80", "for more information about a command", "for help on a command",
+		"{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}",
+	).Replace(root.UsageTemplate()))
 	return root
+}
+
+// withoutFiles keeps shells from offering files where an argument is none.
+func withoutFiles(c *cobra.Command) {
+	if c.ValidArgsFunction == nil && !strings.Contains(c.Use, "FILE") && !strings.Contains(c.Use, "DIR") {
+		c.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	for _, sub := range c.Commands() {
+		withoutFiles(sub)
+	}
+}
+
+// completeFlag has shells offer these values of a flag, and no files.
+func completeFlag(c *cobra.Command, flag string, values ...string) {
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
 // finishBuiltin makes the commands that come with cobra take no nonsense
@@ -151,10 +178,17 @@ func finishBuiltin(root *cobra.Command) {
 			}
 		case "completion":
 			c.Args, c.RunE = noArgs, needsSubcommand
+			c.Short, c.Long = "Print the completion script for a shell", "completion prints a script for the shell. Packages install it."
 			for _, shell := range c.Commands() {
-				if shell.Name() == "powershell" {
+				load := map[string]string{
+					"bash": "source <(tlspolicyd completion bash)", "zsh": "source <(tlspolicyd completion zsh)",
+					"fish": "tlspolicyd completion fish | source",
+				}[shell.Name()]
+				if load == "" {
 					c.RemoveCommand(shell)
 				}
+				shell.Short, shell.Long = "Print the completion script for "+shell.Name(), ""
+				shell.Example = "  " + load + "  # in this shell only"
 			}
 		}
 	}
@@ -175,7 +209,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	}
 	msg := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		msg += ", perhaps " + strings.Join(near, " or ") + " is meant"
+		msg += ", the nearest is " + strings.Join(near, " or ")
 	}
 	return errors.New(msg)
 }

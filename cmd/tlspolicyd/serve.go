@@ -32,18 +32,17 @@ func newServe(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the daemon",
-		Long: `serve answers Postfix until it gets SIGTERM or SIGINT. It listens on the configured
-sockets, or on those that systemd passes to it.
+		Long: `serve answers Postfix until it gets SIGTERM or SIGINT. It listens on the
+configured sockets, or on those that systemd passes to it.
 
-On SIGHUP it reads its configuration again. Most settings are in force at once; the
-log names those that need a restart. A file with a mistake changes nothing.
+On SIGHUP it reads its configuration again. Most settings are in force at once;
+the log names those that need a restart. A file with a mistake changes nothing.
 
 Without root and without configuration its sockets are in
 $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 		Example: `  tlspolicyd serve
   tlspolicyd serve --config /etc/tlspolicyd/tlspolicyd.toml`,
-		Args:              noArgument,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			load := func() (config.Config, error) {
 				cfg, err := o.load()
@@ -80,7 +79,7 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopLog)
 		defer cancel()
-		_ = log.Close(ctx) // there is nowhere left to tell
+		_ = log.Close(ctx) // there is no log left
 	}()
 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
@@ -104,7 +103,7 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
 	op, err := startOperator(ctx, cfg, p, server, listeners, log)
 	if err == nil {
-		tellStart(log.Logger, cfg, p, listeners)
+		logStart(log.Logger, cfg, p, listeners)
 		err = answer(ctx, stop, server, listeners, hup, r.reload)
 		op.stop()
 	} else {
@@ -185,14 +184,14 @@ func answer(ctx context.Context, stop func(), server *socketmap.Server, listener
 	return err
 }
 
-// tellStart logs in one line what runs, and in others when DANE (docs/behaviour.md
+// logStart logs in one line what runs, and in others when DANE (docs/behaviour.md
 // §4) or MTA-STS cannot work.
-func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
+func logStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
 	log.Info("started", "version", readBuildInfo().Version, "sockets", addresses(listeners),
 		"resolvers", p.resolvers, "ad_trusted", p.trustAD, "database", cfg.Cache.Path, "entries", p.entries)
 	for _, address := range openToNetwork(listeners) {
-		log.Warn("anybody may ask: whoever reaches this port gets answers and makes this host look things up; "+
-			"name one address in listen.socketmap, e.g. tcp:127.0.0.1:8461, or let a firewall decide", "socket", address)
+		log.Warn("listening on all interfaces: any host that can reach this port can query and cause lookups: "+
+			"name one address in listen.socketmap, e.g. tcp:127.0.0.1:8461, or use a firewall", "socket", address)
 	}
 	if !p.trustAD {
 		warnNoDANE(log)

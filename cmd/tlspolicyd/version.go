@@ -58,7 +58,7 @@ func newVersion() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "version",
-		Short: "Show the version",
+		Short: "Print the version",
 		Example: `  tlspolicyd version
   tlspolicyd version --json | jq -r .version`,
 		Args: noArgument,

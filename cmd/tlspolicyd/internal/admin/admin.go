@@ -4,7 +4,7 @@
 //
 // control.go has the verbs, wire.go the JSON, dump.go the format in which a
 // cache moves to another host, client.go the other end of the socket. metrics.go
-// is told by policymap what happens, gauges.go looks at how things stand.
+// counts what policymap reports, gauges.go reads the current state.
 package admin
 
 import (

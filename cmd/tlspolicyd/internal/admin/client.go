@@ -124,7 +124,7 @@ func (c *Client) Export(ctx context.Context, w io.Writer) error {
 const importBatch = 1 << 20
 
 // Import reads a dump and has its records taken over. A broken line ends it with
-// a *LineError, or is left out if skipBad is true: whoever calls checks them
+// a *LineError, or is left out if skipBad is true: the caller checks them
 // before, and this is for a file that changed since. It calls fn with the number
 // of records after each request. What the daemon refuses ends it half done.
 func (c *Client) Import(ctx context.Context, r io.Reader, skipBad bool, fn func(done int)) error {
@@ -193,7 +193,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	}
 	resp, err := c.http.Do(req)
 	if ue, ok := errors.AsType[*url.Error](err); ok {
-		err = ue.Err // the URL is none that anybody knows
+		err = ue.Err // without the URL, which the user does not know
 	}
 	if err != nil {
 		return nil, err
@@ -240,21 +240,10 @@ func stream[T any](r io.ReadCloser, fn func(T) error) error {
 // hangs.
 const pingTimeout = 5 * time.Second
 
-// ErrHangs: somebody listens, and does not answer.
-var ErrHangs = fmt.Errorf("does not answer within %v", pingTimeout)
-
-// Ping tells whether a daemon answers. One that hangs is ErrHangs.
+// Ping returns nil if a daemon answers, and context.DeadlineExceeded if it hangs.
 func (c *Client) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, ErrHangs)
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	err := c.ping(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), ErrHangs) {
-		return ErrHangs
-	}
-	return err
-}
-
-func (c *Client) ping(ctx context.Context) error {
 	_, err := c.Build(ctx)
 	return err
 }

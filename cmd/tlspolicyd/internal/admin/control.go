@@ -66,7 +66,7 @@ func parseFilter(q url.Values) (f Filter, err error) {
 func domainOfName(name string) (string, error) {
 	hop, ok := policy.ParseNextHop(name)
 	if !ok {
-		return "", fmt.Errorf("%s is no domain", quoted(name))
+		return "", fmt.Errorf("%s is not a domain", quoted(name))
 	}
 	return hop.Domain, nil
 }

@@ -59,7 +59,7 @@ func (s *Server) domains(w http.ResponseWriter, r *http.Request) ([]string, bool
 	return domains, true
 }
 
-// each does work for names, some at a time, and tells of each that is done. All
+// each does work for names, some at a time, and reports each that is done. All
 // requests share the workers, so that no number of them floods the resolver.
 func (s *Server) each(w http.ResponseWriter, r *http.Request, names []string, work func(context.Context, string) Progress) {
 	l := newLines(w)
@@ -175,7 +175,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	reply(w, Count{n})
 }
 
-// contain runs work for one name of a request. A defect that it meets is told of
+// contain runs work for one name of a request. A defect that it meets is logged
 // and returned, and costs that name only.
 func (s *Server) contain(name string, work func()) (met error) {
 	defer func() {
@@ -196,16 +196,16 @@ func (s *Server) warm(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if names.All {
-		fail(w, http.StatusBadRequest, errors.New(`"all" makes no sense here: want "names"`))
+		fail(w, http.StatusBadRequest, errors.New(`"all" is not possible here: want "names"`))
 		return
 	}
 	if slices.Contains(names.Names, "") {
-		fail(w, http.StatusBadRequest, errors.New("an empty name is no next hop"))
+		fail(w, http.StatusBadRequest, errors.New("an empty name is not a next hop"))
 		return
 	}
 	s.each(w, r, names.Names, func(ctx context.Context, key string) Progress {
 		if _, ok := policy.ParseNextHop(key); !ok {
-			return Progress{Name: key, Error: "no domain"}
+			return Progress{Name: key, Error: "not a domain"}
 		}
 		d := s.opt.Map.Warm(ctx, key)
 		p := Progress{Name: key, Policy: d.Level.String()}

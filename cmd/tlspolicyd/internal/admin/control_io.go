@@ -16,12 +16,12 @@ import (
 func fail(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(Failure{err.Error()}) // whoever asked may be gone
+	_ = json.NewEncoder(w).Encode(Failure{err.Error()}) // the client may be gone
 }
 
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // whoever asked may be gone
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone
 }
 
 // body reads a request's JSON, or answers what is wrong with it.
@@ -109,8 +109,8 @@ func (l *lines) send(v any, now bool) error {
 	return err
 }
 
-// end finishes the answer; one that is not complete is cut off, so that nobody
-// takes it for a whole one.
+// end finishes the answer; one that is not complete is cut off, so that no
+// client takes it for a complete one.
 func (s *Server) end(r *http.Request, l *lines, err error) {
 	if err == nil {
 		err = r.Context().Err()

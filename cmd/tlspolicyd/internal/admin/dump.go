@@ -147,8 +147,26 @@ func (d *DumpReader) Next() (store.Record, []byte, error) {
 	return rec, text, nil
 }
 
-// Line is the number of the line read last.
-func (d *DumpReader) Line() int { return d.line }
+// CheckDump reads a whole dump and returns how many lines are good and which are
+// broken.
+func CheckDump(r io.Reader) (good int, broken []*LineError, err error) {
+	dump, err := NewDumpReader(r)
+	for err == nil {
+		_, _, err = dump.Next()
+		if bad, ok := errors.AsType[*LineError](err); ok {
+			broken, err = append(broken, bad), nil
+		} else if err == nil {
+			good++
+		}
+	}
+	if bad, ok := errors.AsType[*LineError](err); ok { // of the header
+		return 0, []*LineError{bad}, nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return good, broken, err
+}
 
 // trailer reports whether a line is the last one, and what is wrong with it.
 func (d *DumpReader) trailer(text []byte) (bool, error) {

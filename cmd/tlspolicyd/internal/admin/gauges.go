@@ -14,8 +14,8 @@ import (
 // Counting what the store holds reads all of it, so a scrape gets what was
 // counted last. Counting begins anew, in the background, when that is older than
 // scanEvery and than a hundred times what counting took: it never takes more
-// than a hundredth of one processor, however large the cache and however often
-// somebody scrapes.
+// than a hundredth of one processor, however large the cache and however
+// frequent the scrapes.
 const (
 	scanEvery  = 15 * time.Second
 	scanShare  = 100
@@ -30,7 +30,7 @@ type scan struct {
 	took  time.Duration
 }
 
-// gauges looks at how things stand whenever metrics are collected.
+// gauges reads the current state whenever metrics are collected.
 type gauges struct {
 	server *Server
 	ctx    context.Context
@@ -66,17 +66,17 @@ func newGauges(s *Server) *gauges {
 
 		connections: desc("connections", "Open connections of lookup clients, by state.", "state"),
 		accepted:    desc("connections_accepted_total", "Connections accepted."),
-		evicted:     desc("connections_evicted_total", "Connections without a complete request closed to make room for others."),
-		refused:     desc("connections_refused_total", "Connections closed because too many of the same client wait for room."),
+		evicted:     desc("connections_evicted_total", "Connections without a complete request that were closed at the limit."),
+		refused:     desc("connections_refused_total", "Connections closed because too many of the same client are waiting."),
 		malformed:   desc("connections_malformed_total", "Connections closed for a malformed or half-sent request."),
-		panics:      desc("lookup_panics_total", "Lookups and refreshes that ended in a defect of this program."),
+		panics:      desc("lookup_panics_total", "Lookups and refreshes that panicked: a defect of this program."),
 
 		resolverUp: desc("resolver_answering", "Whether the resolver answered when it was last tested."),
-		validates:  desc("resolver_validating", "Whether that answer about a signed name was validated and may be believed."),
+		validates:  desc("resolver_validating", "Whether that answer about a signed name was validated and may be trusted."),
 		trusted:    desc("resolver_ad_trusted", "Whether AD bits count: resolvers on loopback, or dns.trust_ad."),
 		tested:     desc("resolver_test_timestamp_seconds", "When the resolver was last tested."),
 		ready:      desc("ready", "Whether /readyz says so: socket and store open, resolver answering."),
-		linesLost:  desc("log_lines_lost_total", "Log lines lost because nobody read them fast enough."),
+		linesLost:  desc("log_lines_lost_total", "Log lines lost because they were not read fast enough."),
 	}
 }
 

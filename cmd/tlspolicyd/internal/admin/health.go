@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	testEvery   = 3 * time.Minute  // the resolver, when nobody asks about it
+	testEvery   = 3 * time.Minute  // the resolver, without a request for its health
 	testGoodFor = time.Minute      // how old a test may be for /readyz
 	retestAfter = 10 * time.Second // the same after a failure
 	testTimeout = 4 * time.Second
@@ -33,7 +33,7 @@ type resolverTest struct {
 type resolverHealth struct {
 	resolver func() Resolver
 
-	asking chan struct{} // holds one token while nobody asks
+	asking chan struct{} // holds one token while no test is under way
 	mu     sync.Mutex
 	last   resolverTest
 }
@@ -77,7 +77,7 @@ func (h *resolverHealth) recent(ctx context.Context) resolverTest {
 	return last
 }
 
-// test asks now, or waits for whoever does so already.
+// test queries the resolver now, or waits for the test under way.
 func (h *resolverHealth) test(ctx context.Context) resolverTest {
 	began := time.Now()
 	select {
@@ -94,7 +94,7 @@ func (h *resolverHealth) test(ctx context.Context) resolverTest {
 	root := resolverprobe.Signed(asked, h.resolver(), resolverprobe.Root)
 	t := resolverTest{at: time.Now(), validates: root.Err == nil && root.AD, err: root.Err}
 	if t.err != nil && ctx.Err() != nil {
-		return t // whoever asked went away: says nothing about the resolver
+		return t // the client is gone: this says nothing about the resolver
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -185,8 +185,8 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	report(w, s.checkLookups(ctx))
 }
 
-// readyz answers 200 when lookups can be answered well: 503 tells which part
-// is missing.
+// readyz answers 200 when lookups can be answered well: with 503 it
+// says which part is missing.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkWithin)
 	defer cancel()

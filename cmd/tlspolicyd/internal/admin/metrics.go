@@ -23,8 +23,8 @@ const (
 	outcomes = policymap.Expired + 1
 )
 
-// Metrics counts what the map tells it. No label has a domain name in it, so
-// that nobody can grow the number of series from outside. docs/metrics.md says
+// Metrics counts what the map reports. No label has a domain name in it, so that
+// no client can grow the number of series. docs/metrics.md says
 // what each means.
 type Metrics struct {
 	registry *prometheus.Registry
@@ -74,7 +74,7 @@ func (m *Metrics) makeLookups() {
 	buckets := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30, 60}
 	m.resolution = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "lookup_duration_seconds", Buckets: buckets,
-		Help: "Time of each look at a next hop for which memory had no answer; those who wait for the same look count once.",
+		Help: "Time to resolve a next hop that memory had no answer for; lookups that wait for the same one count once.",
 	})
 	phases := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "phase_duration_seconds", Buckets: buckets,
@@ -85,7 +85,7 @@ func (m *Metrics) makeLookups() {
 }
 
 // stages are the reasons for which a fetch may fail. One that the caller gave up
-// says nothing about the policy host and is not told of.
+// says nothing about the policy host and is not counted.
 var stages = [...]mtasts.Stage{
 	mtasts.StageDNS, mtasts.StageAddress, mtasts.StageConnect, mtasts.StageProxy, mtasts.StageTLS,
 	mtasts.StageCertificate, mtasts.StageHTTP, mtasts.StageRedirect, mtasts.StageStatus, mtasts.StageMediaType,
@@ -110,8 +110,8 @@ func (m *Metrics) makeFetches() {
 }
 
 func (m *Metrics) makeChanges() {
-	changes := m.counterVec("policy_changes_total", "Known policies and DANE states that became other ones.", "kind")
-	weakenings := m.counterVec("policy_weakenings_total", "Of these, those that got weaker.", "kind")
+	changes := m.counterVec("policy_changes_total", "Changes of known policies and DANE states.", "kind")
+	weakenings := m.counterVec("policy_weakenings_total", "Changes to a weaker policy or DANE state.", "kind")
 	m.changes, m.weakenings = make(map[string]prometheus.Counter), make(map[string]prometheus.Counter)
 	for what, kind := range map[string]string{"MTA-STS": "mta-sts", "DANE": "dane"} {
 		m.changes[what], m.weakenings[what] = changes.WithLabelValues(kind), weakenings.WithLabelValues(kind)

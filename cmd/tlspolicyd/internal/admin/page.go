@@ -16,8 +16,8 @@ import (
 //go:embed page.html
 var pageText string
 
-// page is what the status page shows. There are no domain names in it: whom
-// this host sends mail to is nobody's business.
+// page is what the status page shows. There are no domain names in it: where
+// this host sends mail to is private.
 type page struct {
 	Build    Build
 	Up       time.Duration
@@ -60,7 +60,7 @@ func (s *Server) readOnlyRoutes(mux *http.ServeMux) *http.ServeMux {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
-		w.Write(body.Bytes()) // whoever asked may be gone
+		w.Write(body.Bytes()) // the client may be gone
 	})
 	return mux
 }

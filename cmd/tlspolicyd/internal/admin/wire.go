@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"tlspolicyd/policymap/policy"
@@ -50,8 +51,8 @@ type Details struct {
 type Filter struct {
 	Policy string        // of an answer
 	State  string        // see ParseState
-	Older  time.Duration // nothing was looked up for so long
-	Unused time.Duration // nobody asked for so long
+	Older  time.Duration // there was no refresh for so long
+	Unused time.Duration // there was no lookup for so long
 }
 
 // daneStates are the states by the names they have in JSON.
@@ -63,16 +64,27 @@ func daneStates() map[string]dane.State {
 	return all
 }
 
-// ParsePolicy checks the name of a kind of answer.
-func ParsePolicy(s string) error {
+// Policies are the names of the kinds of answers.
+func Policies() []string {
 	var names []string
 	for level := range levels {
-		if level.String() == s {
-			return nil
-		}
 		names = append(names, level.String())
 	}
-	return fmt.Errorf("policy %q: want one of %s", s, strings.Join(names, ", "))
+	return names
+}
+
+// ParsePolicy checks the name of a kind of answer.
+func ParsePolicy(s string) error {
+	if !slices.Contains(Policies(), s) {
+		return fmt.Errorf("policy %q: want one of %s", s, strings.Join(Policies(), ", "))
+	}
+	return nil
+}
+
+// States are the names of MTA-STS modes and DANE states, as ParseState takes
+// them. "none" is both, so it has "mta-sts:" or "dane:" before it.
+func States() []string {
+	return []string{"enforce", "testing", "mta-sts:none", "absent", "full", "partial", "insecure-mx", "dane:none", "unknown"}
 }
 
 // ParseState checks the name of a state: an MTA-STS mode or a DANE state.
@@ -90,7 +102,7 @@ func ParseState(s string) error {
 	case kind == "" && (sts || isDANE), kind == "mta-sts" && sts, kind == "dane" && isDANE:
 		return nil
 	}
-	return fmt.Errorf("state %q: want enforce, testing, absent, full, partial, insecure-mx, unknown, mta-sts:none or dane:none", s)
+	return fmt.Errorf("state %q: want one of %s", s, strings.Join(States(), ", "))
 }
 
 // Matches reports whether the filter picks a domain.

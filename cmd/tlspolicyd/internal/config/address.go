@@ -13,7 +13,7 @@ import (
 	"tlspolicyd/socketmap"
 )
 
-// What can be wrong with a value. The text stands between the value and what
+// What can be wrong with a value. The text is between the value and what
 // would be right.
 var (
 	errNotAbsolute = errors.New("not an absolute path")
@@ -38,7 +38,7 @@ func parseAddress(s string) (string, error) {
 	network, address, err := socketmap.ParseAddress(s)
 	if err != nil {
 		if reason := errors.Unwrap(err); reason != nil {
-			err = reason // without the address, which stands before it already
+			err = reason // without the address, which is before it already
 		}
 		return "", err
 	}

@@ -23,12 +23,13 @@ const (
 	systemState   = "/var/lib/tlspolicyd"
 )
 
-// SystemSocketmap is where a daemon that the system runs is reached when its
-// configuration says nothing else.
-const SystemSocketmap = "unix:" + systemRuntime + "/socketmap.sock"
-
-// SystemDatabase is the same for the database.
-const SystemDatabase = systemState + "/policies.db"
+// The sockets and the database of such a daemon, where its configuration does not
+// name others.
+const (
+	SystemSocketmap = "unix:" + systemRuntime + "/socketmap.sock"
+	SystemAdmin     = "unix:" + systemRuntime + "/admin.sock"
+	SystemDatabase  = systemState + "/policies.db"
+)
 
 // DefaultDirs returns $RUNTIME_DIRECTORY and $STATE_DIRECTORY, which systemd
 // sets for a service. Without them it is /run/tlspolicyd and

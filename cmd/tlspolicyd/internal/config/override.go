@@ -10,7 +10,7 @@ import (
 	"tlspolicyd/internal/printable"
 )
 
-// The two words that may stand for a policy in an override.
+// The two words that an override may have instead of a policy.
 const (
 	OverrideSkip   = "skip"   // always NOTFOUND: exempt a broken domain
 	OverrideLookup = "lookup" // exempt a child from its parent's line
@@ -25,7 +25,7 @@ const wantOverride = `want "skip", "lookup" or a Postfix policy, e.g. "secure ma
 // overrides collects the lines of [override].
 type overrides struct {
 	policies map[string]string
-	written  map[string]string // the key as it stands in the file
+	written  map[string]string // the key as it is in the file
 }
 
 func newOverrides(policies map[string]string) overrides {
@@ -107,8 +107,8 @@ func checkPolicy(policy string) error {
 	return nil
 }
 
-// policyWords splits a policy as Postfix does: at blanks and commas outside of
-// braces. A word in braces keeps its blanks and loses the braces.
+// policyWords splits a policy as Postfix does: at spaces and commas outside of
+// braces. A word in braces keeps its spaces and loses the braces.
 func policyWords(policy string) ([]string, error) {
 	var words []string
 	for {

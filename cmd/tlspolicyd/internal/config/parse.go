@@ -52,7 +52,7 @@ func (e *Error) Error() string {
 }
 
 // Parse reads the settings from the text of a configuration file. The name
-// stands in errors only. The first mistake in the file is returned as *Error.
+// is for errors only. The first mistake in the file is returned as *Error.
 func Parse(data []byte, name string) (Config, error) {
 	c := Default()
 	f := file{name: name, settings: c.settings(), overrides: newOverrides(c.Override), seen: make(map[string]bool)}
@@ -316,7 +316,7 @@ func unknown(key string, settings []setting) error {
 		}
 	}
 	if !nested {
-		// Also a key that stands before any section.
+		// Also a key before any section.
 		for _, s := range settings {
 			if s.section()+"."+key == s.key {
 				best = s.key

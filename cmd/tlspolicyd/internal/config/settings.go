@@ -254,7 +254,7 @@ func show(v any) string {
 	return "a date or time"
 }
 
-// withoutUser takes what stands before the last "@" out of a URL, or of what was
+// withoutUser takes what is before the last "@" out of a URL, or of what was
 // meant to be one.
 func withoutUser(s string) string {
 	scheme, rest, ok := strings.Cut(s, "//")

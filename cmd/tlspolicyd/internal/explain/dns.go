@@ -53,7 +53,7 @@ func questions(lookups []dnsclient.Recorded, domain string, hosts []dane.Host) [
 	return list
 }
 
-// questionPlace is where a question stands: MX, then each mail host with its
+// questionPlace is the place of a question: MX, then each mail host with its
 // addresses, aliases and TLSA records, the policy record, the policy host.
 func questionPlace(l dnsclient.Recorded, domain string, places map[string]int) [3]int {
 	name := trimmed(strings.ToLower(l.Name))

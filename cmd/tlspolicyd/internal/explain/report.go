@@ -226,7 +226,7 @@ func newRecord(name string, res mtasts.RecordResult) *Record {
 	return r
 }
 
-// newFetch tells of the exchange with the policy host; nil when there
+// newFetch shows the exchange with the policy host; nil when there
 // was none.
 func newFetch(x *mtasts.Exchange, err error, now time.Time) *Fetch {
 	if x == nil {

@@ -385,7 +385,7 @@ func (t *page) note(indent int, text string) {
 	}
 }
 
-// wrapped breaks a text at blanks; a word that is too long stays whole.
+// wrapped breaks a text at spaces; a word that is too long stays whole.
 func wrapped(text string, width int) []string {
 	var lines []string
 	line := ""

@@ -33,7 +33,7 @@ const (
 // DefaultQueue is how many lines wait for a slow reader before lines are lost.
 const DefaultQueue = 1024
 
-// Options are the settings of a Log. The zero value is a good one.
+// Options are the settings of a Log. The zero value is usable.
 type Options struct {
 	Level  slog.Leveler // nil: info. A *slog.LevelVar can be changed at any time
 	Format Format       // empty: Auto

@@ -58,15 +58,45 @@ func TestAge(t *testing.T) {
 			t.Errorf("%q is an age", text)
 		}
 	}
-	now := time.Now()
-	for d, want := range map[time.Duration]string{
-		0: "0s ago", -90 * time.Second: "90s ago", 5 * time.Minute: "in 5m", -3 * time.Hour: "3h ago", 50 * time.Hour: "in 2d",
+}
+
+// What takes long is named on a terminal, and nothing of it stays.
+func TestAwaitShowsWhatItWaitsFor(t *testing.T) {
+	for _, tt := range []struct {
+		takes time.Duration
+		want  string
+	}{
+		{900 * time.Millisecond, ""},
+		{
+			2500 * time.Millisecond,
+			"\r\"slow.test\": waiting for a host, 1 s\x1b[K\r\"slow.test\": waiting for a host, 2 s\x1b[K\r\x1b[K",
+		},
 	} {
-		if got := ago(now.Add(d), now); got != want {
-			t.Errorf("%v: %s, want %s", d, got, want)
+		synctest.Test(t, func(t *testing.T) {
+			var terminal bytes.Buffer
+			result := make(chan int, 1)
+			time.AfterFunc(tt.takes, func() { result <- 7 })
+			p := newProgress(&terminal, "waiting for a host")
+			p.out = &terminal // as on a terminal
+			if got := await(p, "slow.test", result); got != 7 {
+				t.Errorf("got %d", got)
+			}
+			if got := terminal.String(); got != tt.want {
+				t.Errorf("%v: %q, want %q", tt.takes, got, tt.want)
+			}
+		})
+	}
+}
+
+// In a pipe nothing is shown.
+func TestAwaitShowsAPipeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pipe bytes.Buffer
+		result := make(chan int, 1)
+		time.AfterFunc(time.Minute, func() { result <- 7 })
+		await(newProgress(&pipe, "waiting"), "slow.test", result)
+		if pipe.Len() > 0 {
+			t.Errorf("%q", pipe.String())
 		}
-	}
-	if ago(time.Time{}, now) != "-" {
-		t.Error("never is a time")
-	}
+	})
 }
