@@ -19,7 +19,7 @@ func doctorPlaces() map[string]string {
 		"config-ok", "config-invalid", "config-inconclusive",
 		"postfix-absent", "postfix-unreadable", "postfix-version-ok", "postfix-version-old", "postfix-other-instances",
 		"postfix-dnssec-on", "postfix-dnssec-off", "postfix-dns-off",
-		"postfix-level-ok", "postfix-level-none", "postfix-level-strict", "postfix-insecure-mx-policy",
+		"postfix-level-ok", "postfix-level-none", "postfix-level-strict", "postfix-insecure-mx-policy", "postfix-level-differs",
 		"map-ok", "map-missing", "map-name-unknown", "map-tlsrpt-unsupported", "map-tlsrpt-unused", "map-unreachable",
 		"map-shadowed", "map-after-other", "map-before-other", "map-proxy-refused",
 		"map-malformed", "map-missing-in-service", "postfix-sts-patterns-off",

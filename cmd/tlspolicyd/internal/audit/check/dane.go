@@ -1,8 +1,11 @@
 package check
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
@@ -82,7 +85,7 @@ func (f *Facts) judgeHostDANE(h Host) (found []audit.Finding) {
 		return append(found, audit.Finding{
 			Code: "dane-unusable", Grade: audit.Fail, Subject: h.Name, Text: "None of its TLSA records can be used for SMTP, so senders encrypt without knowing to whom.",
 			Evidence: unusableText(h.TLSA), Advice: "Publish a record with usage 3, selector 1 and matching type 1 (RFC 7672 section 3.1):",
-			Fix: tlsaCommand(h),
+			Fix: h.tlsaRecord(),
 		})
 	case dane.Usable, dane.PartlyInsecure:
 		return f.judgeUsable(h)
@@ -104,7 +107,7 @@ func (f *Facts) judgeUsable(h Host) (found []audit.Finding) {
 		bad = &audit.Finding{
 			Code: "dane-mismatch", Grade: audit.Fail, Subject: h.Name, Text: "It does not present what its TLSA records name, so senders that use DANE refuse to deliver to it.",
 			Evidence: m.Reason, Advice: "Publish the record of the new key beside the old one, and change the key only after its TTL (RFC 7671 section 8.1):",
-			Fix: tlsaCommand(h),
+			Fix: h.tlsaRecord(),
 		}
 	}
 	if bad != nil {
@@ -123,6 +126,17 @@ func (f *Facts) judgeUsable(h Host) (found []audit.Finding) {
 			Evidence: number(len(h.TLSA), "TLSA record") + " at " + base(h), Advice: "See what is said of this mail host.",
 		})
 	}
+	if slices.ContainsFunc(h.TLSA, dane.TLSA.DigestOfNothing) {
+		empty := audit.Finding{
+			Code: "dane-empty-digest", Grade: audit.Fail, Subject: h.Name, Text: "A TLSA record is the digest of no data, which no certificate matches: the command that made it failed.",
+			Evidence: base(h), Advice: "Replace it with the record of the key:", Fix: h.tlsaRecord(),
+		}
+		if bad == nil && len(goodAt) > 0 {
+			empty.Grade, empty.Advice = audit.Warn, "Remove it; another record matches."
+			empty.Fix = ""
+		}
+		found = append(found, empty)
+	}
 	if why := unusableText(h.TLSA); why != "" {
 		found = append(found, audit.Finding{
 			Code: "dane-partly-unusable", Grade: audit.Warn, Subject: h.Name, Text: "Not all of its TLSA records can be used for SMTP.", Evidence: why,
@@ -132,7 +146,7 @@ func (f *Facts) judgeUsable(h Host) (found []audit.Finding) {
 	return found
 }
 
-func base(h Host) string { return "_25._tcp." + h.Base }
+func base(h Host) string { return "_25._tcp." + cmp.Or(h.Base, h.Name) }
 
 // unusableText says which records cannot be used, and why.
 func unusableText(records []dane.TLSA) string {
@@ -150,7 +164,10 @@ func tlsaText(t dane.TLSA) string {
 	return fmt.Sprintf("TLSA %d %d %d %s...", t.Usage, t.Selector, t.MatchingType, data)
 }
 
-// tlsaCommand prints the digest of the key that a host presents now.
-func tlsaCommand(h Host) string {
-	return "openssl s_client -starttls smtp -connect " + h.Name + ":25 </dev/null 2>/dev/null | openssl x509 -noout -pubkey | openssl pkey -pubin -outform der | sha256sum"
+// tlsaRecord is the record for the key that a host presents now, or "".
+func (h Host) tlsaRecord() string {
+	for _, a := range h.done() {
+		return fmt.Sprintf("%s. TLSA 3 1 1 %x", base(h), sha256.Sum256(a.Probe.Chain[0].RawSubjectPublicKeyInfo))
+	}
+	return ""
 }

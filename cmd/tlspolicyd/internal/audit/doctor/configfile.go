@@ -19,10 +19,12 @@ type ConfigFile struct {
 	Denied  string // the path at which User is denied; ""
 	Mode    fs.FileMode
 	Owner   string // "user:group"
+
+	PostfixLevel string // policy.postfix_level
 }
 
 func gatherConfig(o Options, user string) ConfigFile {
-	c := ConfigFile{Path: o.ConfigFile, User: user}
+	c := ConfigFile{Path: o.ConfigFile, User: user, PostfixLevel: o.Config.Policy.PostfixLevel}
 	switch {
 	case errors.Is(o.ConfigErr, fs.ErrPermission):
 		c.Closed = reason(o.ConfigErr)

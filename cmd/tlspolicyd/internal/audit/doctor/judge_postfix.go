@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,7 +22,7 @@ func judgePostfix(f Facts) []audit.Finding {
 	all := []audit.Finding{judgeVersion(p)}
 	all = append(all, judgeInstances(p)...)
 	all = append(all, judgeDNSSEC(p)...)
-	all = append(all, judgeLevel(p)...)
+	all = append(all, judgeLevel(f)...)
 	all = append(all, judgeMaps(f)...)
 	return append(all, judgePatterns(p)...)
 }
@@ -136,13 +137,20 @@ func judgeDNSSEC(p Postfix) []audit.Finding {
 	return all
 }
 
-func judgeLevel(p Postfix) []audit.Finding {
+func judgeLevel(f Facts) []audit.Finding {
 	const level = "smtp_tls_security_level"
+	p := f.Postfix
 	var all []audit.Finding
+	mandatory := func(v string) bool {
+		return slices.Contains([]string{"encrypt", "dane-only", "fingerprint", "verify", "secure"}, v)
+	}
 	none, inMain := p.where(level, func(v string) bool { return v != "" && v != "none" })
-	strict, strictInMain := p.where(level, func(v string) bool {
-		return !slices.Contains([]string{"encrypt", "dane-only", "fingerprint", "verify", "secure"}, v)
-	})
+	strict, strictInMain := p.where(level, func(v string) bool { return !mandatory(v) })
+	if main := p.Params[level]; mandatory(main) && slices.Contains([]string{"none", "may", "dane"}, f.Config.PostfixLevel) {
+		all = append(all, warn("postfix-level-differs", "", "tlspolicyd does not know that Postfix requires TLS by default, and may answer something weaker when a lookup fails.",
+			level+" = "+main+", policy.postfix_level = "+f.Config.PostfixLevel,
+			"Set it in the section [policy] of the configuration:", fmt.Sprintf("postfix_level = %q", main)))
+	}
 	switch {
 	case len(none) > 0:
 		all = append(all, warn("postfix-level-none", "", "Mail to domains without a policy is sent in the clear, even where the receiving host offers TLS.",

@@ -152,6 +152,10 @@ func situations() []situation {
 		{"postfix-dns-off", audit.Fail, "hosts by /etc/hosts", func(f *Facts) { f.param("smtp_host_lookup", "native") }},
 		{"postfix-level-none", audit.Warn, "no TLS by default", func(f *Facts) { f.param("smtp_tls_security_level", "") }},
 		{"postfix-level-strict", audit.Warn, "TLS for everybody", func(f *Facts) { f.param("smtp_tls_security_level", "encrypt") }},
+		{"postfix-level-differs", audit.Warn, "encrypt to one host, and the configuration does not say so", func(f *Facts) {
+			f.param("smtp_tls_security_level", "encrypt")
+			f.Config.PostfixLevel = "may"
+		}},
 		{"postfix-insecure-mx-policy", audit.Warn, "Postfix 3.7 with level may", func(f *Facts) { f.param("smtp_tls_dane_insecure_mx_policy", "may") }},
 		{"map-missing", audit.Fail, "no map at all", func(f *Facts) { f.setMaps("") }},
 		{"map-missing", audit.Fail, "another program that answers", func(f *Facts) { asked(f, "socketmap:inet:"+other+":QUERY", other, Probe{Reply: "NOTFOUND"}) }},
