@@ -21,7 +21,7 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 		silent   = "127.0.0.57"
 		remote   = "10.53.0.1" // not a loopback address
 
-		forwarder = "127.0.0.53" // where systemd-resolved is elsewhere
+		forwarder = "127.0.0.11" // where containers have one
 	)
 	chrootConf := h.queue() + "/etc/resolv.conf"
 	// askOnly has smtp(8) ask one server until askAgain.

@@ -111,21 +111,21 @@ func (r Resolvers) judgeServer(f Facts, t ServerTest) audit.Finding {
 		return audit.Inconclusive("resolver-inconclusive", name, "The resolver answers with the AD bit, but whether it rejects wrong signatures is unknown.", bogus,
 			"Where names of the Internet cannot be looked up, use --broken-name with one whose signature is wrong.")
 	}
-	if what := forwarder(t.Server.Addr()); what != "" {
+	if what := r.forwarder(t.Server.Addr()); what != "" {
 		return audit.Warned("resolver-forwarder", name, what+": its AD bit is that of a resolver elsewhere, and can be forged on the way from there.", both,
 			ownResolver+" If the resolver behind it is on this host, all is well.", "")
 	}
 	return audit.Passed("resolver-ok", name, "The resolver answers and validates.", both)
 }
 
-// forwarder names a well-known loopback address at which no resolver answers by
-// itself.
-func forwarder(a netip.Addr) string {
-	switch a.String() {
-	case "127.0.0.11":
+// forwarder names what answers at a loopback address by asking a resolver
+// elsewhere.
+func (r Resolvers) forwarder(a netip.Addr) string {
+	switch {
+	case a.String() == "127.0.0.11":
 		return "This is Docker's forwarder"
-	case "127.0.0.53":
-		return "This is systemd-resolved, which forwards and validates only with DNSSEC=yes in resolved.conf"
+	case a.String() == "127.0.0.53" && r.Resolved:
+		return "This is systemd-resolved, which forwards, and validates only with DNSSEC=yes in resolved.conf"
 	}
 	return ""
 }

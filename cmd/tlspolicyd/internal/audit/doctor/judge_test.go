@@ -237,7 +237,9 @@ func situations() []situation {
 		{"resolver-nxdomain-wrong", audit.Fail, "NXDOMAIN becomes an address", func(f *Facts) { f.Resolver.Tests[0].Missing = answers("x.com") }},
 		{"resolver-inconclusive", audit.Unknown, "the broken name does not exist here", func(f *Facts) { f.Resolver.Tests[0].Bogus = denies(DefaultBroken) }},
 		{"resolver-forwarder", audit.Warn, "Docker's forwarder", func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.11:53") }},
-		{"resolver-forwarder", audit.Warn, "systemd-resolved", func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.53:53") }},
+		{"resolver-forwarder", audit.Warn, "systemd-resolved", func(f *Facts) {
+			f.Resolver.Tests[0], f.Resolver.Resolved = goodServer("127.0.0.53:53"), true
+		}},
 		{"resolver-untrusted", audit.Warn, "a resolver of the provider", func(f *Facts) { f.Resolver.Ours = []netip.AddrPort{remote} }},
 		{"resolver-differs", audit.Warn, "dns.servers names another one", func(f *Facts) {
 			f.Resolver.Listed, f.Resolver.Ours = true, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5353")}
@@ -368,8 +370,9 @@ func TestHealthy(t *testing.T) {
 			f.setMaps("proxy:socketmap:unix:" + hostSocket + ":postfix-tlsrpt")
 			f.param("proxy_read_maps", "$x "+f.Postfix.RawMaps)
 		},
-		"lines in place of a file": func(f *Facts) { f.setMaps("pcre:{{/x/ may}}, " + ourTable) },
-		"another map asks no more": func(f *Facts) { f.setMaps("cidr:/x " + ourTable) },
+		"Unbound at the address of systemd-resolved": func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.53:53") },
+		"lines in place of a file":                   func(f *Facts) { f.setMaps("pcre:{{/x/ may}}, " + ourTable) },
+		"another map asks no more":                   func(f *Facts) { f.setMaps("cidr:/x " + ourTable) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := healthy()
