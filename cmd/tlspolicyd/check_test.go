@@ -152,7 +152,7 @@ func TestCheckReadsAList(t *testing.T) {
 		t.Errorf("status %d, stderr %q:\n%s", status, hints, text)
 	}
 	for list, want := range map[string]string{
-		"good.test\n\na@good.test\n": "tlspolicyd: standard input, line 3: a@good.test: a mail address: want the part behind the @\n",
+		"good.test\n\na@good.test\n": "tlspolicyd: standard input, line 3: a@good.test: a mail address: want the part after the @\n",
 		"# nothing\n":                "tlspolicyd: standard input has no domain\n",
 		strings.Repeat("x", 70000):   "tlspolicyd: standard input, line 1: bufio.Scanner: token too long\n",
 	} {

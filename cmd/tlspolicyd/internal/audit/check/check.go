@@ -178,7 +178,7 @@ func Judge(f *Facts) Report {
 // mtasts is the mode in force, or why there is none.
 func (f *Facts) mtasts() string {
 	switch {
-	case f.dark() || f.Explanation.Record.Failed || f.policyDark():
+	case f.nothingKnown() || f.Explanation.Record.Failed || f.policyInconclusive():
 		return "unknown"
 	case f.Announced && f.Policy != nil:
 		return string(f.Policy.Mode)
@@ -189,7 +189,7 @@ func (f *Facts) mtasts() string {
 }
 
 func (f *Facts) daneWord() string {
-	if f.dark() {
+	if f.nothingKnown() {
 		return "unknown"
 	}
 	return f.Explanation.DANE.State.String()

@@ -18,7 +18,7 @@ func judgeDANE(f *Facts) (found []audit.Finding) {
 	if f.noMail() || f.Explanation.DANE.MX.Answer == dane.MXFailed {
 		return nil
 	}
-	if f.port25Dark() && slices.ContainsFunc(f.Hosts, func(h Host) bool { return h.Verdict.HasUsable() }) {
+	if f.port25Blocked() && slices.ContainsFunc(f.Hosts, func(h Host) bool { return h.Verdict.HasUsable() }) {
 		return []audit.Finding{audit.Inconclusive("dane-inconclusive", "", "There are TLSA records, but no host presented a certificate to compare with them.", "", "See the findings about this host.")}
 	}
 	with, without := 0, ""

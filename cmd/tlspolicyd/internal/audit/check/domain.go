@@ -15,7 +15,7 @@ import (
 func judgeDomain(f *Facts) []audit.Finding {
 	d := f.Explanation.DANE
 	switch {
-	case f.dark() && f.OurDNS != nil:
+	case f.nothingKnown() && f.OurDNS != nil:
 		return nil
 	case f.MXErr != nil:
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}

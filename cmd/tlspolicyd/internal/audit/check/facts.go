@@ -64,13 +64,13 @@ type Address struct {
 	Match     dane.Match        // of the certificate with the TLSA records of the host
 }
 
-// dark reports whether nothing is known of the domain.
-func (f *Facts) dark() bool { return f.MXErr != nil }
+// nothingKnown reports whether nothing is known of the domain.
+func (f *Facts) nothingKnown() bool { return f.MXErr != nil }
 
 // noMail reports whether there is no mail host: nothing else is judged.
 func (f *Facts) noMail() bool {
 	d := f.Explanation.DANE
-	return f.dark() || d.MX.NoDomain || d.MX.Null || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
+	return f.nothingKnown() || d.MX.NoDomain || d.MX.Null || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
 }
 
 // mode is the mode that senders know.
@@ -102,10 +102,10 @@ func (f *Facts) reach(v6 bool) (r reach) {
 	return r
 }
 
-// familyDark reports whether nothing at all answered over a family, of this
+// familyUnreachable reports whether nothing at all answered over a family, of this
 // domain or another. Then it may be the fault of this host. Where this host could
 // not even try (smtpprobe.Local), other domains do not count.
-func (f *Facts) familyDark(v6 bool) bool {
+func (f *Facts) familyUnreachable(v6 bool) bool {
 	r := f.reach(v6)
 	elsewhere := f.Elsewhere.IPv4
 	if v6 {
@@ -114,11 +114,11 @@ func (f *Facts) familyDark(v6 bool) bool {
 	return r.tried > 0 && r.reached == 0 && (r.silent == 0 || !elsewhere)
 }
 
-// port25Dark reports whether it looks as though port 25 were blocked on the way
-// out of this host: no mail host, of this domain or another, took a connection.
+// port25Blocked reports whether port 25 seems to be blocked on the way out of this
+// host: no mail host, of this domain or another, accepted a connection.
 // A refusal comes from the mail host, unless those of other domains refuse too:
 // then it may come from a firewall of this side.
-func (f *Facts) port25Dark() bool {
+func (f *Facts) port25Blocked() bool {
 	four, six := f.reach(false), f.reach(true)
 	switch {
 	case !f.tried25() || f.connected25():
@@ -144,9 +144,9 @@ func (f *Facts) connected25() bool {
 	return false
 }
 
-// policyDark reports whether the policy could not be fetched for a reason that may
+// policyInconclusive reports whether the policy could not be fetched for a reason that may
 // be on this side: no connection to anything, no proxy, no authorities.
-func (f *Facts) policyDark() bool {
+func (f *Facts) policyInconclusive() bool {
 	if f.FetchErr != nil && f.FetchErr.Stage == mtasts.StageCertificate {
 		return f.NoRoots
 	}
@@ -165,8 +165,8 @@ func (f *Facts) policyDark() bool {
 	return false
 }
 
-// networkDark reports whether no connection to anything was possible.
-func (f *Facts) networkDark() bool { return f.port25Dark() && f.policyDark() }
+// outboundBlocked reports whether no connection to anything was possible.
+func (f *Facts) outboundBlocked() bool { return f.port25Blocked() && f.policyInconclusive() }
 
 // alias returns the name that a host is an alias of, or "".
 func (f *Facts) alias(host string) string {

@@ -61,7 +61,7 @@ func (f *Facts) judgeAddress(h Host, a Address) []audit.Finding {
 	switch {
 	case p == nil:
 		return nil
-	case p.Stage == smtpprobe.Connect && f.port25Dark(), f.familyDark(a.Addr.Is6()):
+	case p.Stage == smtpprobe.Connect && f.port25Blocked(), f.familyUnreachable(a.Addr.Is6()):
 		return nil // judgeThisHost reports it
 	case p.Cause == smtpprobe.Unfinished:
 		return []audit.Finding{audit.Inconclusive("smtp-inconclusive", "", "There was no time to connect to it.", p.Reason, longer)}

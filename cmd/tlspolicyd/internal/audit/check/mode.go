@@ -16,7 +16,7 @@ const week = 7 * 24 * time.Hour
 func judgeMode(f *Facts) []audit.Finding {
 	r := f.Explanation.Record
 	switch {
-	case f.noMail() || r.Failed || f.policyDark():
+	case f.noMail() || r.Failed || f.policyInconclusive():
 		return nil
 	case f.policyAlone():
 		return []audit.Finding{audit.Failed("policy-unannounced", "", "There is a policy, but no valid record announces it: senders that do not know it never will, and the others forget it.",

@@ -24,7 +24,7 @@ func judgePolicyFile(f *Facts) (found []audit.Finding) {
 	if f.received() {
 		found = append(found, f.judgeFetched()...)
 		found = append(found, f.judgeLines()...)
-	} else if f.FetchErr != nil && !f.policyDark() {
+	} else if f.FetchErr != nil && !f.policyInconclusive() {
 		found = append(found, f.judgeFetchError())
 	}
 	return found

@@ -22,7 +22,7 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 	if e.Decision.Level == policy.Temporary {
 		return found
 	}
-	if f.port25Dark() {
+	if f.port25Blocked() {
 		return append(found, audit.Inconclusive("delivery-inconclusive", "", "Whether delivery succeeds is unknown, because no mail host could be reached from here.", "", "See the findings about this host."))
 	}
 	delivered := false
@@ -75,7 +75,7 @@ func (f *Facts) judgeReply() audit.Finding {
 		return passed("In mode testing senders deliver as if there were no policy.")
 	case f.mode() == mtasts.None:
 		return passed("In mode none senders deliver as if there were no policy.")
-	case f.policyDark() || f.Explanation.Record.Failed:
+	case f.policyInconclusive() || f.Explanation.Record.Failed:
 		return audit.Inconclusive("delivery-inconclusive", "", "What senders do depends on a policy that could not be fetched.", seen, "See the findings about it.")
 	}
 	return audit.Failed("senders-unprotected", "", "Senders have no reason to require TLS: an attacker on the way can read the mail, or divert it.", seen,
@@ -145,7 +145,7 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 	case p.Cause == smtpprobe.Unfinished:
 		return p.Reason, false
 	case p.Stage == smtpprobe.Connect:
-		return p.Reason, !f.port25Dark() && !f.familyDark(a.Addr.Is6())
+		return p.Reason, !f.port25Blocked() && !f.familyUnreachable(a.Addr.Is6())
 	case p.Cause == smtpprobe.Slow || p.Cause == smtpprobe.Rejected && p.Stage != smtpprobe.STARTTLS:
 		return p.Reason, false
 	case p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:

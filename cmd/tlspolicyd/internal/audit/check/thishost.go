@@ -21,7 +21,7 @@ func judgeThisHost(f *Facts) (found []audit.Finding) {
 		add("dns-isolated", "", "The resolver of this host denies even the root of DNS: it does not see the Internet, and nothing is known of the domain.",
 			f.servers()+": "+errIsolated.Error(), "Check from a host with a network, or set another resolver in dns.servers.", "")
 		return found
-	case f.OurDNS != nil && f.dark():
+	case f.OurDNS != nil && f.nothingKnown():
 		add("dns-down", "", "This host gets no answer from DNS, whatever it asks: its network or its resolver fails, and nothing is known of the domain.",
 			oneLine(f.OurDNS.Error()), fmt.Sprintf("Check the network of this host and its resolver (%s); this must answer:", f.servers()),
 			"dig "+f.digServer()+" com. SOA")
@@ -31,26 +31,26 @@ func judgeThisHost(f *Facts) (found []audit.Finding) {
 			oneLine(f.OurDNS.Error()), "Check the resolver of this host ("+f.servers()+"), then check the domain again.", "")
 	}
 	switch {
-	case f.networkDark():
+	case f.outboundBlocked():
 		add("outbound-blocked", "", "DNS answers, but no connection to the policy host or to a mail host is possible: the network of this host may block them.",
-			f.FetchErr.Error()+"; port 25: "+f.darkReason(), "Check the network and the firewall of this host, then check the domain again.", "")
-	case f.port25Dark():
+			f.FetchErr.Error()+"; port 25: "+f.unreachableReason(), "Check the network and the firewall of this host, then check the domain again.", "")
+	case f.port25Blocked():
 		add("port25-blocked", "", "No mail host accepts a connection to port 25, at any address: port 25 may be blocked on the way out of this host.",
-			f.darkReason(), "Check the domain together with one that is known to accept mail. If the hosts of that one are silent as well, check from a host that may send mail; otherwise the hosts of the domain are down:",
+			f.unreachableReason(), "Check the domain together with one that is known to accept mail. If the hosts of that one are silent as well, check from a host that may send mail; otherwise the hosts of the domain are down:",
 			"tlspolicyd check "+f.Domain+" "+f.anotherDomain())
 	default:
 		for _, v6 := range []bool{false, true} {
-			if f.familyDark(v6) {
+			if f.familyUnreachable(v6) {
 				name, other := "IPv4", "--ipv6"
 				if v6 {
 					name, other = "IPv6", "--ipv4"
 				}
 				add("ip-family-unreachable", name, "No mail host answers over "+name+", while the other family works: this host may have no "+name+", or the mail hosts have none.",
-					f.darkReason(), "Check from a host with "+name+", or leave it out with "+other+".", "")
+					f.unreachableReason(), "Check from a host with "+name+", or leave it out with "+other+".", "")
 			}
 		}
 	}
-	if f.policyDark() && f.Exchange != nil && f.Exchange.Proxy != "" {
+	if f.policyInconclusive() && f.Exchange != nil && f.Exchange.Proxy != "" {
 		add("proxy-failed", "", "The proxy of fetch.proxy did not connect to the policy host.", oneLine(f.Exchange.Proxy+": "+f.FetchErr.Reason),
 			"Check the proxy, and whether it allows this host to connect to port 443.", "")
 	}
@@ -90,13 +90,13 @@ func (f *Facts) servers() string {
 	return list(names)
 }
 
-// darkReason names the addresses that could not be connected to.
-func (f *Facts) darkReason() string {
+// unreachableReason names the addresses that could not be connected to.
+func (f *Facts) unreachableReason() string {
 	var silent []string
 	reason := ""
 	for _, h := range f.Hosts {
 		for _, a := range h.Addresses {
-			if a.Probe != nil && a.Probe.Stage == smtpprobe.Connect && a.Probe.Cause != smtpprobe.Unfinished && (f.port25Dark() || f.familyDark(a.Addr.Is6())) {
+			if a.Probe != nil && a.Probe.Stage == smtpprobe.Connect && a.Probe.Cause != smtpprobe.Unfinished && (f.port25Blocked() || f.familyUnreachable(a.Addr.Is6())) {
 				silent = append(silent, a.Addr.String())
 				reason = a.Probe.Reason
 			}

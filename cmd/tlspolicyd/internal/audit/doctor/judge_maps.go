@@ -100,8 +100,7 @@ func judgeMaps(f Facts) []audit.Finding {
 	return all
 }
 
-// judgeDead is about socketmaps that make Postfix defer mail, whoever they are
-// meant for.
+// judgeDead is about socketmaps that make Postfix defer mail, ours or not.
 func (f Facts) judgeDead(s Service, tables []Table) []audit.Finding {
 	var all []audit.Finding
 	for _, t := range tables {

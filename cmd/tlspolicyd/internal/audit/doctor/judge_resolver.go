@@ -18,7 +18,7 @@ const ownResolver = "Run a validating resolver on this host, such as Unbound on 
 func judgeResolvers(f Facts) []audit.Finding {
 	r := f.Resolver
 	var all []audit.Finding
-	if code, why := r.dark(); code != "" {
+	if code, why := r.networkFault(); code != "" {
 		all = append(all, audit.Inconclusive(code, "", why+", so the resolvers cannot be judged.", r.seen(), "Fix the network first, then run doctor again."))
 	} else {
 		for _, t := range r.Tests {
@@ -34,11 +34,11 @@ func judgeResolvers(f Facts) []audit.Finding {
 	return all
 }
 
-// dark says how the network of this host keeps all resolvers from answering, or
+// networkFault says how the network of this host keeps all resolvers from answering, or
 // "". One on this host that does not answer needs no network for that. Where all
 // are on other hosts, that none answers is more likely the network than each of
 // them; a cable that is out leaves the route in place.
-func (r Resolvers) dark() (code, why string) {
+func (r Resolvers) networkFault() (code, why string) {
 	var answers, speaks, here, stopped, root bool
 	for _, t := range r.Tests {
 		local := t.Server.Addr().IsLoopback()

@@ -41,7 +41,7 @@ func judgeSocket(p Probe, u Units) audit.Finding {
 	start := u.systemctl("restart tlspolicyd.socket tlspolicyd.service")
 	switch {
 	case p.Missing:
-		return audit.Failed("socket-missing", name, p.who("looks for the socket here, and there is none.", "The daemon's socket does not exist."), "no such file",
+		return audit.Failed("socket-missing", name, p.about("looks for the socket here, and there is none.", "The daemon's socket does not exist."), "no such file",
 			"Start the daemon. To have it listen here, see listen.socketmap, and ListenStream= of tlspolicyd.socket.", start)
 	case p.NoSocket:
 		return audit.Failed("socket-not-a-socket", name, "A file or directory is in the place of the socket.", mode, "Move it away and restart the daemon.",
@@ -66,11 +66,11 @@ func judgeSocket(p Probe, u Units) audit.Finding {
 	if p.Network == "unix" {
 		how += ", " + mode
 	}
-	return audit.Passed("socket-ok", name, p.who("gets an answer.", "The daemon answers."), how)
+	return audit.Passed("socket-ok", name, p.about("gets an answer.", "The daemon answers."), how)
 }
 
-// who is a sentence about Postfix's services where they ask here, else the other.
-func (p Probe) who(postfix, other string) string {
+// about is a sentence on Postfix's services where they ask here, else the other.
+func (p Probe) about(postfix, other string) string {
 	if len(p.Services) == 0 {
 		return other
 	}
