@@ -20,7 +20,7 @@ import (
 )
 
 // Limit is how long Gather takes at most.
-const Limit = 20 * time.Second
+const Limit = 18 * time.Second
 
 // DefaultBroken has a wrong DS record on purpose. Comcast keeps it for tests
 // like this.
