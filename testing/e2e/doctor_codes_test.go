@@ -13,7 +13,7 @@ func doctorPlaces() map[string]string {
 		"unit-disabled":           systemd,
 		"unit-restarting":         "needs systemd as the first process: the tests of doctor have its output",
 		"config-unreadable":       "needs systemd, whose unit names the daemon's user: the tests of doctor have its output",
-		"resolver-nxdomain-wrong": "no server here can be told to fail for what does not exist: the tests of doctor have one",
+		"resolver-nxdomain-wrong": "no server here can be made to fail for what does not exist: the tests of doctor have one",
 	}
 	for _, code := range []string{
 		"config-ok", "config-invalid", "config-inconclusive",
