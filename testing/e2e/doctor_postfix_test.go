@@ -89,6 +89,21 @@ func testDoctorDelivery(t *testing.T, h *doctorHost) {
 			wantDelivered(t, h.send(t, "a@sts.open.test"), "mx.sts.open.test", "good", "Verified")
 		})
 	}
+	t.Run("a stale copy of resolv.conf", func(t *testing.T) {
+		t.Cleanup(func() { h.reload(t) }) // after the file is back
+		conf := h.queue() + "/etc/resolv.conf"
+		keep(t, conf)
+		h.anotherUnbound(t, "127.0.0.54", "validator iterator", "iterator")
+		if err := write(conf, "nameserver 127.0.0.54\n"); err != nil {
+			t.Fatal(err)
+		}
+		h.reload(t)
+		if o := h.send(t, "a@dane.signed.test"); o.status != deferred {
+			t.Errorf("before the fix: %+v", o)
+		}
+		byItsLines(t, h, []string{want(t, h.doctor(t, doctorRun{}), "chroot-resolv-conf-stale").Fix})
+		wantDelivered(t, h.send(t, "a@dane.signed.test"), "mx.dane.signed.test", "dane", "Verified")
+	})
 }
 
 // reload has Postfix read what was changed.
