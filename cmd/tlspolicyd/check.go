@@ -72,7 +72,7 @@ Exit status: 0 no failure, warnings or not; 1 at least one FAIL; 2 wrong usage;
   tlspolicyd check --prometheus example.com > tlspolicyd.prom.new`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return c.usage(cmd.OutOrStdout(), errors.New("which DOMAIN? The part of a mail address behind the @; - reads a list"))
+				return c.usage(cmd.OutOrStdout(), errors.New("which DOMAIN? The part of a mail address after the @; - reads a list"))
 			}
 			if err := c.checkFlags(cmd, watch); err != nil {
 				return c.usage(cmd.OutOrStdout(), err)
@@ -143,7 +143,7 @@ func (c *checking) checkFlags(cmd *cobra.Command, watch time.Duration) error {
 	return nil
 }
 
-// usage is for a run that cannot begin. Nagios takes status 2 for critical, and
+// usage is for a run that cannot begin. For Nagios status 2 is critical, and it
 // reads standard output.
 func (c *checking) usage(out io.Writer, err error) error {
 	if !c.nagios {

@@ -19,10 +19,9 @@ import (
 // undecided.
 const maxHeld = 256
 
-// round audits all domains side by side and hands the reports on in the order
-// of the domains. One of whose mail hosts none took a connection waits until
-// that of another does, or all have ended: only then it is known whose fault
-// that is.
+// round audits all domains side by side and writes the reports in the order of the
+// domains. One none of whose mail hosts accepted a connection waits until that of
+// another does, or all have ended: only then it is known which side fails.
 func (c *checking) round(ctx context.Context, write func(check.Report) error) ([]check.Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -145,13 +144,13 @@ func whyNoDomain(text string) string {
 	_, address := netip.ParseAddr(strings.TrimPrefix(bare, "IPv6:"))
 	switch {
 	case address == nil:
-		return "an address has no policy (RFC 8461 speaks of domains): want a mail domain"
+		return "an address has no policy: want a mail domain"
 	case strings.Contains(text, "://"):
 		return "a URL: want a mail domain"
 	case strings.Contains(text, "@"):
-		return "a mail address: want the part behind the @"
+		return "a mail address: want the part after the @"
 	case strings.HasPrefix(text, "["):
-		return "a host in brackets is a smart host, not a mail domain: 'tlspolicyd explain' looks at it"
+		return "a host in brackets is a smart host, not a mail domain: use 'tlspolicyd explain'"
 	case strings.Contains(text, ":"):
 		return "want a mail domain without a port"
 	}

@@ -86,7 +86,7 @@ func runCheck(t *testing.T, o *options, stdin string, args ...string) (status in
 func settled(text string) string {
 	for _, change := range [][2]string{
 		{`\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\dZ)?`, "DATE"},
-		{`(?m)ends\s+DATE,\s+\d+\s+days\s+left`, "ends DATE, N days left"},
+		{`(?m)expires\s+DATE,\s+\d+\s+days\s+left`, "expires DATE, N days left"},
 		{`TLSA 3 1 1 [0-9a-f]{16}`, "TLSA 3 1 1 DIGEST"},
 		{`id=\d{14};`, "id=NOW;"},
 		{`(?m)^(tlspolicyd_check_(certificate_days_left|duration_seconds|timestamp_seconds)\{.*\}) .*$`, "$1 N"},
@@ -152,7 +152,7 @@ func TestCheckReadsAList(t *testing.T) {
 		t.Errorf("status %d, stderr %q:\n%s", status, hints, text)
 	}
 	for list, want := range map[string]string{
-		"good.test\n\na@good.test\n": "tlspolicyd: standard input, line 3: a@good.test: a mail address: want the part behind the @\n",
+		"good.test\n\na@good.test\n": "tlspolicyd: standard input, line 3: a@good.test: a mail address: want the part after the @\n",
 		"# nothing\n":                "tlspolicyd: standard input has no domain\n",
 		strings.Repeat("x", 70000):   "tlspolicyd: standard input, line 1: bufio.Scanner: token too long\n",
 	} {

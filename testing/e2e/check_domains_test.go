@@ -141,6 +141,7 @@ func checkDomains() []checkDomain {
 
 		// DANE.
 		{name: "newkey", dns: "_25._tcp.good TLSA " + tlsaSigned, want: []string{"fail dane-mismatch", "fail delivery-failed"}, status: deferred},
+		{name: "emptydigest", dns: "_25._tcp.good TLSA 3 1 1 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", want: []string{"fail dane-empty-digest", "fail dane-mismatch", "fail delivery-failed"}, status: deferred},
 		{name: "pkix", dns: "_25._tcp.good TLSA " + tlsaPKIX, want: []string{"fail dane-unusable"}, status: sent},
 		{name: "pkixtoo", dns: "_25._tcp.good TLSA " + tlsaPKIX + "\n_25._tcp.good TLSA-OF good 3 1 1", want: []string{"warn dane-partly-unusable"}, status: sent},
 		// TLSA records of every kind; usage 2 minds name and dates (RFC 7672 §3.1.2).

@@ -110,7 +110,7 @@ func auditedDomains() (list []audited) {
 			"fail policy-certificate-invalid", "fail senders-unprotected", "warn tlsrpt-missing",
 		}, nil, sent},
 		{"policy host that redirects", "redirect.open.test", []string{
-			"fail policy-redirect", "fail sts-record-without-policy", "fail senders-unprotected", "warn tlsrpt-missing",
+			"fail policy-redirect", "fail senders-unprotected", "fail sts-record-without-policy", "warn tlsrpt-missing",
 		}, nil, sent},
 		{"bogus TLSA record", "tampered.signed.test", []string{
 			"fail dane-lookup-failed", "fail senders-deferred", "warn certificate-name-mismatch", "warn certificate-untrusted",

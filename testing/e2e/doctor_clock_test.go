@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timeError is how adjtimex(2) says that nobody keeps the clock right.
+// timeError is how adjtimex(2) reports that nothing synchronizes the clock.
 const timeError = 5
 
-// kernelClock is what a program is told by adjtimex(2). There is one clock for
+// kernelClock is what adjtimex(2) returns to a program. There is one clock for
 // the whole machine and no namespace for it: seccomp(2) hands the call to the
 // test, which answers in the place of the kernel.
 type kernelClock struct {
@@ -42,7 +42,7 @@ type seccompAnswer struct {
 }
 
 // start starts a program under the filter. It is installed in a thread of its
-// own, which a child inherits it from, and which nobody uses afterwards.
+// own, from which a child inherits it, and which is not used afterwards.
 func (k *kernelClock) start(cmd *exec.Cmd) error {
 	started := make(chan error)
 	go func() {

@@ -13,13 +13,13 @@ func doctorPlaces() map[string]string {
 		"unit-disabled":           systemd,
 		"unit-restarting":         "needs systemd as the first process: the tests of doctor have its output",
 		"config-unreadable":       "needs systemd, whose unit names the daemon's user: the tests of doctor have its output",
-		"resolver-nxdomain-wrong": "no server here can be told to fail for what does not exist: the tests of doctor have one",
+		"resolver-nxdomain-wrong": "no server here can be made to fail for what does not exist: the tests of doctor have one",
 	}
 	for _, code := range []string{
 		"config-ok", "config-invalid", "config-inconclusive",
 		"postfix-absent", "postfix-unreadable", "postfix-version-ok", "postfix-version-old", "postfix-other-instances",
 		"postfix-dnssec-on", "postfix-dnssec-off", "postfix-dns-off",
-		"postfix-level-ok", "postfix-level-none", "postfix-level-strict", "postfix-insecure-mx-policy",
+		"postfix-level-ok", "postfix-level-none", "postfix-level-strict", "postfix-insecure-mx-policy", "postfix-level-differs",
 		"map-ok", "map-missing", "map-name-unknown", "map-tlsrpt-unsupported", "map-tlsrpt-unused", "map-unreachable",
 		"map-shadowed", "map-after-other", "map-before-other", "map-proxy-refused",
 		"map-malformed", "map-missing-in-service", "postfix-sts-patterns-off",

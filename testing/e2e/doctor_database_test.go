@@ -132,48 +132,48 @@ func testDoctorDatabase(t *testing.T, h *doctorHost) {
 	h.tryFaults(t, []hostFault{
 		{
 			name: "never started", want: []string{"warn database-missing", "fail daemon-down"},
-			broken: as(s.config), mend: start, mended: as(s.config),
+			broken: as(s.config), repair: start, repaired: as(s.config),
 		},
 		{
-			name: "others may read it", want: []string{"warn database-mode"}, broken: as(s.config), mended: as(s.config),
-			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, s.database, 0o644, 0o600) }, mend: byItsLines,
+			name: "others may read it", want: []string{"warn database-mode"}, broken: as(s.config), repaired: as(s.config),
+			cause: func(t *testing.T, _ *doctorHost) { chmod(t, s.database, 0o644, 0o600) }, repair: byItsLines,
 		},
 		{
-			name: "others may write to it", want: []string{"fail database-mode"}, broken: as(s.config), mended: as(s.config),
-			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, s.database, 0o666, 0o600) }, mend: byItsLines,
+			name: "others may write to it", want: []string{"fail database-mode"}, broken: as(s.config), repaired: as(s.config),
+			cause: func(t *testing.T, _ *doctorHost) { chmod(t, s.database, 0o666, 0o600) }, repair: byItsLines,
 		},
 		{
-			name: "it belongs to root", want: []string{"fail database-owner"}, broken: as(s.config), mended: as(s.config),
-			spoil: func(t *testing.T, _ *doctorHost) {
+			name: "it belongs to root", want: []string{"fail database-owner"}, broken: as(s.config), repaired: as(s.config),
+			cause: func(t *testing.T, _ *doctorHost) {
 				if err := os.Chown(s.database, 0, 0); err != nil {
 					t.Fatal(err)
 				}
 			},
-			mend: byItsLines,
+			repair: byItsLines,
 		},
 		{
 			name: "open in a daemon of another configuration", want: []string{"unknown database-inconclusive"},
-			broken: as(s.other(t, "strange", s.admin, s.dir+"/strange.sock")), mended: as(s.config),
+			broken: as(s.other(t, "strange", s.admin, s.dir+"/strange.sock")), repaired: as(s.config),
 		},
 		{
-			name: "little room", want: []string{"warn disk-low"}, broken: as(disk), mended: as(disk),
-			spoil: func(t *testing.T, h *doctorHost) { h.smallDisk(t, s.dir+"/disk", "size=32m") },
-			mend:  func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
+			name: "little room", want: []string{"warn disk-low"}, broken: as(disk), repaired: as(disk),
+			cause:  func(t *testing.T, h *doctorHost) { h.smallDisk(t, s.dir+"/disk", "size=32m") },
+			repair: func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
 		},
 		{
-			name: "no room", want: []string{"fail disk-full"}, broken: as(disk), mended: as(disk),
-			spoil: func(t *testing.T, h *doctorHost) { h.smallDisk(t, s.dir+"/disk", "size=1m") },
-			mend:  func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
+			name: "no room", want: []string{"fail disk-full"}, broken: as(disk), repaired: as(disk),
+			cause:  func(t *testing.T, h *doctorHost) { h.smallDisk(t, s.dir+"/disk", "size=1m") },
+			repair: func(t *testing.T, h *doctorHost, _ []string) { h.remount(t, s.dir+"/disk", "size=128m") },
 		},
 		{
-			name: "no room for the daemon", want: []string{"fail database-failed", "fail disk-full"}, broken: as(full), mended: as(full),
-			spoil: func(t *testing.T, h *doctorHost) {
+			name: "no room for the daemon", want: []string{"fail database-failed", "fail disk-full"}, broken: as(full), repaired: as(full),
+			cause: func(t *testing.T, h *doctorHost) {
 				s.stop(t)
 				h.smallDisk(t, s.dir+"/full", "size=4m")
 				s.start(t, binary, full)
 				s.fill(t, h)
 			},
-			mend: func(t *testing.T, h *doctorHost, _ []string) {
+			repair: func(t *testing.T, h *doctorHost, _ []string) {
 				h.remount(t, s.dir+"/full", "size=128m")
 				s.learn(t, h, func(state string) bool { return state == "" })
 				s.stop(t)
@@ -181,36 +181,36 @@ func testDoctorDatabase(t *testing.T, h *doctorHost) {
 			},
 		},
 		{
-			name: "damaged again and again while in use", want: []string{"fail database-failed"}, broken: as(s.config), mended: as(s.config),
-			spoil: func(t *testing.T, _ *doctorHost) { s.ruin(t) },
-			mend: func(t *testing.T, h *doctorHost, _ []string) {
+			name: "damaged again and again while in use", want: []string{"fail database-failed"}, broken: as(s.config), repaired: as(s.config),
+			cause: func(t *testing.T, _ *doctorHost) { s.ruin(t) },
+			repair: func(t *testing.T, h *doctorHost, _ []string) {
 				s.stop(t)
 				start(t, h, nil)
 			},
 		},
 		{
-			name: "damaged at rest", want: []string{"warn database-damaged"}, broken: as(s.config), mended: as(s.config),
-			spoil: func(t *testing.T, _ *doctorHost) {
+			name: "damaged at rest", want: []string{"warn database-damaged"}, broken: as(s.config), repaired: as(s.config),
+			cause: func(t *testing.T, _ *doctorHost) {
 				s.stop(t)
 				if err := os.Truncate(s.database, 5000); err != nil {
 					t.Fatal(err)
 				}
 			},
-			mend: start,
+			repair: start,
 		},
 		{
-			name: "written by a newer version", want: []string{"fail database-newer"}, broken: as(s.config), mended: as(elsewhere),
-			spoil: func(t *testing.T, _ *doctorHost) {
+			name: "written by a newer version", want: []string{"fail database-newer"}, broken: as(s.config), repaired: as(elsewhere),
+			cause: func(t *testing.T, _ *doctorHost) {
 				s.stop(t)
 				s.setSchema(t, "99")
 			},
-			mend: func(t *testing.T, _ *doctorHost, _ []string) { s.start(t, binary, elsewhere) },
+			repair: func(t *testing.T, _ *doctorHost, _ []string) { s.start(t, binary, elsewhere) },
 		},
 	})
 }
 
 // ruin overwrites the file while the daemon has it open, and what it puts in the
-// place of that as mended: it sets one file aside, and no more within an hour.
+// place of that as repaired: it sets one file aside, and no more within an hour.
 func (s *second) ruin(t *testing.T) {
 	t.Helper()
 	s.overwrite(t)
@@ -225,7 +225,7 @@ func (s *second) ruin(t *testing.T) {
 	mustWait(t, func() error {
 		state, err := s.store()
 		if err == nil && state == "" {
-			err = errors.New("the daemon is content with its database")
+			err = errors.New("the daemon reports no fault of its database")
 		}
 		return err
 	})

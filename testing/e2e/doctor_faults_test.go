@@ -12,28 +12,28 @@ import (
 type hostFault struct {
 	name   string
 	want   []string // "grade code" of what doctor finds
-	spoil  func(*testing.T, *doctorHost)
+	cause  func(*testing.T, *doctorHost)
 	broken doctorRun // how doctor is run then
-	// mend gets the lines that those findings print. nil: the host is sound, and
-	// doctor was run in another way.
-	mend   func(t *testing.T, h *doctorHost, lines []string)
-	mended doctorRun // how doctor is run afterwards
-	left   []string  // codes that stay, where doctor leaves a choice to the operator
+	// repair gets the lines that those findings print. nil: nothing is wrong with the
+	// host, and doctor was run in another way.
+	repair   func(t *testing.T, h *doctorHost, lines []string)
+	repaired doctorRun // how doctor is run afterwards
+	left     []string  // codes that stay, where doctor leaves a choice to the operator
 }
 
-// tryFaults goes through faults: doctor finds each, what it advises is done, and
-// the finding is gone.
+// tryFaults goes through faults: doctor finds each, its advice is followed, and the
+// finding is gone.
 func (h *doctorHost) tryFaults(t *testing.T, list []hostFault) {
 	for _, a := range list {
 		t.Run(a.name, func(t *testing.T) {
-			if a.spoil != nil {
-				a.spoil(t, h)
+			if a.cause != nil {
+				a.cause(t, h)
 			}
 			lines := h.wantFindings(t, a)
-			if a.mend != nil {
-				a.mend(t, h, lines)
+			if a.repair != nil {
+				a.repair(t, h, lines)
 			}
-			all := h.doctor(t, a.mended)
+			all := h.doctor(t, a.repaired)
 			for _, f := range troubles(all) {
 				if !slices.Contains(a.left, f.Code) {
 					t.Errorf("afterwards there is %+v", f)
@@ -48,8 +48,8 @@ func (h *doctorHost) tryFaults(t *testing.T, list []hostFault) {
 	}
 }
 
-// wantFindings has doctor find what an hostFault wants, and returns the lines that
-// are to mend it.
+// wantFindings has doctor find what a hostFault wants, and returns the lines that
+// fix it.
 func (h *doctorHost) wantFindings(t *testing.T, a hostFault) (lines []string) {
 	t.Helper()
 	all := h.doctor(t, a.broken)
@@ -73,7 +73,7 @@ func (h *doctorHost) wantFindings(t *testing.T, a hostFault) (lines []string) {
 func byItsLines(t *testing.T, h *doctorHost, lines []string) {
 	t.Helper()
 	if len(lines) == 0 {
-		t.Fatal("doctor has no line that mends it")
+		t.Fatal("doctor has no line that fixes it")
 	}
 	for _, line := range lines {
 		if _, _, err := command(h.root, "/bin/sh", "-c", line); err != nil {
@@ -83,10 +83,10 @@ func byItsLines(t *testing.T, h *doctorHost, lines []string) {
 	h.cool(t)
 }
 
-// settings is an hostFault of main.cf that doctor's own line mends.
+// settings is a hostFault of main.cf that doctor's own line fixes.
 func settings(name, want string, changed ...string) hostFault {
 	return hostFault{
-		name: name, want: []string{want}, mend: byItsLines,
-		spoil: func(t *testing.T, h *doctorHost) { h.change(t, changed...) },
+		name: name, want: []string{want}, repair: byItsLines,
+		cause: func(t *testing.T, h *doctorHost) { h.change(t, changed...) },
 	}
 }

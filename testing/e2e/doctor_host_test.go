@@ -13,9 +13,9 @@ import (
 // systemdDir is there where systemd runs the host.
 const systemdDir = "/run/systemd/system"
 
-// hostAilments are about what Postfix and the daemon have in common with
+// hostFaults are about what Postfix and the daemon have in common with
 // everything else on the host.
-func hostAilments(t *testing.T) []hostFault {
+func hostFaults(t *testing.T) []hostFault {
 	empty := variant(t, "no-authority", workDir+"/ca.pem", workDir+"/empty.pem")
 	closed := variant(t, "closed")
 	return []hostFault{
@@ -26,11 +26,11 @@ func hostAilments(t *testing.T) []hostFault {
 		{
 			name: "an ordinary user and a closed configuration", want: []string{"unknown config-inconclusive"},
 			broken: doctorRun{user: lp, flags: []string{"--config", closed}},
-			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, closed, 0o600, 0o644) },
+			cause:  func(t *testing.T, _ *doctorHost) { chmod(t, closed, 0o600, 0o644) },
 		},
 		{
 			name: "no certificate authority", want: []string{"fail trust-store-empty"},
-			spoil: func(t *testing.T, _ *doctorHost) {
+			cause: func(t *testing.T, _ *doctorHost) {
 				if err := write(workDir+"/empty.pem", ""); err != nil {
 					t.Fatal(err)
 				}
@@ -39,12 +39,12 @@ func hostAilments(t *testing.T) []hostFault {
 		},
 		{
 			name: "a systemd that does not answer", want: []string{"unknown unit-inconclusive"},
-			spoil: func(t *testing.T, _ *doctorHost) {
+			cause: func(t *testing.T, _ *doctorHost) {
 				if err := os.MkdirAll(systemdDir, 0o755); err != nil {
 					t.Fatal(err)
 				}
 			},
-			mend: func(t *testing.T, _ *doctorHost, _ []string) {
+			repair: func(t *testing.T, _ *doctorHost, _ []string) {
 				if err := os.RemoveAll("/run/systemd"); err != nil {
 					t.Fatal(err)
 				}
@@ -56,15 +56,15 @@ func hostAilments(t *testing.T) []hostFault {
 		},
 		{
 			name: "a clock that nothing synchronizes", want: []string{"warn clock-unsynchronized"},
-			broken: doctorRun{kernel: &kernelClock{state: timeError}}, mended: doctorRun{kernel: &kernelClock{}},
+			broken: doctorRun{kernel: &kernelClock{state: timeError}}, repaired: doctorRun{kernel: &kernelClock{}},
 		},
 		{
 			name: "a clock that is synchronized", want: []string{"ok clock-ok"},
-			broken: doctorRun{kernel: &kernelClock{}}, mended: doctorRun{kernel: &kernelClock{state: timeError}},
+			broken: doctorRun{kernel: &kernelClock{}}, repaired: doctorRun{kernel: &kernelClock{state: timeError}},
 		},
 		{
-			name: "a kernel that may not be asked", want: []string{"unknown clock-inconclusive"},
-			broken: doctorRun{kernel: &kernelClock{errno: unix.EPERM}}, mended: doctorRun{kernel: &kernelClock{}},
+			name: "a kernel that does not answer", want: []string{"unknown clock-inconclusive"},
+			broken: doctorRun{kernel: &kernelClock{errno: unix.EPERM}}, repaired: doctorRun{kernel: &kernelClock{}},
 		},
 	}
 }
@@ -86,9 +86,9 @@ func testDoctorDaemon(t *testing.T, h *doctorHost) {
 	}
 	as := doctorRun{flags: []string{"--config", s.config}}
 	h.tryFaults(t, []hostFault{{
-		name: "upgraded and not restarted", want: []string{"warn daemon-other-version"}, broken: as, mended: as,
-		spoil: func(t *testing.T, _ *doctorHost) { s.start(t, binary, s.config) },
-		mend: func(t *testing.T, h *doctorHost, _ []string) {
+		name: "upgraded and not restarted", want: []string{"warn daemon-other-version"}, broken: as, repaired: as,
+		cause: func(t *testing.T, _ *doctorHost) { s.start(t, binary, s.config) },
+		repair: func(t *testing.T, h *doctorHost, _ []string) {
 			s.stop(t)
 			s.start(t, h.w.daemon.binary, s.config)
 		},

@@ -8,17 +8,17 @@ import (
 	"testing"
 )
 
-// postfixAilments are mistakes in main.cf and master.cf.
-func postfixAilments(h *doctorHost) []hostFault {
-	list := slices.Concat(mapAilments(h), levelAilments(), authorityAilments())
+// postfixFaults are mistakes in main.cf and master.cf.
+func postfixFaults(h *doctorHost) []hostFault {
+	list := slices.Concat(mapFaults(h), levelFaults(), authorityFaults())
 	if h.sender == h.w.postfix310 {
-		return append(list, newPostfixAilments()...)
+		return append(list, newPostfixFaults()...)
 	}
-	return append(list, oldPostfixAilments()...)
+	return append(list, oldPostfixFaults()...)
 }
 
-// mapAilments are about smtp_tls_policy_maps.
-func mapAilments(h *doctorHost) []hostFault {
+// mapFaults are about smtp_tls_policy_maps.
+func mapFaults(h *doctorHost) []hostFault {
 	const maps, dir = "smtp_tls_policy_maps=", "socketmap:unix:run/tlspolicyd/"
 	ours, other := h.ours(), dir+"other.sock:QUERY"
 	mapName, wrongName := h.mapName()
@@ -29,7 +29,7 @@ func mapAilments(h *doctorHost) []hostFault {
 	// beside has another program that answers.
 	beside := func(name, want, list string) hostFault {
 		fault := settings(name, want, maps+list)
-		fault.spoil = func(t *testing.T, h *doctorHost) {
+		fault.cause = func(t *testing.T, h *doctorHost) {
 			h.change(t, maps+list)
 			path := h.queue() + "/run/tlspolicyd/other.sock"
 			t.Cleanup(func() { os.Remove(path) })
@@ -39,7 +39,7 @@ func mapAilments(h *doctorHost) []hostFault {
 		return fault
 	}
 	before := beside("before another program", "warn map-before-other", ours+" "+other)
-	before.mend = func(t *testing.T, h *doctorHost, _ []string) { h.change(t, maps+ours) }
+	before.repair = func(t *testing.T, h *doctorHost, _ []string) { h.change(t, maps+ours) }
 	return []hostFault{
 		settings("absolute path under chroot", "fail map-unreachable", maps+"socketmap:unix:"+daemonDir+"/socketmap.sock:"+mapName),
 		settings("map of the other version", wrong, maps+dir+"socketmap.sock:"+wrongName),
@@ -51,12 +51,12 @@ func mapAilments(h *doctorHost) []hostFault {
 		before,
 		settings("proxymap is not allowed", "fail map-proxy-refused", maps+"proxy:"+ours, "proxy_read_maps=$mynetworks"),
 		{
-			name: "only a table", want: []string{"fail map-missing"}, mend: byItsLines,
-			spoil: func(t *testing.T, h *doctorHost) { h.change(t, maps+h.table(t)) },
+			name: "only a table", want: []string{"fail map-missing"}, repair: byItsLines,
+			cause: func(t *testing.T, h *doctorHost) { h.change(t, maps+h.table(t)) },
 		},
 		{
-			name: "a service without our map", want: []string{"warn map-missing-in-service"}, mend: byItsLines,
-			spoil: func(t *testing.T, h *doctorHost) { h.override(t, "relay/unix/smtp_tls_policy_maps=static:may") },
+			name: "a service without our map", want: []string{"warn map-missing-in-service"}, repair: byItsLines,
+			cause: func(t *testing.T, h *doctorHost) { h.override(t, "relay/unix/smtp_tls_policy_maps=static:may") },
 		},
 	}
 }
@@ -89,6 +89,21 @@ func testDoctorDelivery(t *testing.T, h *doctorHost) {
 			wantDelivered(t, h.send(t, "a@sts.open.test"), "mx.sts.open.test", "good", "Verified")
 		})
 	}
+	t.Run("a stale copy of resolv.conf", func(t *testing.T) {
+		t.Cleanup(func() { h.reload(t) }) // after the file is back
+		conf := h.queue() + "/etc/resolv.conf"
+		keep(t, conf)
+		h.anotherUnbound(t, "127.0.0.54", "validator iterator", "iterator")
+		if err := write(conf, "nameserver 127.0.0.54\n"); err != nil {
+			t.Fatal(err)
+		}
+		h.reload(t)
+		if o := h.send(t, "a@dane.signed.test"); o.status != deferred {
+			t.Errorf("before the fix: %+v", o)
+		}
+		byItsLines(t, h, []string{want(t, h.doctor(t, doctorRun{}), "chroot-resolv-conf-stale").Fix})
+		wantDelivered(t, h.send(t, "a@dane.signed.test"), "mx.dane.signed.test", "dane", "Verified")
+	})
 }
 
 // reload has Postfix read what was changed.
@@ -109,13 +124,13 @@ func (h *doctorHost) override(t *testing.T, setting string) {
 	h.cool(t)
 }
 
-// levelAilments are about how Postfix looks hosts up and what TLS it wants.
-func levelAilments() []hostFault {
+// levelFaults are about how Postfix looks hosts up and what TLS it wants.
+func levelFaults() []hostFault {
 	return []hostFault{
 		settings("no DNSSEC", "fail postfix-dnssec-off", "smtp_dns_support_level="),
 		{
-			name: "a service without DNSSEC", want: []string{"fail postfix-dnssec-off"}, mend: byItsLines,
-			spoil: func(t *testing.T, h *doctorHost) { h.override(t, "relay/unix/smtp_dns_support_level=enabled") },
+			name: "a service without DNSSEC", want: []string{"fail postfix-dnssec-off"}, repair: byItsLines,
+			cause: func(t *testing.T, h *doctorHost) { h.override(t, "relay/unix/smtp_dns_support_level=enabled") },
 		},
 		settings("hosts not by DNS", "fail postfix-dns-off", "smtp_host_lookup=native"),
 		settings("no TLS by default", "warn postfix-level-none", "smtp_tls_security_level="),
@@ -124,14 +139,14 @@ func levelAilments() []hostFault {
 	}
 }
 
-// authorityAilments are about whom Postfix believes.
-func authorityAilments() []hostFault {
+// authorityFaults are about the certificate authorities of Postfix.
+func authorityFaults() []hostFault {
 	return []hostFault{
 		settings("CAfile missing", "fail postfix-ca-missing", "smtp_tls_CAfile=/nowhere/ca.pem"),
 		settings("no CAfile", "fail postfix-ca-none", "smtp_tls_CAfile="),
 		{
-			name: "CApath outside of the chroot", want: []string{"fail postfix-ca-chroot"}, mend: byItsLines,
-			spoil: func(t *testing.T, h *doctorHost) {
+			name: "CApath outside of the chroot", want: []string{"fail postfix-ca-chroot"}, repair: byItsLines,
+			cause: func(t *testing.T, h *doctorHost) {
 				if err := write(h.dir+"/certs/0a1b2c3d.0", h.w.ca.pem); err != nil {
 					t.Fatal(err)
 				}
@@ -139,8 +154,8 @@ func authorityAilments() []hostFault {
 			},
 		},
 		{
-			name: "another list of authorities", want: []string{"warn postfix-ca-differs"}, mend: byItsLines,
-			spoil: func(t *testing.T, h *doctorHost) {
+			name: "another list of authorities", want: []string{"warn postfix-ca-differs"}, repair: byItsLines,
+			cause: func(t *testing.T, h *doctorHost) {
 				other, err := newAuthority()
 				if err != nil {
 					t.Fatal(err)
@@ -154,9 +169,9 @@ func authorityAilments() []hostFault {
 	}
 }
 
-// oldPostfixAilments are those of releases that Debian no longer has: the
+// oldPostfixFaults are those of releases that Debian no longer has: the
 // parameter with the version is set to theirs, which is what doctor goes by.
-func oldPostfixAilments() []hostFault {
+func oldPostfixFaults() []hostFault {
 	upgrade := func(t *testing.T, h *doctorHost, _ []string) {
 		if _, _, err := h.run("postconf", "-X", "mail_version"); err != nil {
 			t.Fatal(err)
@@ -164,7 +179,7 @@ func oldPostfixAilments() []hostFault {
 		h.cool(t)
 	}
 	old := settings("Postfix 3.3", "fail postfix-version-old", "mail_version=3.3.22")
-	old.mend = upgrade
+	old.repair = upgrade
 	return []hostFault{old}
 }
 
@@ -182,39 +197,39 @@ func keep(t *testing.T, path string) {
 	})
 }
 
-// newPostfixAilments are about what came with Postfix 3.10.
-func newPostfixAilments() []hostFault {
+// newPostfixFaults are about what came with Postfix 3.10.
+func newPostfixFaults() []hostFault {
 	return []hostFault{settings("MX names not checked against the policy", "warn postfix-sts-patterns-off", "smtp_tls_enforce_sts_mx_patterns=no")}
 }
 
-// instanceAilments are about which Postfix doctor looks at.
-func instanceAilments(h *doctorHost) []hostFault {
+// instanceFaults are about which Postfix doctor checks.
+func instanceFaults(h *doctorHost) []hostFault {
 	return []hostFault{
 		{
 			name: "no Postfix", want: []string{"unknown postfix-absent"},
-			spoil: func(t *testing.T, h *doctorHost) { h.cover(t, "/dev/null", "/usr/sbin/postconf") },
-			mend:  func(t *testing.T, h *doctorHost, _ []string) { h.uncover(t, "/usr/sbin/postconf") },
+			cause:  func(t *testing.T, h *doctorHost) { h.cover(t, "/dev/null", "/usr/sbin/postconf") },
+			repair: func(t *testing.T, h *doctorHost, _ []string) { h.uncover(t, "/usr/sbin/postconf") },
 		},
 		{
 			name: "no main.cf", want: []string{"unknown postfix-unreadable"},
-			spoil: func(t *testing.T, h *doctorHost) { move(t, h.config()+"/main.cf", h.config()+"/main.cf.away") },
-			mend: func(t *testing.T, h *doctorHost, _ []string) {
+			cause: func(t *testing.T, h *doctorHost) { move(t, h.config()+"/main.cf", h.config()+"/main.cf.away") },
+			repair: func(t *testing.T, h *doctorHost, _ []string) {
 				move(t, h.config()+"/main.cf.away", h.config()+"/main.cf")
 			},
 		},
 		{
 			name: "another instance", want: []string{"ok postfix-other-instances"},
-			spoil: func(t *testing.T, h *doctorHost) {
+			cause: func(t *testing.T, h *doctorHost) {
 				h.cover(t, h.config(), "/etc/postfix")
 				h.change(t, "multi_instance_directories="+h.w.postfix310.config())
 			},
 			broken: doctorRun{flags: []string{"--postfix-config", ""}}, // Postfix's default
-			mend: func(t *testing.T, h *doctorHost, lines []string) {
+			repair: func(t *testing.T, h *doctorHost, lines []string) {
 				if want := "tlspolicyd doctor --postfix-config " + h.w.postfix310.config(); !slices.Equal(lines, []string{want}) {
 					t.Errorf("got %q, want %q", lines, want)
 				}
 			},
-			mended: doctorRun{flags: []string{"--postfix-config", h.w.postfix310.config()}},
+			repaired: doctorRun{flags: []string{"--postfix-config", h.w.postfix310.config()}},
 			// It is not of the Debian whose postconf is asked.
 			left: []string{"map-tlsrpt-unsupported"},
 		},

@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resolverAilments are about the name servers of the daemon and of Postfix.
-func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
+// resolverFaults are about the name servers of the daemon and of Postfix.
+func resolverFaults(t *testing.T, h *doctorHost) []hostFault {
 	const (
 		plain    = "127.0.0.54" // does not validate
-		credible = "127.0.0.55" // believes what is broken
+		credible = "127.0.0.55" // accepts wrong signatures
 		lost     = "127.0.0.56" // has a trust anchor of another root
 		silent   = "127.0.0.57"
 		remote   = "10.53.0.1" // not a loopback address
 
-		forwarder = "127.0.0.53" // where systemd-resolved is elsewhere
+		forwarder = "127.0.0.11" // where containers have one
 	)
 	chrootConf := h.queue() + "/etc/resolv.conf"
 	// askOnly has smtp(8) ask one server until askAgain.
@@ -52,15 +52,15 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 	return []hostFault{
 		{
 			name: "a resolver that does not validate", want: []string{"fail resolver-not-validating", "warn resolver-differs"},
-			spoil: unbound(plain, "validator iterator", "iterator"), broken: with("plain", `["`+plain+`"]`),
+			cause: unbound(plain, "validator iterator", "iterator"), broken: with("plain", `["`+plain+`"]`),
 		},
 		{
-			name: "a resolver that believes what is broken", want: []string{"fail resolver-accepts-bogus"},
-			spoil: unbound(credible, "val-log-level: 2", "val-permissive-mode: yes"), broken: with("credible", `["`+credible+`"]`),
+			name: "a resolver that accepts wrong signatures", want: []string{"fail resolver-accepts-bogus"},
+			cause: unbound(credible, "val-log-level: 2", "val-permissive-mode: yes"), broken: with("credible", `["`+credible+`"]`),
 		},
 		{
 			name: "a resolver with an old trust anchor", want: []string{"fail resolver-failed"},
-			spoil: unbound(lost, dnsDir+"/anchor", dnsDir+"/old-anchor"), broken: with("lost", `["`+lost+`", "`+resolverAddr+`"]`),
+			cause: unbound(lost, dnsDir+"/anchor", dnsDir+"/old-anchor"), broken: with("lost", `["`+lost+`", "`+resolverAddr+`"]`),
 		},
 		{
 			name: "one of two resolvers is silent", want: []string{"warn resolver-no-answer"},
@@ -72,21 +72,21 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 		},
 		{
 			name: "a resolver on another host", want: []string{"warn resolver-untrusted"},
-			spoil: func(t *testing.T, h *doctorHost) {
+			cause: func(t *testing.T, h *doctorHost) {
 				borrowAddress(t, remote)
 				h.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8")
 			},
-			broken: with("remote", `["`+remote+`"]`),
-			mended: with("trusted", `["`+remote+"\"]\ntrust_ad = true"),
-			left:   []string{"resolver-differs"},
+			broken:   with("remote", `["`+remote+`"]`),
+			repaired: with("trusted", `["`+remote+"\"]\ntrust_ad = true"),
+			left:     []string{"resolver-differs"},
 		},
 		{
-			name: "the copy of resolv.conf is old", want: []string{"fail chroot-resolv-conf-stale"}, mend: byItsLines,
-			spoil: askOnly("127.0.0.99"),
+			name: "the copy of resolv.conf is old", want: []string{"fail chroot-resolv-conf-stale"}, repair: byItsLines,
+			cause: askOnly("127.0.0.99"),
 		},
 		{
-			name: "the copy of resolv.conf is old, and its resolver does not validate", want: []string{"fail chroot-resolv-conf-stale"}, mend: byItsLines,
-			spoil: func(t *testing.T, h *doctorHost) {
+			name: "the copy of resolv.conf is old, and its resolver does not validate", want: []string{"fail chroot-resolv-conf-stale"}, repair: byItsLines,
+			cause: func(t *testing.T, h *doctorHost) {
 				h.anotherUnbound(t, plain, "validator iterator", "iterator")
 				askOnly(plain)(t, h)
 			},
@@ -94,16 +94,16 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 		{
 			name: "ordinary user and a closed copy", want: []string{"unknown resolv-conf-unreadable"},
 			broken: doctorRun{user: lp},
-			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, chrootConf, 0o600, 0o644) },
+			cause:  func(t *testing.T, _ *doctorHost) { chmod(t, chrootConf, 0o600, 0o644) },
 		},
 		{
 			name: "the resolver is stopped", want: []string{"fail resolver-no-answer"},
-			spoil: func(t *testing.T, h *doctorHost) {
+			cause: func(t *testing.T, h *doctorHost) {
 				if err := h.w.names.unbound.stop(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
 			},
-			mend: func(t *testing.T, h *doctorHost, _ []string) {
+			repair: func(t *testing.T, h *doctorHost, _ []string) {
 				if err := h.w.names.startUnbound(); err != nil {
 					t.Fatal(err)
 				}
@@ -111,21 +111,21 @@ func resolverAilments(t *testing.T, h *doctorHost) []hostFault {
 		},
 		{
 			name: "no resolver on this host, and no network", want: []string{"unknown network-down"},
-			spoil: askOnly("10.53.0.9"), broken: with("away", `["10.53.0.9"]`), mend: askAgain,
+			cause: askOnly("10.53.0.9"), broken: with("away", `["10.53.0.9"]`), repair: askAgain,
 		},
 		{
 			name: "a resolver that is cut off", want: []string{"unknown dns-isolated"},
-			spoil: func(t *testing.T, h *doctorHost) {
+			cause: func(t *testing.T, h *doctorHost) {
 				borrowAddress(t, remote)
 				h.anotherUnbound(t, remote, "access-control: 127.0.0.0/8", "access-control: 10.0.0.0/8",
 					"remote-control:", "  local-zone: \".\" always_nxdomain\nremote-control:")
 				askOnly(remote)(t, h)
 			},
-			broken: doctorRun{flags: append(with("cut-off", `["`+remote+`"]`).flags, "--signed-name", ".")}, mend: askAgain,
+			broken: doctorRun{flags: append(with("cut-off", `["`+remote+`"]`).flags, "--signed-name", ".")}, repair: askAgain,
 		},
 		{
 			name: "a forwarder", want: []string{"warn resolver-forwarder"},
-			spoil: unbound(forwarder), broken: with("forwarder", `["`+forwarder+`"]`),
+			cause: unbound(forwarder), broken: with("forwarder", `["`+forwarder+`"]`),
 		},
 	}
 }

@@ -15,51 +15,51 @@ import (
 // lp is an ordinary user of every Debian.
 const lp = 7
 
-// socketAilments are about the way from Postfix to the daemon.
-func socketAilments(h *doctorHost) []hostFault {
+// socketFaults are about the way from Postfix to the daemon.
+func socketFaults(h *doctorHost) []hostFault {
 	dir := h.queue() + "/run/tlspolicyd"
 	socket := dir + "/socketmap.sock"
 	restart := func(t *testing.T, h *doctorHost, _ []string) { h.restart(t) }
 	return []hostFault{
 		{
-			name: "socket with mode 0600", want: []string{"fail socket-denied"}, mend: byItsLines,
-			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, socket, 0o600, 0o666) },
+			name: "socket with mode 0600", want: []string{"fail socket-denied"}, repair: byItsLines,
+			cause: func(t *testing.T, _ *doctorHost) { chmod(t, socket, 0o600, 0o666) },
 		},
 		{
-			name: "directory with mode 0700", want: []string{"fail socket-denied"}, mend: byItsLines,
-			spoil: func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
+			name: "directory with mode 0700", want: []string{"fail socket-denied"}, repair: byItsLines,
+			cause: func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
 		},
 		{
 			name: "a file in its place", want: []string{"fail socket-not-a-socket"},
-			spoil: func(t *testing.T, _ *doctorHost) {
+			cause: func(t *testing.T, _ *doctorHost) {
 				move(t, socket, socket+".kept")
 				if err := write(socket, ""); err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { os.Remove(socket + ".old") })
 			},
-			mend: func(t *testing.T, h *doctorHost, lines []string) {
+			repair: func(t *testing.T, h *doctorHost, lines []string) {
 				byItsLines(t, h, lines)
 				h.restart(t)
 			},
 		},
 		{
 			name: "daemon stopped", want: []string{"fail socket-missing", "fail daemon-down"},
-			spoil: func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGTERM) },
-			mend:  restart,
+			cause:  func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGTERM) },
+			repair: restart,
 		},
 		{
 			name: "daemon killed", want: []string{"fail socket-no-answer", "fail daemon-down"},
-			spoil: func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGKILL) },
-			mend:  restart,
+			cause:  func(t *testing.T, h *doctorHost) { h.stop(t, syscall.SIGKILL) },
+			repair: restart,
 		},
 		{
 			name: "another program at our socket", want: []string{"fail socket-other-program"},
-			spoil: func(t *testing.T, h *doctorHost) {
+			cause: func(t *testing.T, h *doctorHost) {
 				h.stop(t, syscall.SIGTERM)
 				t.Cleanup(serveNothing(t, socket))
 			},
-			mend: func(t *testing.T, h *doctorHost, _ []string) {
+			repair: func(t *testing.T, h *doctorHost, _ []string) {
 				if err := os.Remove(socket); err != nil {
 					t.Fatal(err)
 				}
@@ -68,17 +68,17 @@ func socketAilments(h *doctorHost) []hostFault {
 		},
 		{
 			name: "answers late", want: []string{"warn socket-slow"},
-			spoil: func(t *testing.T, _ *doctorHost) {
+			cause: func(t *testing.T, _ *doctorHost) {
 				move(t, socket, socket+".kept")
 				t.Cleanup(relaySlowly(t, socket, daemonDir+"/socketmap.sock"))
 			},
-			mend: func(t *testing.T, _ *doctorHost, _ []string) { move(t, socket+".kept", socket) },
+			repair: func(t *testing.T, _ *doctorHost, _ []string) { move(t, socket+".kept", socket) },
 		},
 		{
 			name: "ordinary user and a closed directory", want: []string{"unknown socket-inconclusive"},
 			broken: doctorRun{user: lp},
-			spoil:  func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
-			mend:   byRoot(dir, 0o755),
+			cause:  func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
+			repair: byRoot(dir, 0o755),
 		},
 	}
 }
@@ -140,8 +140,8 @@ func chmod(t *testing.T, path string, mode, before os.FileMode) {
 	})
 }
 
-// serveNothing is a socketmap server of somebody else: it has no policy for
-// anybody, by any map.
+// serveNothing is another socketmap server: it has no policy for any domain, by any
+// map.
 func serveNothing(t *testing.T, path string) (stop func()) {
 	return serve(t, path, func(conn net.Conn) {
 		buf := make([]byte, 4096)
@@ -157,7 +157,7 @@ func serveNothing(t *testing.T, path string) (stop func()) {
 }
 
 // relaySlowly passes requests on to a daemon, and holds each reply back for
-// longer than doctor puts up with.
+// longer than doctor accepts.
 func relaySlowly(t *testing.T, path, daemon string) (stop func()) {
 	return serve(t, path, func(conn net.Conn) {
 		behind, err := net.Dial("unix", daemon)
@@ -180,7 +180,7 @@ func relaySlowly(t *testing.T, path, daemon string) (stop func()) {
 	})
 }
 
-// serve has a function talk to everybody who connects to a path.
+// serve has a function talk to every client that connects to a path.
 func serve(t *testing.T, path string, talk func(net.Conn)) (stop func()) {
 	t.Helper()
 	l, err := net.Listen("unix", path)

@@ -1,7 +1,6 @@
-// Package audit is the vocabulary of an audit: what was looked at, how bad it
-// is, what shows it, and what to do next. The audits of a mail domain
-// (cmd/tlspolicyd/internal/audit/check) and of a host (cmd/tlspolicyd/internal/audit/doctor) both speak it, so that
-// people and scripts learn it once.
+// Package audit is the vocabulary of an audit: what was checked, how bad it is,
+// what shows it, and what to do next. The audits of a mail domain (audit/check)
+// and of a host (audit/doctor) share it, so that people and scripts learn it once.
 package audit
 
 import "fmt"
@@ -11,15 +10,14 @@ type Grade uint8
 
 const (
 	OK      Grade = iota + 1 // as it should be
-	Warn                     // works today, and somebody should look at it
-	Fail                     // mail is held back or goes out unprotected
-	Unknown                  // could not tell, and not the audited side's fault
+	Warn                     // works today, but needs attention
+	Fail                     // mail is deferred or sent unprotected
+	Unknown                  // could not be determined, which is not the fault of what is audited
 )
 
 var gradeNames = [...]string{OK: "ok", Warn: "warn", Fail: "fail", Unknown: "unknown"}
 
-// String returns the grade as it stands in JSON: "ok", "warn", "fail" or
-// "unknown".
+// String returns the grade as in JSON: "ok", "warn", "fail" or "unknown".
 func (g Grade) String() string {
 	if g < OK || g > Unknown {
 		return fmt.Sprintf("grade %d", uint8(g))
@@ -30,21 +28,41 @@ func (g Grade) String() string {
 // MarshalText writes the grade as String does.
 func (g Grade) MarshalText() ([]byte, error) {
 	if g < OK || g > Unknown {
-		return nil, fmt.Errorf("audit: %s is none", g)
+		return nil, fmt.Errorf("audit: %s is not a grade", g)
 	}
 	return []byte(g.String()), nil
 }
 
-// Finding is one thing that an audit saw. Texts are one line each and come from
-// the audit; what they quote of foreign bytes is escaped to printable ASCII.
+// Finding is one thing that an audit found. Texts are one line each and come from
+// the audit; untrusted bytes in them are escaped to printable ASCII.
 type Finding struct {
-	Code     string `json:"code"` // stable: "policy-unreachable"; scripts rely on it
+	Code     string `json:"code"` // one of Codes
 	Grade    Grade  `json:"grade"`
-	Subject  string `json:"subject"`  // what it is about where a topic has several: a host, a line; "" for none
+	Subject  string `json:"subject"`  // what it is about where a topic has several: a host, a line; or ""
 	Text     string `json:"text"`     // what is so, one sentence
 	Evidence string `json:"evidence"` // what shows it, as it was seen; may be ""
 	Advice   string `json:"advice"`   // what to do next, one sentence; "" where nothing is to be done
-	Fix      string `json:"fix"`      // the exact line or command that mends it; "" where there is none
+	Fix      string `json:"fix"`      // the exact line or command that fixes it; "" where there is none
+}
+
+// Passed is a finding of grade OK.
+func Passed(code, subject, text, evidence string) Finding {
+	return Finding{Code: code, Grade: OK, Subject: subject, Text: text, Evidence: evidence}
+}
+
+// Warned is a finding of grade Warn.
+func Warned(code, subject, text, evidence, advice, fix string) Finding {
+	return Finding{code, Warn, subject, text, evidence, advice, fix}
+}
+
+// Failed is a finding of grade Fail.
+func Failed(code, subject, text, evidence, advice, fix string) Finding {
+	return Finding{code, Fail, subject, text, evidence, advice, fix}
+}
+
+// Inconclusive is a finding of grade Unknown.
+func Inconclusive(code, subject, text, evidence, advice string) Finding {
+	return Finding{Code: code, Grade: Unknown, Subject: subject, Text: text, Evidence: evidence, Advice: advice}
 }
 
 // Topic is a block of findings that belong together.
@@ -53,28 +71,17 @@ type Topic struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Worst returns the grade that the findings come to: Fail before Unknown
-// before Warn before OK. No findings are OK.
+// Worst returns the worst grade of the findings: Fail before Unknown before Warn
+// before OK. No findings are OK.
 func Worst(topics []Topic) Grade {
+	rank := [...]int{OK: 0, Warn: 1, Unknown: 2, Fail: 3}
 	worst := OK
 	for _, t := range topics {
 		for _, f := range t.Findings {
-			if rank(f.Grade) > rank(worst) {
+			if rank[f.Grade] > rank[worst] {
 				worst = f.Grade
 			}
 		}
 	}
 	return worst
-}
-
-func rank(g Grade) int {
-	switch g {
-	case Fail:
-		return 3
-	case Unknown:
-		return 2
-	case Warn:
-		return 1
-	}
-	return 0
 }

@@ -2,9 +2,11 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
+	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
 )
 
@@ -14,42 +16,29 @@ func judgeAlignment(f *Facts) (found []audit.Finding) {
 	if f.noMail() || f.Policy == nil || f.Policy.Mode == mtasts.None {
 		return nil
 	}
-	used := map[string]bool{}
-	for _, h := range f.Explanation.DANE.Hosts {
-		if isAddress(h.Name) {
-			continue // said of the domain; an mx line cannot name it
-		}
-		pattern := f.covering(h.Name)
-		if pattern != "" {
-			found = append(found, audit.Finding{
-				Code: "mx-in-policy", Grade: audit.OK, Subject: h.Name, Text: "The policy covers this host.", Evidence: "mx: " + oneLine(pattern),
-			})
+	hosts := slices.DeleteFunc(slices.Clone(f.Explanation.DANE.Hosts), func(h dane.Host) bool {
+		return isAddress(h.Name) // judgeDomain reports it; an mx line cannot name it
+	})
+	for _, h := range hosts {
+		if pattern := f.covering(h.Name); pattern != "" {
+			found = append(found, audit.Passed("mx-in-policy", h.Name, "The policy names this host.", "mx: "+oneLine(pattern)))
 		} else {
 			found = append(found, f.uncovered(h.Name))
 		}
-		for _, p := range f.Policy.MX {
-			used[p] = used[p] || mtasts.MatchMX(p, h.Name)
-		}
 	}
-	left := 0
+	var unused []string
 	for _, p := range f.Policy.MX {
-		if used[p] {
-			continue
+		if !slices.Contains(unused, p) && !slices.ContainsFunc(hosts, func(h dane.Host) bool { return mtasts.MatchMX(p, h.Name) }) {
+			unused = append(unused, p)
 		}
-		used[p] = true // said once
-		if left++; left > maxList {
-			continue
-		}
-		found = append(found, audit.Finding{
-			Code: "policy-mx-unused", Grade: audit.Warn, Subject: "mx: " + oneLine(p), Text: "The pattern covers no mail host of the domain.",
-			Advice: "Remove it if no mail host of that name will come back: it lets an attacker use whoever has such a name.",
-		})
 	}
-	if left > maxList {
-		found = append(found, audit.Finding{
-			Code: "policy-mx-unused", Grade: audit.Warn, Subject: "more patterns", Text: fmt.Sprintf("%d more cover no mail host.", left-maxList),
-			Advice: "Remove them.",
-		})
+	for i, p := range unused {
+		if i == maxList {
+			found = append(found, audit.Warned("policy-mx-unused", "more patterns", fmt.Sprintf("%d more match no mail host.", len(unused)-maxList), "", "Remove them.", ""))
+			break
+		}
+		found = append(found, audit.Warned("policy-mx-unused", "mx: "+oneLine(p), "The pattern matches no mail host of the domain.", "",
+			"Remove it if no mail host of that name will come back: an attacker who gets a host of such a name can receive the mail.", ""))
 	}
 	return found
 }
@@ -65,15 +54,13 @@ func (f *Facts) covering(host string) string {
 }
 
 func (f *Facts) uncovered(host string) audit.Finding {
-	out := audit.Finding{
-		Code: "mx-not-in-policy", Grade: audit.Fail, Subject: host, Text: "No mx line of the policy covers this host, so senders refuse to deliver to it.",
-		Evidence: "mx: " + list(f.Policy.MX), Advice: "Add the line to the policy file, then publish a new id in the record:", Fix: "mx: " + host,
-	}
+	out := audit.Failed("mx-not-in-policy", host, "No mx line of the policy matches this host, so senders refuse to deliver to it.",
+		"mx: "+list(f.Policy.MX), "Add the line to the policy file, then publish a new id in the record:", "mx: "+host)
 	if f.Policy.Mode == mtasts.Testing {
 		out.Grade = audit.Warn
-		out.Text = "No mx line of the policy covers this host; in mode enforce senders would refuse to deliver to it."
+		out.Text = "No mx line of the policy matches this host; in mode enforce senders would refuse to deliver to it."
 	}
-	for _, p := range f.Policy.MX { // the mistake that is made most
+	for _, p := range f.Policy.MX { // the most common mistake
 		if parent, wild := strings.CutPrefix(p, "*"); wild && strings.HasSuffix(host, parent) {
 			out.Evidence += "; a wildcard stands for one label only (RFC 8461 section 4.1)"
 			break

@@ -1,16 +1,12 @@
-// Package check audits a mail domain from outside, as the sending servers of
-// the world see it: its MTA-STS record and policy (RFC 8461), its MX hosts with
-// the certificates that they really present, DANE (RFC 7672), TLSRPT (RFC 8460),
-// and what all of this leads to when a message is to be delivered.
+// Package check audits a mail domain from outside, as other senders see it: its
+// MTA-STS record and policy (RFC 8461), its MX hosts with the certificates that
+// they present, DANE (RFC 7672), TLSRPT (RFC 8460), and whether a message is
+// delivered.
 //
-// An audit has two halves that know nothing of each other. Gathering (gather.go,
-// control.go, places.go, probes.go) uses the network and leaves Facts. Judging
-// is pure functions from Facts to findings, one file a topic. What could not be
-// looked at because of this host or its network is graded audit.Unknown and
-// never blamed on the domain (thishost.go).
-//
-// The codes of all findings are constants with a doc comment; docs/check.md has
-// them in a table. They are stable.
+// An audit has two halves. Gathering (gather.go, control.go, probes.go) uses the
+// network and collects Facts. Judging is pure functions from Facts to findings,
+// one file a topic. What cannot be seen because of this host or its network is
+// graded audit.Unknown and is not the fault of the domain (thishost.go).
 package check
 
 import (
@@ -29,9 +25,9 @@ import (
 // DefaultTimeout bounds the audit of one domain.
 const DefaultTimeout = 18 * time.Second
 
-// Auditor audits domains. Use New. It is safe for concurrent use; a probe of a
-// mail host and the look at our own DNS are made once and shared by all domains,
-// so make a new one for each round.
+// Auditor audits domains. Use New. It is safe for concurrent use; probes of mail
+// hosts and the check of our own DNS are shared by all domains, so make a new one
+// for each round.
 type Auditor struct {
 	Options
 	roots   *x509.CertPool // nil: the system's
@@ -44,7 +40,7 @@ type Auditor struct {
 // Options are what an Auditor needs.
 type Options struct {
 	Resolver dnsclient.Resolver
-	Servers  []netip.AddrPort // that Resolver asks, to be named
+	Servers  []netip.AddrPort // that Resolver asks, for the findings
 	Trusted  bool             // their AD bits count (7672 §2.1.3)
 
 	// Fetcher fetches policies. Its RootCAs and AllowNetworks hold for mail
@@ -52,18 +48,15 @@ type Options struct {
 	Fetcher *mtasts.Fetcher
 	Prober  smtpprobe.Prober
 
-	Family  int           // 4 or 6: look at mail hosts over this family only; 0: over both
+	Family  int           // 4 or 6: connect to mail hosts over this family only; 0: over both
 	Timeout time.Duration // for one domain; 0: DefaultTimeout
 }
 
 // New returns an Auditor.
 func New(o Options) *Auditor {
 	a := &Auditor{Options: o, roots: o.Fetcher.RootCAs}
-	roots := a.roots
-	if roots == nil {
-		roots, _ = x509.SystemCertPool() // nil when it cannot be read
-	}
-	a.noRoots = roots == nil || roots.Equal(x509.NewCertPool())
+	_, err := o.Fetcher.Roots()
+	a.noRoots = err != nil
 	if a.Timeout == 0 {
 		a.Timeout = DefaultTimeout
 	}
@@ -126,23 +119,21 @@ func Worst(reports []Report) audit.Grade {
 	return audit.Worst([]audit.Topic{topic})
 }
 
-// Audit looks at a domain, given in A-labels, and judges it. It ends within
-// Timeout, whatever is silent.
+// Audit audits a domain, given in A-labels. It ends within Timeout.
 func (a *Auditor) Audit(ctx context.Context, domain string) Report {
 	return a.Judge(a.Gather(ctx, domain))
 }
 
-// Judge is the function Judge, with what the audits of other domains have told
-// by now of the way to port 25.
+// Judge is the function Judge, with what the audits of other domains have shown so
+// far of the way to port 25.
 func (a *Auditor) Judge(f *Facts) Report {
 	f.Elsewhere = a.probes.elsewhere(f)
 	return Judge(f)
 }
 
-// Undecided reports whether a mail host of another domain may yet tell whose
-// fault it is that none of this one's took a connection, or was silent over IPv4
-// or IPv6. Who waits for that judges when it is false, or when all other audits
-// have ended.
+// Undecided reports whether a mail host of another domain may yet show which side
+// fails: none of this domain's accepted a connection, or all were silent over IPv4
+// or IPv6. Judge when it is false, or when all other audits have ended.
 func (a *Auditor) Undecided(f *Facts) bool {
 	e, four, six := a.probes.elsewhere(f), f.reach(false), f.reach(true)
 	return !e.IPv4 && !e.IPv6 && four.reached+six.reached+four.silent+six.silent > 0 && !f.connected25() ||
@@ -187,7 +178,7 @@ func Judge(f *Facts) Report {
 // mtasts is the mode in force, or why there is none.
 func (f *Facts) mtasts() string {
 	switch {
-	case f.dark() || f.Explanation.Record.Failed || f.policyDark():
+	case f.nothingKnown() || f.Explanation.Record.Failed || f.policyInconclusive():
 		return "unknown"
 	case f.Announced && f.Policy != nil:
 		return string(f.Policy.Mode)
@@ -198,7 +189,7 @@ func (f *Facts) mtasts() string {
 }
 
 func (f *Facts) daneWord() string {
-	if f.dark() {
+	if f.nothingKnown() {
 		return "unknown"
 	}
 	return f.Explanation.DANE.State.String()

@@ -9,23 +9,23 @@ import (
 	"tlspolicyd/internal/dnsclient"
 )
 
-// control tells our own DNS from the domain's: can this host look up anything?
-// All domains share one question. It has a time of its own, so that no domain
-// that is at the end of its time spoils the answer for the others.
+// control finds out whether our own DNS works: can this host look up anything?
+// All domains share one question. It has a time limit of its own, so that a domain
+// at the end of its time does not cut it short for the others.
 type control struct {
 	mu       sync.Mutex
 	answered chan struct{} // nil: not asked yet; closed: err is final
 	err      error
 }
 
-// known returns the failure of our own DNS if it was found out already.
+// known returns the failure of our own DNS if it is known.
 func (c *control) known() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// found notes a failure for all domains that are still to come.
+// found records a failure for all further domains.
 func (c *control) found(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -34,7 +34,7 @@ func (c *control) found(err error) {
 	}
 }
 
-// begin asks, unless somebody has, and returns what is closed with the answer.
+// begin asks, unless that was done, and returns what is closed with the answer.
 func (c *control) begin(ctx context.Context, r dnsclient.Resolver) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,9 +49,9 @@ func (c *control) begin(ctx context.Context, r dnsclient.Resolver) <-chan struct
 	return c.answered
 }
 
-// ask waits for the answer as long as ctx lasts. Without one it is not told
+// ask waits for the answer as long as ctx lasts. Without one it is not known
 // whether our own DNS works.
-func (c *control) ask(ctx context.Context, r dnsclient.Resolver) (told bool, err error) {
+func (c *control) ask(ctx context.Context, r dnsclient.Resolver) (known bool, err error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return false, nil // the whole run ends
 	}

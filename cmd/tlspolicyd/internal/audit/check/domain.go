@@ -15,81 +15,58 @@ import (
 func judgeDomain(f *Facts) []audit.Finding {
 	d := f.Explanation.DANE
 	switch {
-	case f.dark() && f.OurDNS != nil:
+	case f.nothingKnown() && f.OurDNS != nil:
 		return nil
 	case f.MXErr != nil:
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", f.MXErr)}
 	case d.MX.NoDomain:
-		return []audit.Finding{{
-			Code: "domain-missing", Grade: audit.Fail, Text: "The domain does not exist.", Evidence: "MX " + f.Domain + ": NXDOMAIN",
-			Advice: "Check the spelling; if it is right, register or delegate the domain.",
-		}}
+		return []audit.Finding{audit.Failed("domain-missing", "", "The domain does not exist.", "MX "+f.Domain+": NXDOMAIN",
+			"Check the spelling; if it is right, register or delegate the domain.", "")}
 	case d.MX.Null:
-		return []audit.Finding{{
-			Code: "mx-null", Grade: audit.OK, Text: "The domain says that it takes no mail (null MX, RFC 7505): there is nothing to protect.",
-		}}
+		return []audit.Finding{audit.Passed("mx-null", "", "The domain accepts no mail (null MX, RFC 7505): there is nothing to protect.", "")}
 	case d.MX.Answer == dane.MXFailed:
 		return []audit.Finding{f.dnsFailure("the mail hosts of "+f.Domain, "senders defer their mail", d.Err)}
 	}
 	var found []audit.Finding
-	if len(d.Hosts) > 0 && d.Hosts[0].Implicit {
-		if d.Hosts[0].Verdict == dane.NoAddress {
-			return []audit.Finding{{
-				Code: "mail-host-missing", Grade: audit.Fail, Text: "The domain has no mail host: neither an MX record nor an address.",
-				Advice: "Publish an MX record; or, if the domain takes no mail, a null MX:", Fix: f.Domain + ". MX 0 .",
-			}}
-		}
-		found = append(found, audit.Finding{
-			Code: "mx-implicit", Grade: audit.Warn, Text: "There is no MX record, so the domain itself is the mail host (RFC 5321 section 5.1).",
-			Advice: "Publish an MX record that names the host:", Fix: f.Domain + ". MX 10 " + f.Domain + ".",
-		})
-	} else {
-		found = append(found, audit.Finding{
-			Code: "mx-found", Grade: audit.OK, Text: number(len(d.Hosts), "mail host") + ", the MX answer is " + secureText(d.MX.Answer.Secure(), f.Trusted) + ".",
-			Evidence: list(hostNames(d.Hosts)),
-		})
+	switch {
+	case len(d.Hosts) == 0 || !d.Hosts[0].Implicit:
+		found = append(found, audit.Passed("mx-found", "", number(len(d.Hosts), "mail host")+", the MX answer is "+secureText(d.MX.Answer.Secure(), f.Trusted)+".", list(hostNames(d.Hosts))))
+	case d.Hosts[0].Verdict == dane.NoAddress:
+		return []audit.Finding{audit.Failed("mail-host-missing", "", "The domain has no mail host: neither an MX record nor an address.", "",
+			"Publish an MX record; or, if the domain accepts no mail, a null MX:", f.Domain+". MX 0 .")}
+	default:
+		found = append(found, audit.Warned("mx-implicit", "", "There is no MX record, so the domain itself is the mail host (RFC 5321 section 5.1).", "",
+			"Publish an MX record that names the host:", f.Domain+". MX 10 "+f.Domain+"."))
 	}
 	if d.MX.NullToo {
-		found = append(found, audit.Finding{
-			Code: "mx-null-mixed", Grade: audit.Fail, Text: "A null MX stands beside other MX records, which must not be (RFC 7505 section 3): some senders, Postfix among them, bounce all mail to the domain.",
-			Advice: "Remove the null MX, the record that names the root (MX 0 .).",
-		})
+		found = append(found, audit.Failed("mx-null-mixed", "", "There is a null MX beside other MX records, which RFC 7505 section 3 forbids: some senders, Postfix among them, bounce all mail to the domain.", "",
+			"Remove the null MX, the record that names the root (MX 0 .).", ""))
 	}
 	for _, h := range d.Hosts {
 		found = append(found, f.judgeHostName(h)...)
 	}
 	if more := d.MX.Omitted + f.Omitted; more > 0 {
-		found = append(found, audit.Finding{
-			Code: "mx-too-many", Grade: audit.Warn, Text: "There are more mail hosts or addresses than anybody tries.",
-			Evidence: fmt.Sprintf("%d hosts and %d addresses were left out", d.MX.Omitted, f.Omitted),
-			Advice:   "Publish fewer MX records: sending servers give up after the first few.",
-		})
+		found = append(found, audit.Warned("mx-too-many", "", "There are more mail hosts or addresses than senders try.",
+			fmt.Sprintf("%d hosts and %d addresses were left out", d.MX.Omitted, f.Omitted), "Publish fewer MX records: senders stop after the first few.", ""))
 	}
 	return found
 }
 
 func (f *Facts) judgeHostName(h dane.Host) (found []audit.Finding) {
 	if to := f.alias(h.Name); to != "" && !h.Implicit {
-		found = append(found, audit.Finding{
-			Code: "mx-alias", Grade: audit.Warn, Subject: h.Name, Text: "The MX record names an alias, which RFC 5321 section 5.1 does not allow.",
-			Evidence: "CNAME " + oneLine(to), Advice: "Name the host itself in the MX record; some senders refuse aliases, and certificates and TLSA records get harder to place.",
-		})
+		found = append(found, audit.Warned("mx-alias", h.Name, "The MX record names an alias, which RFC 5321 section 5.1 does not allow.",
+			"CNAME "+oneLine(to), "Name the host itself in the MX record: some senders refuse aliases, and it becomes unclear which name certificates and TLSA records need.", ""))
 	}
-	grade := audit.Warn
+	address := audit.Warned("mx-address-missing", h.Name, "The mail host has no address.", "", "Publish its A and AAAA records, or remove it from the MX records.", "")
 	if !f.anyAddress() {
-		grade = audit.Fail // and there is no other host
+		address.Grade = audit.Fail // and there is no other host
 	}
 	switch {
 	case isAddress(h.Name):
-		found = append(found, audit.Finding{
-			Code: "mx-address-missing", Grade: grade, Subject: h.Name, Text: "The MX record names an address, but it must name a host (RFC 5321 section 5.1).",
-			Advice: "Name the host that has this address.",
-		})
+		address.Text, address.Advice = "The MX record names an address, but it must name a host (RFC 5321 section 5.1).", "Name the host that has this address."
+		found = append(found, address)
 	case h.Verdict == dane.NoAddress:
-		found = append(found, audit.Finding{
-			Code: "mx-address-missing", Grade: grade, Subject: h.Name, Text: "The mail host has no address.",
-			Advice: "Publish its A and AAAA records, or remove it from the MX records.",
-		})
+		found = append(found, address)
 	case h.Verdict == dane.AddressFailed:
 		failed := f.dnsFailure("its addresses", "senders cannot deliver to it", h.Err)
 		failed.Code, failed.Subject = "mx-lookup-failed", h.Name
@@ -115,37 +92,27 @@ func isAddress(name string) bool {
 	return err == nil
 }
 
-// dnsFailure tells of a failed lookup, and what it leads to, on a host whose DNS
-// works for others. A server that says so failed for the domain; silence may be
-// anybody's, and so is everything where it does not work for others.
+// dnsFailure is about a failed lookup, and what it leads to, on a host whose DNS
+// works for other names. A server that reports a failure failed for the domain;
+// silence may be the fault of either side, and so is everything where DNS does not
+// work for other names.
 func (f *Facts) dnsFailure(what, so string, err error) audit.Finding {
-	out := audit.Finding{
-		Code: "dns-timeout", Grade: audit.Unknown, Text: "No answer in time about " + what + ", while the resolver answers about others.",
-		Evidence: errorText(err), Advice: "Try again; if it stays so, look at the name servers of the domain.",
-	}
-	if f.OurDNS != nil {
-		out.Text = "No answer about " + what + ", nor about others: it is not known whose fault that is."
-		out.Advice = "See what is said of this host."
-		return out
-	}
-	if f.OurDNSUntold {
-		out.Text = "No answer about " + what + ", and no time was left to ask about others: it is not known whose fault that is."
-		out.Advice = "Check again with a longer --timeout, e.g. 60s."
-		return out
-	}
+	out := audit.Inconclusive("dns-timeout", "", "No answer in time about "+what+", while the resolver answers about other names.",
+		errorText(err), "Try again; if it stays so, check the name servers of the domain.")
 	e, ok := errors.AsType[*dnsclient.Error](err)
-	if !ok || e.Kind != dnsclient.ServFail && e.Kind != dnsclient.Refused && e.Kind != dnsclient.Malformed {
-		return out
-	}
-	out.Code, out.Grade = "dns-failed", audit.Fail
-	out.Text = "DNS fails for " + what + ", while the resolver answers about others: " + so + "."
-	out.Advice = "Look at the name servers of the domain, and at its DNSSEC signatures."
-	out.Fix = "dig +trace -q " + oneLine(e.Name)
-	if strings.Contains(e.Extended, "Bogus") || strings.Contains(e.Extended, "Signature") || strings.Contains(e.Extended, "DNSKEY") {
-		out.Code = "dnssec-bogus"
-		out.Text = "The DNSSEC signatures about " + what + " are wrong, so validating resolvers give no answer: " + so + "."
-		out.Advice = "Sign the zone again, or put the DS record at the parent right."
-		out.Fix = "delv -q " + oneLine(e.Name)
+	switch {
+	case f.OurDNS != nil:
+		out.Text, out.Advice = "No answer about "+what+", nor about other names: which side fails is unknown.", "See the findings about this host."
+	case f.NoTimeForDNS:
+		out.Text = "No answer about " + what + ", and no time was left to ask about other names: which side fails is unknown."
+		out.Advice = "Check again with a longer --timeout, e.g. 60s."
+	case !ok || e.Kind != dnsclient.ServFail && e.Kind != dnsclient.Refused && e.Kind != dnsclient.Malformed:
+	case strings.Contains(e.Extended, "Bogus") || strings.Contains(e.Extended, "Signature") || strings.Contains(e.Extended, "DNSKEY"):
+		return audit.Failed("dnssec-bogus", "", "The DNSSEC signatures about "+what+" are wrong, so validating resolvers give no answer: "+so+".",
+			out.Evidence, "Sign the zone again, or correct the DS record at the parent.", "delv -q "+oneLine(e.Name))
+	default:
+		return audit.Failed("dns-failed", "", "DNS fails for "+what+", while the resolver answers about other names: "+so+".",
+			out.Evidence, "Check the name servers of the domain, and its DNSSEC signatures.", "dig +trace -q "+oneLine(e.Name))
 	}
 	return out
 }

@@ -16,8 +16,7 @@ import (
 	"tlspolicyd/internal/mtasts"
 )
 
-// Facts are what was seen of one domain, and from where. Judging adds nothing
-// to them.
+// Facts are what was seen of one domain, and from where.
 type Facts struct {
 	Domain string
 	At     time.Time
@@ -29,9 +28,9 @@ type Facts struct {
 	NoRoots bool             // this host has none
 
 	MXErr  error // the first lookup of all failed, and nothing else was tried
-	OurDNS error // a lookup failed, and this host could not look up anything else either
+	OurDNS error // a lookup failed, and this host cannot look up anything else either
 
-	OurDNSUntold bool // a lookup failed, and there was no time to find out about others
+	NoTimeForDNS bool // a lookup failed, and there was no time to find out about other names
 
 	Explanation explain.Explanation
 
@@ -44,7 +43,7 @@ type Facts struct {
 	Hosts   []Host
 	Omitted int // addresses of mail hosts that were not tried
 
-	Elsewhere Elsewhere // what audits of other domains told
+	Elsewhere Elsewhere // what audits of other domains found
 
 	TLSRPT TLSRPT
 }
@@ -53,28 +52,28 @@ type Facts struct {
 type Host struct {
 	dane.Host
 	Addresses    []Address
-	UnsignedTLSA int // TLSA records that no sender can believe, because no signature vouches for them
+	UnsignedTLSA int // TLSA records that senders ignore, because they are not signed
 }
 
 // Address is one address of a mail host.
 type Address struct {
 	Addr      netip.Addr
 	NotPublic string            // why it was not tried; "" for a public one
-	Left      bool              // not tried because the other family alone was asked for, or for their number
+	Left      bool              // not tried: the other family was asked for, or there are too many
 	Probe     *smtpprobe.Result // nil: not tried
-	Match     dane.Match        // how what it presents compares with the host's TLSA records
+	Match     dane.Match        // of the certificate with the TLSA records of the host
 }
 
-// dark reports whether nothing was learned of the domain itself.
-func (f *Facts) dark() bool { return f.MXErr != nil }
+// nothingKnown reports whether nothing is known of the domain.
+func (f *Facts) nothingKnown() bool { return f.MXErr != nil }
 
-// noMail reports whether there is nobody to deliver to: nothing else is judged.
+// noMail reports whether there is no mail host: nothing else is judged.
 func (f *Facts) noMail() bool {
 	d := f.Explanation.DANE
-	return f.dark() || d.MX.NoDomain || d.MX.Null || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
+	return f.nothingKnown() || d.MX.NoDomain || d.MX.Null || len(d.Hosts) == 1 && d.Hosts[0].Implicit && d.Hosts[0].Verdict == dane.NoAddress
 }
 
-// mode is the mode that senders know of.
+// mode is the mode that senders know.
 func (f *Facts) mode() mtasts.Mode {
 	if !f.Announced || f.Policy == nil {
 		return ""
@@ -82,7 +81,7 @@ func (f *Facts) mode() mtasts.Mode {
 	return f.Policy.Mode
 }
 
-// reach is what became of the connections to port 25 over one family.
+// reach counts the connections to port 25 over one family.
 type reach struct{ tried, reached, silent int }
 
 func (f *Facts) reach(v6 bool) (r reach) {
@@ -103,10 +102,10 @@ func (f *Facts) reach(v6 bool) (r reach) {
 	return r
 }
 
-// familyDark reports whether nothing at all answered over a family, of this
-// domain or another. Then no address of it can be blamed: it may be this host.
-// Where this host could not even try (smtpprobe.Local), others tell nothing.
-func (f *Facts) familyDark(v6 bool) bool {
+// familyUnreachable reports whether nothing at all answered over a family, of this
+// domain or another. Then it may be the fault of this host. Where this host could
+// not even try (smtpprobe.Local), other domains do not count.
+func (f *Facts) familyUnreachable(v6 bool) bool {
 	r := f.reach(v6)
 	elsewhere := f.Elsewhere.IPv4
 	if v6 {
@@ -115,11 +114,11 @@ func (f *Facts) familyDark(v6 bool) bool {
 	return r.tried > 0 && r.reached == 0 && (r.silent == 0 || !elsewhere)
 }
 
-// port25Dark reports whether it looks as though port 25 were blocked on the way
-// out of this host: no mail host, of this domain or another, took a connection.
-// A refusal is the host's own word, unless those of other domains say the same:
-// then it may be a firewall on this side.
-func (f *Facts) port25Dark() bool {
+// port25Blocked reports whether port 25 seems to be blocked on the way out of this
+// host: no mail host, of this domain or another, accepted a connection.
+// A refusal comes from the mail host, unless those of other domains refuse too:
+// then it may come from a firewall of this side.
+func (f *Facts) port25Blocked() bool {
 	four, six := f.reach(false), f.reach(true)
 	switch {
 	case !f.tried25() || f.connected25():
@@ -145,9 +144,9 @@ func (f *Facts) connected25() bool {
 	return false
 }
 
-// policyDark reports whether the policy could not be had for a reason that may be
-// on this side: no connection to anything, no proxy, no authorities to trust.
-func (f *Facts) policyDark() bool {
+// policyInconclusive reports whether the policy could not be fetched for a reason that may
+// be on this side: no connection to anything, no proxy, no authorities.
+func (f *Facts) policyInconclusive() bool {
 	if f.FetchErr != nil && f.FetchErr.Stage == mtasts.StageCertificate {
 		return f.NoRoots
 	}
@@ -166,8 +165,8 @@ func (f *Facts) policyDark() bool {
 	return false
 }
 
-// networkDark reports whether no connection to anything was possible.
-func (f *Facts) networkDark() bool { return f.port25Dark() && f.policyDark() }
+// outboundBlocked reports whether no connection to anything was possible.
+func (f *Facts) outboundBlocked() bool { return f.port25Blocked() && f.policyInconclusive() }
 
 // alias returns the name that a host is an alias of, or "".
 func (f *Facts) alias(host string) string {

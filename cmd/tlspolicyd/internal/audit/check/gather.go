@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	// What the first lookup of all may take, and the look at our own DNS after
-	// it has failed: with no network at all both together end in DefaultTimeout.
+	// For the first lookup of all, and for the check of our own DNS after it has
+	// failed: without any network both together end within DefaultTimeout.
 	firstLookup   = 8 * time.Second
 	controlLookup = 6 * time.Second
 
 	maxAddresses = 64 // of mail hosts that are connected to, in one audit
 	probesAtOnce = 32
-	fetchSpare   = 2 * time.Second // of the audit's time are left when a fetch gives up
+	fetchMargin  = 2 * time.Second // of the audit's time are left when a fetch is given up
 )
 
-// Gather looks at a domain, given in A-labels. Failures are part of the facts.
+// Gather collects facts about a domain, given in A-labels. Failures are facts too.
 func (a *Auditor) Gather(ctx context.Context, domain string) *Facts {
 	began := time.Now()
 	f := &Facts{Domain: domain, At: began, Trusted: a.Trusted, Roots: a.roots, NoRoots: a.noRoots, Servers: a.Servers}
@@ -48,7 +48,7 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 	missing, err := a.first(ctx, f.Domain)
 	if err != nil {
 		f.MXErr = err
-		a.whoseFault(ctx, f)
+		a.checkOurDNS(ctx, f)
 		return
 	}
 	if missing && a.isolated(ctx) {
@@ -64,11 +64,11 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 		}
 	})
 	fetcher := *a.Fetcher
-	if limit := max(a.Timeout-fetchSpare, time.Second); fetcher.Timeout == 0 || fetcher.Timeout > limit {
+	if limit := max(a.Timeout-fetchMargin, time.Second); fetcher.Timeout == 0 || fetcher.Timeout > limit {
 		fetcher.Timeout = limit
 	}
 	x := explain.Explainer{
-		// No settings and no overrides: the senders of the world have not these.
+		// No settings and no overrides: other senders do not have them.
 		Resolver: a.Resolver, Fetcher: &fetcher,
 		OnDANE: func(res dane.Result) { work.Go(func() { a.hosts(ctx, f, res) }) },
 	}
@@ -80,14 +80,14 @@ func (a *Auditor) gather(ctx context.Context, f *Facts) {
 	work.Wait()
 	f.matchTLSA()
 	if f.lookupFailed() || unanswered(f.TLSRPT.Err) {
-		a.whoseFault(ctx, f)
+		a.checkOurDNS(ctx, f)
 	}
 }
 
-// whoseFault finds out, after a failed lookup, whether our own DNS works.
-func (a *Auditor) whoseFault(ctx context.Context, f *Facts) {
-	told, err := a.control.ask(ctx, a.Resolver)
-	f.OurDNS, f.OurDNSUntold = err, !told
+// checkOurDNS finds out, after a failed lookup, whether our own DNS works.
+func (a *Auditor) checkOurDNS(ctx context.Context, f *Facts) {
+	known, err := a.control.ask(ctx, a.Resolver)
+	f.OurDNS, f.NoTimeForDNS = err, !known
 }
 
 // lookupFailed reports whether a lookup of the explanation is without an answer.
@@ -100,13 +100,14 @@ func (f *Facts) lookupFailed() bool {
 	return false
 }
 
-// unanswered reports whether a lookup failed, and not because nobody waited for it.
+// unanswered reports whether a lookup failed, other than by being canceled.
 func unanswered(err error) bool {
 	e, ok := errors.AsType[*dnsclient.Error](err)
 	return ok && e.Kind != dnsclient.Canceled
 }
 
-// matchTLSA holds what each address presented against the host's TLSA records.
+// matchTLSA compares what each address presented with the TLSA records of the
+// host.
 func (f *Facts) matchTLSA() {
 	for _, h := range f.Hosts {
 		for i := range h.Addresses {
@@ -134,8 +135,7 @@ func (a *Auditor) policy(ctx context.Context, f *Facts, fetcher mtasts.Fetcher) 
 	}
 }
 
-// first asks for the MX records. A domain whose lookup fails need not be looked
-// at any further.
+// first asks for the MX records. Where that lookup fails nothing else is tried.
 func (a *Auditor) first(ctx context.Context, domain string) (missing bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, firstLookup)
 	defer cancel()
@@ -147,8 +147,7 @@ func (a *Auditor) first(ctx context.Context, domain string) (missing bool, err e
 var errIsolated = errors.New("SOA of the root: NXDOMAIN")
 
 // isolated reports whether the resolver denies even the root, as resolvers do
-// that are cut off on purpose. Their word that a domain does not exist is worth
-// nothing.
+// that are cut off on purpose. Their NXDOMAIN for a domain means nothing.
 func (a *Auditor) isolated(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, controlLookup)
 	defer cancel()
@@ -208,7 +207,7 @@ func addresses(h dane.Host) (list []Address) {
 }
 
 // unsignedTLSA counts the TLSA records of a host whose zone has no signatures.
-// Senders do not even look (7672 §2.2.2); whoever published them should know.
+// Senders do not look them up (7672 §2.2.2); the operator should know.
 func (a *Auditor) unsignedTLSA(ctx context.Context, host string) int {
 	answer, err := a.Resolver.Lookup(ctx, "_25._tcp."+host, dns.TypeTLSA)
 	if err != nil {

@@ -22,8 +22,8 @@ func judgeMailHosts(f *Facts) (found []audit.Finding) {
 	return found
 }
 
-// judgeHost puts addresses with the same findings together: a host with four of
-// them is not four times as bad.
+// judgeHost joins the findings that addresses of a host have in common: a host
+// with four of them is not four times as bad.
 func (f *Facts) judgeHost(h Host) (found []audit.Finding) {
 	type key struct{ code, text, evidence string }
 	places := map[key]int{}
@@ -54,35 +54,29 @@ func (f *Facts) judgeHost(h Host) (found []audit.Finding) {
 
 func (f *Facts) judgeAddress(h Host, a Address) []audit.Finding {
 	if a.NotPublic != "" {
-		return []audit.Finding{{
-			Code: "mx-not-public", Grade: audit.Fail, Text: "The address is not public, so senders cannot reach it.", Evidence: a.NotPublic,
-			Advice: "Publish a public address; or, if this host's resolver gives other answers than the world's, check with another (fetch.allow_networks lets the audit connect).",
-		}}
+		return []audit.Finding{audit.Failed("mx-not-public", "", "The address is not public, so senders cannot reach it.", a.NotPublic,
+			"Publish a public address. If only the resolver of this host gives this answer, check with another one (fetch.allow_networks allows the connection).", "")}
 	}
 	p := a.Probe
 	switch {
 	case p == nil:
 		return nil
-	case p.Stage == smtpprobe.Connect && f.port25Dark(), f.familyDark(a.Addr.Is6()):
-		return nil // said of this host
+	case p.Stage == smtpprobe.Connect && f.port25Blocked(), f.familyUnreachable(a.Addr.Is6()):
+		return nil // judgeThisHost reports it
 	case p.Cause == smtpprobe.Unfinished:
-		return []audit.Finding{{
-			Code: "smtp-inconclusive", Grade: audit.Unknown, Text: "This audit had not the time to connect to it.", Evidence: p.Reason,
-			Advice: "Check again with a longer --timeout, e.g. 60s.",
-		}}
+		return []audit.Finding{audit.Inconclusive("smtp-inconclusive", "", "There was no time to connect to it.", p.Reason, longer)}
 	case !p.Reached():
-		return []audit.Finding{f.unreachable(h, "It does not answer at port 25, while others do.", p.Reason)}
+		return []audit.Finding{f.unreachable("It does not answer at port 25, while other mail hosts do.", p.Reason)}
 	case p.Stage == smtpprobe.Done:
 		return f.judgeSession(h, a)
 	}
 	return []audit.Finding{f.judgeDialogue(h, p)}
 }
 
-func (f *Facts) unreachable(h Host, text, reason string) audit.Finding {
-	out := audit.Finding{
-		Code: "smtp-unreachable", Grade: audit.Fail, Text: text, Evidence: reason,
-		Advice: "Start the mail server there, open its firewall, or remove the address from DNS.",
-	}
+const longer = "Check again with a longer --timeout, e.g. 60s."
+
+func (f *Facts) unreachable(text, reason string) audit.Finding {
+	out := audit.Failed("smtp-unreachable", "", text, reason, "Start the mail server there, open its firewall, or remove the address from DNS.", "")
 	if f.anyDone() { // senders go on to another address or host
 		out.Grade = audit.Warn
 	}
@@ -91,36 +85,28 @@ func (f *Facts) unreachable(h Host, text, reason string) audit.Finding {
 
 // judgeDialogue is for a probe that ended before TLS.
 func (f *Facts) judgeDialogue(h Host, p *smtpprobe.Result) audit.Finding {
-	out := audit.Finding{Grade: audit.Fail, Evidence: p.Reason}
 	switch {
 	case p.Cause == smtpprobe.Refused:
-		return f.unreachable(h, "It refuses the connection to port 25.", p.Reason)
+		return f.unreachable("It refuses the connection to port 25.", p.Reason)
 	case p.Cause == smtpprobe.Slow:
-		out.Code, out.Grade = "smtp-inconclusive", audit.Unknown
-		out.Text = "It is too slow for this audit; sending servers wait for minutes."
-		out.Advice = "Check again with a longer --timeout, e.g. 60s."
+		return audit.Inconclusive("smtp-inconclusive", "", "It is too slow for this audit; sending servers wait for minutes.", p.Reason, longer)
 	case p.Stage == smtpprobe.Offer:
-		out.Code, out.Text, out.Evidence = "starttls-missing", "It does not offer STARTTLS, so all mail to it is in the clear, or is held back by senders that insist.", ""
-		out.Advice = "Configure a certificate on the mail server; in Postfix smtpd_tls_chain_files and smtpd_tls_security_level=may."
-	case p.Stage == smtpprobe.STARTTLS && p.Cause == smtpprobe.SentAway:
-		out.Code, out.Text = "starttls-refused", "It offers STARTTLS and then refuses it."
-		out.Advice = "Look at its log: usually it cannot read its certificate or its key."
-	case p.Cause == smtpprobe.SentAway:
-		out.Code, out.Grade = "smtp-rejected", audit.Unknown
-		out.Text = "It does not speak with this host, so nothing can be told of its TLS."
-		out.Advice = "If the reply is about this host's address or name, check from a host that sends mail, or set --ehlo to this host's public name."
-	case p.Stage == smtpprobe.TLS:
-		out.Code, out.Text = "tls-failed", "It takes STARTTLS, but opens no TLS session."
-		out.Advice = "Look at its log and its TLS settings; this must work:"
-		out.Fix = fmt.Sprintf("openssl s_client -starttls smtp -connect %s -servername %s", p.Addr, h.Name)
-		if strings.Contains(p.Reason, "failed to parse certificate") {
-			// OpenSSL takes some certificates that crypto/x509 does not.
-			out.Grade = audit.Unknown
-			out.Text = "Its certificate is malformed in a way that this program does not read; others may."
-		}
-	default:
-		out.Code, out.Text = "smtp-protocol-error", "What answers at port 25 does not speak SMTP as it should."
-		out.Advice = "Look at what listens there."
+		return audit.Failed("starttls-missing", "", "It does not offer STARTTLS, so all mail to it is sent in the clear, or is deferred by senders that require TLS.", "",
+			"Configure a certificate on the mail server; in Postfix smtpd_tls_chain_files and smtpd_tls_security_level=may.", "")
+	case p.Stage == smtpprobe.STARTTLS && p.Cause == smtpprobe.Rejected:
+		return audit.Failed("starttls-refused", "", "It offers STARTTLS and then refuses it.", p.Reason, "Read its log: usually it cannot read its certificate or its key.", "")
+	case p.Cause == smtpprobe.Rejected:
+		return audit.Inconclusive("smtp-rejected", "", "It rejects the session with this host, so its TLS is unknown.", p.Reason,
+			"If the reply is about this host's address or name, check from a host that sends mail, or set --ehlo to the public name of this host.")
+	case p.Stage != smtpprobe.TLS:
+		return audit.Failed("smtp-protocol-error", "", "What answers at port 25 does not speak SMTP.", p.Reason, "Check which program listens there.", "")
+	}
+	out := audit.Failed("tls-failed", "", "It accepts STARTTLS, but opens no TLS session.", p.Reason, "Read its log and check its TLS settings; this must work:",
+		fmt.Sprintf("openssl s_client -starttls smtp -connect %s -servername %s", p.Addr, h.Name))
+	if strings.Contains(p.Reason, "failed to parse certificate") {
+		// OpenSSL accepts some certificates that crypto/x509 does not.
+		out.Grade = audit.Unknown
+		out.Text = "Its certificate is malformed in a way that this program does not read; others may."
 	}
 	return out
 }
@@ -145,13 +131,10 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 		if len(faults) > 0 {
 			text = tls.VersionName(p.TLSVersion) + ", and the certificate that its TLSA record names."
 		}
-		found = append(found, audit.Finding{Code: "smtp-ok", Grade: audit.OK, Text: text, Evidence: certificateText(leaf, f.At)})
-		soon := endsSoon(leaf.NotBefore, leaf.NotAfter, f.At)
-		if soon && (use != notNeeded || a.Match.Record.Usage == 2) {
-			found = append(found, audit.Finding{
-				Code: "certificate-expiring", Grade: audit.Warn, Text: "The certificate ends soon.", Evidence: leftText(leaf.NotAfter, f.At),
-				Advice: "Renew it, reload the mail server, and look why nothing has renewed it yet.",
-			})
+		found = append(found, audit.Passed("smtp-ok", "", text, certificateText(leaf, f.At)))
+		if expiresSoon(leaf.NotBefore, leaf.NotAfter, f.At) && (use != notNeeded || a.Match.Record.Usage == 2) {
+			found = append(found, audit.Warned("certificate-expiring", "", "The certificate expires soon.", leftText(leaf.NotAfter, f.At),
+				"Renew it, reload the mail server, and find out why it was not renewed automatically.", ""))
 		}
 	}
 	if p.TLSVersion < tls.VersionTLS12 {
@@ -160,17 +143,15 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 	return found
 }
 
-// oldTLS is for a host that speaks TLS 1.0 or 1.1 alone. Who has to know whom he
-// speaks with refuses that: Postfix raises OpenSSL's security level to 1 then,
+// oldTLS is for a host that speaks TLS 1.0 or 1.1 alone. A sender that has to
+// authenticate it refuses that: Postfix raises OpenSSL's security level to 1 then,
 // which OpenSSL 3 grants to TLS 1.2 and later only.
 func (f *Facts) oldTLS(h Host, p *smtpprobe.Result) audit.Finding {
-	out := audit.Finding{
-		Code: "tls-version-old", Grade: audit.Warn, Text: "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; more and more senders refuse it.",
-		Evidence: p.CipherSuite, Advice: "Update the mail server, or switch on TLS 1.2 and 1.3.",
-	}
+	text := "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; "
+	out := audit.Warned("tls-version-old", "", text+"more and more senders refuse it.", p.CipherSuite, "Update the mail server, or enable TLS 1.2 and 1.3.", "")
 	if f.mode() == mtasts.Enforce || h.Verdict.HasUsable() {
 		out.Grade = audit.Fail
-		out.Text = "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; where MTA-STS or DANE is to be kept, senders of today, Postfix with OpenSSL 3 among them, refuse it."
+		out.Text = text + "under MTA-STS or DANE senders, Postfix with OpenSSL 3 among them, refuse it."
 	}
 	return out
 }
@@ -179,8 +160,8 @@ func (f *Facts) oldTLS(h Host, p *smtpprobe.Result) audit.Finding {
 type need uint8
 
 const (
-	notNeeded  need = iota // nobody looks at more than its TLSA records
-	goodToHave             // nobody looks at it, but MTA-STS would
+	notNeeded  need = iota // senders check it against TLSA records only
+	goodToHave             // senders do not check it, but under MTA-STS they would
 	needed                 // senders refuse a bad one
 )
 
@@ -191,9 +172,8 @@ func (n need) grade() audit.Grade {
 	return audit.Warn
 }
 
-// certificateNeeded says whether somebody holds the certificate of a host
-// against names and authorities (8461 §4.2), as nobody does under DANE with
-// usage 3.
+// certificateNeeded says whether senders check the names and the authority of a
+// host's certificate (8461 §4.2), which they do not under DANE with usage 3.
 func (f *Facts) certificateNeeded(h Host, a Address) need {
 	switch f.mode() {
 	case mtasts.Enforce:

@@ -16,21 +16,17 @@ const week = 7 * 24 * time.Hour
 func judgeMode(f *Facts) []audit.Finding {
 	r := f.Explanation.Record
 	switch {
-	case f.noMail() || r.Failed || f.policyDark():
+	case f.noMail() || r.Failed || f.policyInconclusive():
 		return nil
 	case f.policyAlone():
-		return []audit.Finding{{
-			Code: "policy-unannounced", Grade: audit.Fail, Text: "There is a policy, but no valid record announces it: senders that do not know it yet never will, and the others forget it.",
-			Evidence: f.Exchange.URL + ", mode " + string(f.Policy.Mode),
-			Advice:   "Publish the record; or, to be rid of the policy, publish mode none with a new id, wait until the old max_age is over, and remove record and file then (RFC 8461 section 8.3).",
-		}}
+		return []audit.Finding{audit.Failed("policy-unannounced", "", "There is a policy, but no valid record announces it: senders that do not know it never will, and the others forget it.",
+			f.Exchange.URL+", mode "+string(f.Policy.Mode),
+			"Publish the record; or, to remove the policy, publish mode none with a new id, wait until the old max_age is over, and then remove record and file (RFC 8461 section 8.3).", "")}
 	case f.Announced && f.policyGone():
-		return []audit.Finding{{
-			Code: "sts-record-without-policy", Grade: audit.Fail, Text: "The record announces a policy, but there is none: new senders deliver unprotected, while those that learned an older policy go on enforcing it.",
-			Advice: "Put the policy file back; to be rid of MTA-STS, publish mode none with a new id instead, and remove it only when the old max_age is over (RFC 8461 section 8.3).",
-		}}
+		return []audit.Finding{audit.Failed("sts-record-without-policy", "", "The record announces a policy, but there is none: new senders deliver unprotected, while those that know an older policy go on enforcing it.", "",
+			"Restore the policy file; to remove MTA-STS, publish mode none with a new id instead, and remove it only when the old max_age is over (RFC 8461 section 8.3).", "")}
 	case !f.Announced || f.Policy == nil:
-		return nil // said of the record, or of the policy file
+		return nil // the findings about the record or the policy file say why
 	}
 	return f.judgePolicyMode()
 }
@@ -42,8 +38,7 @@ func (f *Facts) policyAlone() bool {
 	return f.Policy != nil && f.Policy.Mode != mtasts.None && errors.Is(r.Err, mtasts.ErrNoRecord) && len(r.Texts) == 0
 }
 
-// policyGone reports whether there is nothing at the policy's place, as when it
-// was taken away.
+// policyGone reports whether there is no policy file, as when it was removed.
 func (f *Facts) policyGone() bool {
 	if f.FetchErr == nil {
 		return false
@@ -63,23 +58,17 @@ func (f *Facts) judgePolicyMode() (found []audit.Finding) {
 	seen := "max_age " + ageText(p.MaxAge)
 	switch p.Mode {
 	case mtasts.Enforce:
-		found = append(found, audit.Finding{Code: "mode-enforce", Grade: audit.OK, Text: "Mode enforce: senders insist on the policy.", Evidence: seen})
+		found = append(found, audit.Passed("mode-enforce", "", "Mode enforce: senders enforce the policy.", seen))
 		if p.MaxAge < week {
-			found = append(found, audit.Finding{
-				Code: "max-age-short", Grade: audit.Warn, Text: "The max_age is under a week: whoever can block the policy host for that long switches the policy off.",
-				Evidence: seen, Advice: "Raise it to some weeks once the policy works (RFC 8461 section 3.2):", Fix: "max_age: 2592000",
-			})
+			found = append(found, audit.Warned("max-age-short", "", "The max_age is under a week: an attacker who can block the policy host for that long switches the policy off.",
+				seen, "Raise it to some weeks once the policy works (RFC 8461 section 3.2):", "max_age: 2592000"))
 		}
 	case mtasts.Testing:
-		found = append(found, audit.Finding{
-			Code: "mode-testing", Grade: audit.Warn, Text: "Mode testing: senders report failures but deliver all the same, so mail is not protected yet.",
-			Evidence: seen, Advice: "Read the TLSRPT reports for some weeks, then publish mode enforce with a new id.",
-		})
+		found = append(found, audit.Warned("mode-testing", "", "Mode testing: senders report failures but deliver, so mail is not protected yet.",
+			seen, "Read the TLSRPT reports for some weeks, then publish mode enforce with a new id.", ""))
 	case mtasts.None:
-		found = append(found, audit.Finding{
-			Code: "mode-none", Grade: audit.Warn, Text: "Mode none: the policy says that there is none, as when MTA-STS is being removed.", Evidence: seen,
-			Advice: "Remove the record and the file when the max_age of the policy before it is over, or go on to mode testing.",
-		})
+		found = append(found, audit.Warned("mode-none", "", "Mode none: the policy says that there is none, as when MTA-STS is being removed.",
+			seen, "Remove the record and the file when the max_age of the policy before it is over, or go on to mode testing.", ""))
 	}
 	return found
 }

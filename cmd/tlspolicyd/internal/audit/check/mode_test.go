@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestEndsSoon(t *testing.T) {
+func TestExpiresSoon(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, test := range []struct {
 		life, left time.Duration
@@ -20,7 +20,7 @@ func TestEndsSoon(t *testing.T) {
 		{90 * day, -day, true},
 	} {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		if got := endsSoon(now.Add(test.left-test.life), now.Add(test.left), now); got != test.want {
+		if got := expiresSoon(now.Add(test.left-test.life), now.Add(test.left), now); got != test.want {
 			t.Errorf("life %v, left %v: %t", test.life, test.left, got)
 		}
 	}

@@ -9,31 +9,23 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 )
 
-// certificateFaults holds a chain against time, name and trust store, each by
-// itself: who renews a certificate should hear at once that it also has the
-// wrong name. Grades are the caller's.
+// certificateFaults checks time, name and authority of a chain as WebPKI does
+// (RFC 8461 §4.2), each by itself: the operator who renews a certificate should
+// learn at once that it also has the wrong name. Grades are the caller's.
 func (f *Facts) certificateFaults(host string, chain []*x509.Certificate) (faults []audit.Finding) {
 	leaf := chain[0]
 	at := f.At
 	switch {
 	case at.After(leaf.NotAfter):
-		faults = append(faults, audit.Finding{
-			Code: "certificate-expired", Text: "The certificate has ended.", Evidence: certificateText(leaf, f.At),
-			Advice: "Renew it and reload the mail server.",
-		})
+		faults = append(faults, audit.Failed("certificate-expired", "", "The certificate has expired.", certificateText(leaf, f.At), "Renew it and reload the mail server.", ""))
 		at = leaf.NotAfter
 	case at.Before(leaf.NotBefore):
-		faults = append(faults, audit.Finding{
-			Code: "certificate-not-yet-valid", Text: "The certificate is not valid yet.", Evidence: "begins " + leaf.NotBefore.UTC().Format(time.RFC3339),
-			Advice: "Put the one before it back until then, or look at the clock of whoever issued it.",
-		})
+		faults = append(faults, audit.Failed("certificate-not-yet-valid", "", "The certificate is not valid yet.", "begins "+leaf.NotBefore.UTC().Format(time.RFC3339),
+			"Use the previous one until then, or check the clock of the host that issued it.", ""))
 		at = leaf.NotBefore
 	}
 	if leaf.VerifyHostname(host) != nil {
-		fault := audit.Finding{
-			Code: "certificate-name-mismatch", Text: "The certificate is not for this host.", Evidence: certificateText(leaf, f.At),
-			Advice: "Get a certificate for " + host + ".",
-		}
+		fault := audit.Failed("certificate-name-mismatch", "", "The certificate is not for this host.", certificateText(leaf, f.At), "Get a certificate for "+host+".", "")
 		if len(leaf.DNSNames) == 0 {
 			fault.Text = "The certificate has no subjectAltName; the name in its subject does not count (RFC 6125 section 6.4.4)."
 		}
@@ -55,24 +47,20 @@ func (f *Facts) certificateFaults(host string, chain []*x509.Certificate) (fault
 
 func untrusted(chain []*x509.Certificate, err error) audit.Finding {
 	leaf := chain[0]
-	out := audit.Finding{
-		Code: "certificate-untrusted", Text: "The certificate leads to no trusted authority.",
-		Evidence: "issued by " + issuerText(leaf.Issuer.String()) + "; " + oneLine(err.Error()), Advice: "Get one from a public authority.",
-	}
-	selfSigned := leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil
+	issuer := "issued by " + issuerText(leaf.Issuer.String())
+	out := audit.Failed("certificate-untrusted", "", "The certificate is not signed by a trusted authority.", issuer+"; "+oneLine(err.Error()), "Get one from a public authority.", "")
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
-	case selfSigned:
-		out.Text = "The certificate is self-signed."
-		out.Evidence = "issued by " + issuerText(leaf.Issuer.String())
+	case leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil:
+		out.Text, out.Evidence = "The certificate is self-signed.", issuer
 	case unknown && len(chain) == 1:
-		out.Text = "The certificate leads to no trusted authority; the host sends it alone, so intermediate certificates may be missing."
+		out.Text = "The certificate is not signed by a trusted authority; the host sends it alone, so intermediate certificates may be missing."
 		out.Advice = "Serve the whole chain (fullchain.pem), not the certificate alone."
 	}
 	return out
 }
 
-// certificateText tells what a certificate is.
+// certificateText describes a certificate.
 func certificateText(c *x509.Certificate, now time.Time) string {
 	names := c.DNSNames
 	if len(names) == 0 {

@@ -24,7 +24,7 @@ func judgePolicyFile(f *Facts) (found []audit.Finding) {
 	if f.received() {
 		found = append(found, f.judgeFetched()...)
 		found = append(found, f.judgeLines()...)
-	} else if f.FetchErr != nil && !f.policyDark() {
+	} else if f.FetchErr != nil && !f.policyInconclusive() {
 		found = append(found, f.judgeFetchError())
 	}
 	return found
@@ -48,36 +48,31 @@ func (f *Facts) judgeFetched() (found []audit.Finding) {
 			break
 		}
 	}
-	found = append(found, audit.Finding{Code: "policy-fetched", Grade: audit.OK, Text: "The policy file is at its place, over HTTPS with a good certificate.", Evidence: seen})
-	if c != nil && endsSoon(c.NotBefore, c.NotAfter, f.At) {
-		found = append(found, audit.Finding{
-			Code: "policy-certificate-expiring", Grade: audit.Warn, Text: "The certificate of the policy host ends soon; from then on senders learn no policy.",
-			Evidence: leftText(c.NotAfter, f.At), Advice: "Renew it, and look why nothing has renewed it yet.",
-		})
+	found = append(found, audit.Passed("policy-fetched", "", "The policy file was fetched over HTTPS with a valid certificate.", seen))
+	if c != nil && expiresSoon(c.NotBefore, c.NotAfter, f.At) {
+		found = append(found, audit.Warned("policy-certificate-expiring", "", "The certificate of the policy host expires soon; from then on senders get no policy.",
+			leftText(c.NotAfter, f.At), "Renew it, and find out why it was not renewed automatically.", ""))
 	}
 	if x.Total > slowFetch {
-		found = append(found, audit.Finding{
-			Code: "policy-slow", Grade: audit.Warn, Text: "The policy host is slow: many senders wait no longer than 5 seconds before they deliver without the policy.",
-			Evidence: fmt.Sprintf("%.1f s", x.Total.Seconds()), Advice: "Serve the file from a faster host; it is static.",
-		})
+		found = append(found, audit.Warned("policy-slow", "", "The policy host is slow: many senders wait no longer than 5 seconds before they deliver without the policy.",
+			fmt.Sprintf("%.1f s", x.Total.Seconds()), "Serve the file from a faster host; it is static.", ""))
 	}
 	return found
 }
 
-// judgeLines says something about each line of the file.
+// judgeLines judges each line of the file.
 func (f *Facts) judgeLines() (found []audit.Finding) {
 	lines, missing := mtasts.PolicyLines(f.Exchange.Body)
 	left := 0
 	for _, l := range lines {
-		one := audit.Finding{Code: "policy-line-ok", Grade: audit.OK, Subject: fmt.Sprintf("line %d", l.Number), Text: oneLine(l.Text)}
+		subject, text := fmt.Sprintf("line %d", l.Number), oneLine(l.Text)
+		one := audit.Passed("policy-line-ok", subject, text, "")
 		switch {
 		case l.Fault != "":
-			one.Code, one.Grade, one.Evidence = "policy-line-invalid", audit.Fail, oneLine(l.Text)
-			one.Text = sentence(l.Fault + ": the whole policy is invalid, and senders treat it as absent")
-			one.Advice = "Mend the line, then publish a new id in the record."
+			one = audit.Failed("policy-line-invalid", subject, sentence(l.Fault+": the whole policy is invalid, and senders treat it as absent"), text,
+				"Correct the line, then publish a new id in the record.", "")
 		case l.Note != "":
-			one.Code, one.Grade, one.Evidence, one.Text = "policy-line-suspicious", audit.Warn, oneLine(l.Text), sentence(l.Note)
-			one.Advice = "Remove the line, or write what was meant."
+			one = audit.Warned("policy-line-suspicious", subject, sentence(l.Note), text, "Remove the line, or write what was meant.", "")
 		case len(strings.TrimSpace(string(l.Text))) == 0:
 			continue // at the end, where it does no harm
 		}
@@ -88,13 +83,11 @@ func (f *Facts) judgeLines() (found []audit.Finding) {
 		found = append(found, one)
 	}
 	if left > 0 {
-		found = append(found, audit.Finding{Code: "policy-line-ok", Grade: audit.OK, Subject: "more lines", Text: number(left, "more line") + ", not shown."})
+		found = append(found, audit.Passed("policy-line-ok", "more lines", number(left, "more line")+", not shown.", ""))
 	}
 	if missing != "" && f.Policy == nil {
-		found = append(found, audit.Finding{
-			Code: "policy-line-missing", Grade: audit.Fail, Text: sentence("the file has " + missing + ", so it is no valid policy"),
-			Advice: "Add it, then publish a new id in the record:", Fix: f.lineFor(missing),
-		})
+		found = append(found, audit.Failed("policy-line-missing", "", sentence("the file has "+missing+", so it is not a valid policy"), "",
+			"Add it, then publish a new id in the record:", f.lineFor(missing)))
 	}
 	return found
 }
@@ -119,41 +112,40 @@ type fetchFault struct{ code, text, advice string }
 func fetchFaults() map[mtasts.Stage]fetchFault {
 	return map[mtasts.Stage]fetchFault{
 		mtasts.StageAddress:     {"policy-host-not-public", "The policy host has no public address, so senders cannot fetch the policy.", "Publish a public address for it."},
-		mtasts.StageConnect:     {"policy-unreachable", "The policy host takes no connection on port 443.", "Start its web server, or open the firewall."},
-		mtasts.StageTimeout:     {"policy-timeout", "The policy host does not answer in time.", "Look at its web server; many senders wait 5 seconds."},
-		mtasts.StageTLS:         {"policy-tls-failed", "The policy host opens no TLS session of version 1.2 or later.", "Switch on TLS 1.2 and 1.3 on its web server."},
+		mtasts.StageConnect:     {"policy-unreachable", "The policy host accepts no connection to port 443.", "Start its web server, or open its firewall."},
+		mtasts.StageTimeout:     {"policy-timeout", "The policy host does not answer in time.", "Check its web server; many senders wait 5 seconds."},
+		mtasts.StageTLS:         {"policy-tls-failed", "The policy host opens no TLS session of version 1.2 or later.", "Enable TLS 1.2 and 1.3 on its web server."},
 		mtasts.StageCertificate: {"policy-certificate-invalid", "The certificate of the policy host is not valid for its name, so senders ignore the policy.", "Get a certificate for it from a public authority, and serve the whole chain."},
-		mtasts.StageHTTP:        {"policy-http-failed", "The policy host gives no complete HTTP response.", "Look at its web server."},
+		mtasts.StageHTTP:        {"policy-http-failed", "The policy host gives no complete HTTP response.", "Check its web server."},
 		mtasts.StageRedirect:    {"policy-redirect", "The policy host redirects, which senders do not follow (RFC 8461 section 3.3).", "Serve the file itself at this address."},
-		mtasts.StageStatus:      {"policy-http-status", "There is no policy file at its place.", "Serve the file at this address with status 200."},
+		mtasts.StageStatus:      {"policy-http-status", "There is no policy file at the address that RFC 8461 gives it.", "Serve the file at this address with status 200."},
 		mtasts.StageMediaType:   {"policy-media-type", "The policy file is not sent as text/plain.", "Configure the media type of .txt files on the web server."},
-		mtasts.StageEncoding:    {"policy-encoding", "The policy file is sent compressed although nobody asked for that.", "Switch compression off for this file."},
+		mtasts.StageEncoding:    {"policy-encoding", "The policy file is sent compressed although that was not requested.", "Turn compression off for this file."},
 		mtasts.StageSize:        {"policy-too-large", "The policy file is larger than senders read.", "Shorten it: a policy has a few lines."},
 	}
 }
 
 func (f *Facts) judgeFetchError() audit.Finding {
 	e := f.FetchErr
-	out := audit.Finding{Grade: audit.Fail, Evidence: oneLine(e.Reason)}
+	seen := oneLine(e.Reason)
 	if x := f.Exchange; x != nil && x.URL != "" {
-		out.Evidence = x.URL + ": " + out.Evidence
+		seen = x.URL + ": " + seen
 	}
 	if e.Stage == mtasts.StageDNS {
-		if failed, ok := errors.AsType[*dnsclient.Error](e.Err); ok {
-			out = f.dnsFailure("the policy host mta-sts."+f.Domain, "senders learn no policy", failed)
-			out.Code = "policy-host-lookup-failed"
-			return out
+		failed, ok := errors.AsType[*dnsclient.Error](e.Err)
+		if !ok {
+			return audit.Failed("policy-host-missing", "", "The record announces a policy, but its host does not exist or has no address.", seen,
+				"Publish an address of the web server at mta-sts."+f.Domain+", or remove the record.", "")
 		}
-		out.Code, out.Text = "policy-host-missing", "The record announces a policy, but its host does not exist or has no address."
-		out.Advice = "Publish an address of the web server at mta-sts." + f.Domain + ", or remove the record."
+		out := f.dnsFailure("the policy host mta-sts."+f.Domain, "senders get no policy", failed)
+		out.Code = "policy-host-lookup-failed"
 		return out
 	}
-	what := fetchFaults()[e.Stage]
-	out.Code, out.Text, out.Advice = what.code, what.text, what.advice
 	if e.Stage == mtasts.StageCertificate {
 		if c := f.Exchange.Certificate; c != nil {
-			out.Evidence += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), issuerText(c.Issuer), leftText(c.NotAfter, f.At))
+			seen += fmt.Sprintf("; certificate for %s by %s, %s", list(c.Names), issuerText(c.Issuer), leftText(c.NotAfter, f.At))
 		}
 	}
-	return out
+	what := fetchFaults()[e.Stage]
+	return audit.Failed(what.code, "", what.text, seen, what.advice, "")
 }

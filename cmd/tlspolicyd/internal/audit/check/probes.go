@@ -8,19 +8,19 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 )
 
-// probes makes each probe once: a hundred domains at one provider are no reason
-// to connect to its hosts a hundred times.
+// probes makes each probe once for all domains: a hundred at one provider do not
+// connect to its hosts a hundred times.
 type probes struct {
 	mu   sync.Mutex
 	made map[probeKey]*madeProbe
 
 	connected map[bool]bool       // by whether it was over IPv6
-	refused   map[netip.Addr]bool // what refused a connection; several hosts may share an address
+	refused   map[netip.Addr]bool // addresses that refused a connection
 }
 
 // Elsewhere is what became of the connections to port 25 of all domains that an
-// Auditor has looked at. It tells a mail host that is down from a port that is
-// blocked on the way out of this host.
+// Auditor has audited. It distinguishes a mail host that is down from a port that
+// is blocked on the way out of this host.
 type Elsewhere struct {
 	IPv4, IPv6 bool // some mail host took a connection
 	Refused    bool // addresses that are not the domain's refuse, too
@@ -43,7 +43,7 @@ func (p *probes) elsewhere(f *Facts) Elsewhere {
 	return e
 }
 
-// note keeps what a probe tells of the network.
+// note keeps what a probe shows of the network.
 func (p *probes) note(r smtpprobe.Result) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,7 @@ func (p *probes) note(r smtpprobe.Result) {
 }
 
 type probeKey struct {
-	host string // it is in SNI, so another name may get another certificate
+	host string // it is in SNI, and selects the certificate
 	addr netip.AddrPort
 }
 
@@ -71,12 +71,11 @@ type madeProbe struct {
 	result smtpprobe.Result // once done
 }
 
-// maxProbes bounds what is kept: certificates are large, and lists of domains
-// may be long.
+// maxProbes bounds what is kept: certificates are large, and lists may be long.
 const maxProbes = 1024
 
-// keep remembers a probe under way, and forgets one that is done where there are
-// too many. p.mu is held.
+// keep adds a probe under way, and drops finished ones where there are too many.
+// p.mu is held.
 func (p *probes) keep(key probeKey, made *madeProbe) {
 	if p.made == nil {
 		p.made = map[probeKey]*madeProbe{}
@@ -94,8 +93,8 @@ func (p *probes) keep(key probeKey, made *madeProbe) {
 	p.made[key] = made
 }
 
-// probe makes a probe, or waits for another domain's. One that ended with the
-// time of its own domain is made again.
+// probe makes a probe, or waits for the one of another domain. One that was cut
+// short by the time of its domain is made again.
 func (p *probes) probe(ctx context.Context, prober *smtpprobe.Prober, host string, addr netip.AddrPort) smtpprobe.Result {
 	key := probeKey{host, addr}
 	for {
@@ -132,7 +131,7 @@ func (p *probes) join(key probeKey) (made *madeProbe, mine bool) {
 	return made, true
 }
 
-// finish hands a result to those who wait, and keeps it if it tells anything.
+// finish hands a result to those that wait, and keeps it if it is complete.
 func (p *probes) finish(key probeKey, made *madeProbe) {
 	p.note(made.result)
 	if made.result.Cause == smtpprobe.Unfinished {

@@ -22,84 +22,70 @@ func judgeSenders(f *Facts) (found []audit.Finding) {
 	if e.Decision.Level == policy.Temporary {
 		return found
 	}
-	if f.port25Dark() {
-		return append(found, audit.Finding{
-			Code: "delivery-inconclusive", Grade: audit.Unknown, Text: "Whether delivery succeeds could not be told, because no mail host could be reached from here.",
-			Advice: "See what is said of this host.",
-		})
+	if f.port25Blocked() {
+		return append(found, audit.Inconclusive("delivery-inconclusive", "", "Whether delivery succeeds is unknown, because no mail host could be reached from here.", "", "See the findings about this host."))
 	}
 	delivered := false
 	var outcomes []outcome
 	for _, h := range f.Hosts {
 		if h.Verdict == dane.NoAddress || len(h.Addresses) == 0 {
-			continue // said of the domain
+			continue // the findings about the domain say so
 		}
 		o := f.deliver(h)
 		delivered = delivered || o.verdict == "delivery-ok"
 		outcomes = append(outcomes, o)
 	}
 	for _, o := range outcomes {
-		one := audit.Finding{Code: o.verdict, Subject: o.host, Text: o.text, Evidence: o.why}
-		switch o.verdict {
-		case "delivery-ok":
-			one.Grade = audit.OK
-		case "delivery-inconclusive":
-			one.Grade = audit.Unknown
-		case "delivery-failed":
-			one.Grade, one.Advice = audit.Fail, "See above what is wrong with this host."
-			if delivered {
-				one.Grade = audit.Warn
-				one.Text = "Senders do not deliver to it, and go on to the other hosts."
-			}
+		switch {
+		case o.verdict == "delivery-ok":
+			found = append(found, audit.Passed(o.verdict, o.host, o.text, o.why))
+		case o.verdict == "delivery-inconclusive":
+			found = append(found, audit.Inconclusive(o.verdict, o.host, o.text, o.why, ""))
+		case delivered:
+			found = append(found, audit.Warned(o.verdict, o.host, "Senders do not deliver to it, and go on to the other hosts.", o.why, wrongAbove, ""))
+		default:
+			found = append(found, audit.Failed(o.verdict, o.host, o.text, o.why, wrongAbove, ""))
 		}
-		found = append(found, one)
 	}
 	return found
 }
 
+const wrongAbove = "See the findings about this host above."
+
 func (f *Facts) judgeReply() audit.Finding {
 	e := f.Explanation
-	out := audit.Finding{Code: "senders-reply", Grade: audit.OK, Evidence: "reply: " + oneLine(strings.TrimSpace(e.Postfix))}
+	seen := "reply: " + oneLine(strings.TrimSpace(e.Postfix))
+	passed := func(text string) audit.Finding { return audit.Passed("senders-reply", "", text, seen) }
 	switch e.Decision.Level {
 	case policy.DANEOnly:
-		out.Text = "Postfix with tlspolicyd insists on DANE."
+		return passed("Postfix with tlspolicyd requires DANE.")
 	case policy.DANE:
-		out.Text = "Postfix with tlspolicyd uses DANE with the hosts that have it."
+		return passed("Postfix with tlspolicyd uses DANE with the hosts that have it.")
 	case policy.Secure:
-		out.Text = "Postfix with tlspolicyd insists on the MTA-STS policy."
+		return passed("Postfix with tlspolicyd enforces the MTA-STS policy.")
 	case policy.Temporary:
-		out.Code, out.Grade, out.Text = "senders-deferred", audit.Fail, "Postfix defers mail to the domain, because a lookup that it cannot do without fails."
-		out.Advice = "See above which lookup fails."
+		out := audit.Failed("senders-deferred", "", "Postfix defers mail to the domain, because a required lookup fails.", seen, "See above which lookup fails.", "")
 		if onlyTimeouts(f) {
 			out.Grade = audit.Unknown
 		}
-	default:
-		return f.judgeNoPolicy(out)
+		return out
 	}
-	return out
+	switch {
+	case f.mode() == mtasts.Testing:
+		return passed("In mode testing senders deliver as if there were no policy.")
+	case f.mode() == mtasts.None:
+		return passed("In mode none senders deliver as if there were no policy.")
+	case f.policyInconclusive() || f.Explanation.Record.Failed:
+		return audit.Inconclusive("delivery-inconclusive", "", "What senders do depends on a policy that could not be fetched.", seen, "See the findings about it.")
+	}
+	return audit.Failed("senders-unprotected", "", "Senders have no reason to require TLS: an attacker on the way can read the mail, or divert it.", seen,
+		"Publish an MTA-STS policy (RFC 8461), or sign the zones and publish TLSA records (RFC 7672).", "")
 }
 
-// onlyTimeouts reports whether silence alone is behind a deferral.
+// onlyTimeouts reports whether a deferral has no other cause than silence.
 func onlyTimeouts(f *Facts) bool {
 	err := f.Explanation.DANE.Err
 	return err != nil && f.dnsFailure("", "", err).Grade == audit.Unknown
-}
-
-func (f *Facts) judgeNoPolicy(out audit.Finding) audit.Finding {
-	switch {
-	case f.mode() == mtasts.Testing:
-		out.Text = "In mode testing senders deliver as though there were no policy."
-	case f.mode() == mtasts.None:
-		out.Text = "In mode none senders deliver as though there were no policy."
-	case f.policyDark() || f.Explanation.Record.Failed:
-		out.Grade = audit.Unknown
-		out.Code, out.Text = "delivery-inconclusive", "What senders would do depends on a policy that could not be looked at."
-	default:
-		out.Code, out.Grade = "senders-unprotected", audit.Fail
-		out.Text = "No sender has a reason to insist on TLS: whoever sits on the way can read the mail, or take it."
-		out.Advice = "Publish an MTA-STS policy (RFC 8461), or sign the zones and publish TLSA records (RFC 7672)."
-	}
-	return out
 }
 
 // outcome is what becomes of a delivery to one host.
@@ -119,7 +105,7 @@ func (f *Facts) deliver(h Host) outcome {
 		case known && why == "":
 			return outcome{h.Name, "delivery-ok", "Delivery to this host succeeds.", f.howText(h, a.Probe)}
 		case !known && out.verdict == "delivery-failed":
-			out.verdict, out.text, out.why = "delivery-inconclusive", "Whether delivery to this host succeeds could not be told.", why
+			out.verdict, out.text, out.why = "delivery-inconclusive", "Whether delivery to this host succeeds is unknown.", why
 		case known && out.why == "":
 			out.why = why
 		}
@@ -129,22 +115,22 @@ func (f *Facts) deliver(h Host) outcome {
 
 func (f *Facts) howText(h Host, p *smtpprobe.Result) string {
 	if p.Stage != smtpprobe.Done {
-		return "in the clear, because there is no TLS to be had"
+		return "in the clear, because it offers no TLS"
 	}
 	switch f.Explanation.Decision.Level {
 	case policy.DANEOnly, policy.DANE:
 		if h.Verdict.HasUsable() {
 			return "over TLS, checked by DANE"
 		}
-		return "over TLS, whoever it is"
+		return "over TLS, without authentication"
 	case policy.Secure:
 		return "over TLS, checked by MTA-STS"
 	}
-	return "over TLS, whoever it is"
+	return "over TLS, without authentication"
 }
 
 // refusal says why a sender would not deliver to an address, or "" when it
-// would. known is false where this host could not see that.
+// would. known is false where that cannot be seen from this host.
 func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 	if f.Explanation.DANE.MX.NullToo {
 		return "there is a null MX beside it", true
@@ -155,12 +141,12 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 	case a.NotPublic != "":
 		return "its address is not public", true
 	case p == nil:
-		return "it was not looked at", false
+		return "it was not tried", false
 	case p.Cause == smtpprobe.Unfinished:
 		return p.Reason, false
 	case p.Stage == smtpprobe.Connect:
-		return p.Reason, !f.port25Dark() && !f.familyDark(a.Addr.Is6())
-	case p.Cause == smtpprobe.Slow || p.Cause == smtpprobe.SentAway && p.Stage != smtpprobe.STARTTLS:
+		return p.Reason, !f.port25Blocked() && !f.familyUnreachable(a.Addr.Is6())
+	case p.Cause == smtpprobe.Slow || p.Cause == smtpprobe.Rejected && p.Stage != smtpprobe.STARTTLS:
 		return p.Reason, false
 	case p.Stage == smtpprobe.Greeting, p.Stage == smtpprobe.EHLO:
 		return p.Reason, true
@@ -175,8 +161,8 @@ func (f *Facts) refusal(h Host, a Address) (why string, known bool) {
 }
 
 // refusalSecure is Postfix's level secure with the names of the policy: TLS, a
-// trusted chain, a name that the policy allows. It asks for the host's own name
-// as RFC 8461 §4.2 does; "match=" alone would take that of another allowed host.
+// trusted chain, a name that the policy allows. It requires the host's own name as
+// RFC 8461 §4.2 does; "match=" alone would accept that of another allowed host.
 func (f *Facts) refusalSecure(h Host, p *smtpprobe.Result) (why string, known bool) {
 	switch {
 	case p.Stage != smtpprobe.Done:
@@ -202,7 +188,7 @@ func (f *Facts) refusalDANE(h Host, a Address) (why string, known bool) {
 		if f.Explanation.Decision.Level == policy.DANEOnly {
 			return "none of its TLSA records is usable", true
 		}
-		return "", true // encrypted, whoever it is (7672 §2.2)
+		return "", true // encrypted, without authentication (7672 §2.2)
 	}
 	switch {
 	case a.Probe.TLSVersion < tls.VersionTLS12:

@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -282,6 +283,12 @@ func situations() []situation {
 			s.Replace("_25._tcp.mx1.good.test", "TLSA", "1 1 1 00")
 		}, want: []string{"fail dane-unusable"}},
 		{name: "one record of two is not usable", arrange: func(s *scene) { s.Zone("_25._tcp.mx1.good.test. TLSA 1 1 1 00") }, want: []string{"warn dane-partly-unusable"}},
+		{name: "the digest of no data", arrange: func(s *scene) {
+			s.Replace("_25._tcp.mx1.good.test", "TLSA", fmt.Sprintf("3 1 1 %x", sha256.Sum256(nil)))
+		}, want: []string{"fail dane-empty-digest", "fail dane-mismatch", "warn delivery-failed"}},
+		{name: "the digest of no data beside the right one", arrange: func(s *scene) {
+			s.Zone(fmt.Sprintf("_25._tcp.mx1.good.test. TLSA 3 1 1 %x", sha256.Sum256(nil)))
+		}, want: []string{"warn dane-empty-digest"}},
 		{name: "a stronger digest that is wrong", arrange: func(s *scene) {
 			s.Zone("_25._tcp.mx1.good.test. TLSA 3 1 2 " + strings.Repeat("ab", 64))
 		}, want: []string{"fail dane-mismatch", "warn delivery-failed"}},

@@ -11,15 +11,14 @@ import (
 )
 
 const (
-	maxQuote = 150 // bytes of a foreign text in a finding
+	maxQuote = 150 // bytes of an untrusted text in a finding
 	maxList  = 6   // items of a list in a finding
 )
 
-// oneLine is what a stranger's text passes through before it becomes part of a
-// finding.
+// oneLine makes untrusted text printable, for a finding.
 func oneLine[T ~string | ~[]byte](s T) string { return printable.Line(s, maxQuote) }
 
-// sentence makes one of the reason of an error.
+// sentence makes a sentence of the reason of an error.
 func sentence(s string) string {
 	s = strings.TrimSpace(s)
 	if s == "" {
@@ -31,7 +30,7 @@ func sentence(s string) string {
 	return string(unicode.ToUpper(rune(s[0]))) + s[1:]
 }
 
-// list joins the first items of a list of foreign texts.
+// list joins the first items of a list of untrusted texts.
 func list(items []string) string {
 	var shown []string
 	for _, item := range items[:min(len(items), maxList)] {
@@ -52,8 +51,7 @@ func number(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
-// issuerText names who issued a certificate. Some that were made by hand say
-// nothing there.
+// issuerText names the issuer of a certificate, which may be empty.
 func issuerText(name string) string {
 	if name == "" {
 		return "an issuer without a name"
@@ -63,23 +61,23 @@ func issuerText(name string) string {
 
 func daysLeft(end, now time.Time) int { return int(math.Floor(end.Sub(now).Hours() / 24)) }
 
-// leftText says how long something is good for.
+// leftText says how long a certificate is valid.
 func leftText(end, now time.Time) string {
 	switch n := daysLeft(end, now); {
 	case !now.Before(end):
-		return "ended " + end.UTC().Format(time.DateOnly)
+		return "expired " + end.UTC().Format(time.DateOnly)
 	case end.Sub(now) < 2*time.Hour:
-		return fmt.Sprintf("ends in %d minutes, at %s", int(end.Sub(now).Minutes()), end.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("expires in %d minutes, at %s", int(end.Sub(now).Minutes()), end.UTC().Format(time.RFC3339))
 	case n < 2:
-		return fmt.Sprintf("ends in %d hours, at %s", int(end.Sub(now).Hours()), end.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("expires in %d hours, at %s", int(end.Sub(now).Hours()), end.UTC().Format(time.RFC3339))
 	default:
-		return fmt.Sprintf("ends %s, %d days left", end.UTC().Format(time.DateOnly), n)
+		return fmt.Sprintf("expires %s, %d days left", end.UTC().Format(time.DateOnly), n)
 	}
 }
 
-// endsSoon is when somebody should look why nothing has renewed a certificate:
-// two weeks before its end, or a fifth of its life where that is shorter.
-func endsSoon(begin, end, now time.Time) bool {
+// expiresSoon is when a certificate should have been renewed: two weeks before its
+// end, or a fifth of its life where that is shorter.
+func expiresSoon(begin, end, now time.Time) bool {
 	return end.Sub(now) < min(14*24*time.Hour, end.Sub(begin)/5)
 }
 

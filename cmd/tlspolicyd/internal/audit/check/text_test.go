@@ -11,12 +11,12 @@ func TestLeftText(t *testing.T) {
 		left time.Duration
 		want string
 	}{
-		{-time.Second, "ended 2026-03-01"},
-		{0, "ended 2026-03-01"},
-		{10*time.Minute + time.Second, "ends in 10 minutes, at 2026-03-01T12:10:01Z"},
-		{2 * time.Hour, "ends in 2 hours, at 2026-03-01T14:00:00Z"},
-		{47 * time.Hour, "ends in 47 hours, at 2026-03-03T11:00:00Z"},
-		{48 * time.Hour, "ends 2026-03-03, 2 days left"},
+		{-time.Second, "expired 2026-03-01"},
+		{0, "expired 2026-03-01"},
+		{10*time.Minute + time.Second, "expires in 10 minutes, at 2026-03-01T12:10:01Z"},
+		{2 * time.Hour, "expires in 2 hours, at 2026-03-01T14:00:00Z"},
+		{47 * time.Hour, "expires in 47 hours, at 2026-03-03T11:00:00Z"},
+		{48 * time.Hour, "expires 2026-03-03, 2 days left"},
 	} {
 		if got := leftText(now.Add(test.left), now); got != test.want {
 			t.Errorf("%v: %q, want %q", test.left, got, test.want)

@@ -20,7 +20,7 @@ var (
 	errManyTLSRPTs = errors.New("more than one TLSRPT record")
 )
 
-// TLSRPT is what stands at _smtp._tls.DOMAIN.
+// TLSRPT is the TXT records at _smtp._tls.DOMAIN.
 type TLSRPT struct {
 	Asked        bool
 	Texts        [][]byte
@@ -83,7 +83,7 @@ func ParseTLSRPT(texts [][]byte) (destinations []string, err error) {
 		field = bytes.Trim(field, blanks)
 		name, value, ok := bytes.Cut(field, []byte("="))
 		switch {
-		case len(field) == 0: // behind the last delimiter, and nobody minds elsewhere
+		case len(field) == 0: // after the last delimiter; harmless elsewhere
 		case !ok:
 			return nil, fmt.Errorf("field %q: want name=value", oneLine(field))
 		case string(name) == "rua" && destinations == nil:
@@ -117,16 +117,16 @@ func uriFault(uri string) string {
 	}
 	u, err := url.Parse(uri)
 	if err != nil {
-		return "no URI"
+		return "not a URI"
 	}
 	switch strings.ToLower(u.Scheme) {
 	case "mailto":
 		to, err := url.PathUnescape(u.Opaque)
 		if err != nil {
-			return "no mail address"
+			return "not a mail address"
 		}
 		if a, err := mail.ParseAddress(to); err != nil || a.Address != to {
-			return "no mail address"
+			return "not a mail address"
 		}
 		return ""
 	case "https":
@@ -140,7 +140,7 @@ func uriFault(uri string) string {
 	return "want mailto: or https:"
 }
 
-// word is what reports call it.
+// word is its name in reports.
 func (t TLSRPT) word() string {
 	switch {
 	case !t.Asked || t.Failed:
@@ -160,14 +160,15 @@ func judgeTLSRPT(f *Facts) []audit.Finding {
 		return nil
 	}
 	t := f.TLSRPT
-	out := audit.Finding{Grade: audit.Warn, Evidence: texts(t.Texts)}
+	seen := texts(t.Texts)
 	right := "_smtp._tls." + f.Domain + `. TXT "v=TLSRPTv1; rua=mailto:tls-reports@` + f.Domain + `"`
+	var out audit.Finding
 	switch {
 	case t.Err == nil:
-		out.Code, out.Grade, out.Text = "tlsrpt-ok", audit.OK, "One valid TLSRPT record; reports go to "+list(t.Destinations)+"."
 		if t.Alias != "" {
-			out.Evidence += "; found at " + oneLine(t.Alias)
+			seen += "; found at " + oneLine(t.Alias)
 		}
+		out = audit.Passed("tlsrpt-ok", "", "One valid TLSRPT record; reports go to "+list(t.Destinations)+".", seen)
 	case t.Failed:
 		out = f.dnsFailure("the TLSRPT record", "senders send no reports", t.Err)
 		out.Code = "tlsrpt-lookup-failed"
@@ -175,15 +176,13 @@ func judgeTLSRPT(f *Facts) []audit.Finding {
 			out.Grade = audit.Warn
 		}
 	case errors.Is(t.Err, errNoTLSRPT) && len(t.Texts) == 0:
-		out.Code, out.Text = "tlsrpt-missing", "There is no TLSRPT record: nobody tells you when mail to the domain fails because of TLS."
-		out.Evidence = "no TXT record at _smtp._tls." + f.Domain
-		out.Advice, out.Fix = "Publish one:", right
+		out = audit.Warned("tlsrpt-missing", "", "There is no TLSRPT record: senders do not report that mail to the domain fails because of TLS.",
+			"no TXT record at _smtp._tls."+f.Domain, "Publish one:", right)
 	case errors.Is(t.Err, errManyTLSRPTs):
-		out.Code, out.Text = "tlsrpt-multiple", "There is more than one TLSRPT record, so senders send no reports."
-		out.Advice = "Keep one; it may name several destinations, with commas between them."
+		out = audit.Warned("tlsrpt-multiple", "", "There is more than one TLSRPT record, so senders send no reports.", seen,
+			"Keep one; it may name several destinations, with commas between them.", "")
 	default:
-		out.Code, out.Text = "tlsrpt-invalid", sentence("senders send no reports: "+t.Err.Error())
-		out.Advice, out.Fix = "Put this in its place:", right
+		out = audit.Warned("tlsrpt-invalid", "", sentence("senders send no reports: "+t.Err.Error()), seen, "Replace it with:", right)
 	}
 	return []audit.Finding{out}
 }

@@ -31,7 +31,7 @@ func TestParseTLSRPT(t *testing.T) {
 		{"an empty rua", []string{"v=TLSRPTv1; rua="}, nil, "want mailto: or https: in front"},
 		{"an address without mailto:", []string{"v=TLSRPTv1; rua=a@b.test"}, nil, "want mailto: or https: in front"},
 		{"http", []string{"v=TLSRPTv1; rua=http://b.test/"}, nil, "want mailto: or https:"},
-		{"mailto: of no address", []string{"v=TLSRPTv1; rua=mailto:b.test"}, nil, "no mail address"},
+		{"mailto: of no address", []string{"v=TLSRPTv1; rua=mailto:b.test"}, nil, "not a mail address"},
 		{"https: without host", []string{"v=TLSRPTv1; rua=https:///x"}, nil, "no host"},
 		{"an exclamation mark (8460 §3)", []string{"v=TLSRPTv1; rua=mailto:a@b.test!10m"}, nil, "%21"},
 		{"control bytes", []string{"v=TLSRPTv1; rua=\x1b[2J"}, nil, `rua "\x1b[2J"`},
@@ -55,7 +55,7 @@ func TestParseTLSRPT(t *testing.T) {
 	}
 }
 
-// FuzzParseTLSRPT: whatever stands in DNS, what comes back is printable and
+// FuzzParseTLSRPT: whatever is in DNS, what comes back is printable and
 // bounded, and there is an error exactly when there is no destination.
 func FuzzParseTLSRPT(f *testing.F) {
 	f.Add([]byte("v=TLSRPTv1; rua=mailto:a@b.test,https://c.test/"), []byte("hello"))

@@ -29,15 +29,15 @@ func judgeClock(f Facts) []audit.Finding {
 	advice, fix := f.Units.synchronize()
 	switch year := c.Now.UTC().Year(); {
 	case year < 2026 || year > 2100: // this program is not older, nor will it be that old
-		return []audit.Finding{fail("clock-wrong", "", "The clock cannot be right: certificates, signatures and policies seem to have expired, or not to be valid yet.",
+		return []audit.Finding{audit.Failed("clock-wrong", "", "The clock cannot be right: certificates, signatures and policies seem to have expired, or not to be valid yet.",
 			now, "Set it. "+advice, fix)}
 	case c.Inconclusive != "":
-		return []audit.Finding{unknown("clock-inconclusive", "", "Whether the clock is synchronized is unknown.", c.Inconclusive, "Compare it with another: "+now+".")}
+		return []audit.Finding{audit.Inconclusive("clock-inconclusive", "", "Whether the clock is synchronized is unknown.", c.Inconclusive, "Compare it with another: "+now+".")}
 	case !c.Synchronized:
-		return []audit.Finding{warn("clock-unsynchronized", "", "The kernel reports that nothing synchronizes the clock, by which certificates and signatures are judged.",
+		return []audit.Finding{audit.Warned("clock-unsynchronized", "", "The kernel reports that nothing synchronizes the clock, by which certificates and signatures are judged.",
 			now, advice, fix)}
 	}
-	return []audit.Finding{ok("clock-ok", "", "The kernel reports that the clock is synchronized.", now)}
+	return []audit.Finding{audit.Passed("clock-ok", "", "The kernel reports that the clock is synchronized.", now)}
 }
 
 // synchronize is how the clock of this host gets right: by the service that is

@@ -19,10 +19,12 @@ type ConfigFile struct {
 	Denied  string // the path at which User is denied; ""
 	Mode    fs.FileMode
 	Owner   string // "user:group"
+
+	PostfixLevel string // policy.postfix_level
 }
 
 func gatherConfig(o Options, user string) ConfigFile {
-	c := ConfigFile{Path: o.ConfigFile, User: user}
+	c := ConfigFile{Path: o.ConfigFile, User: user, PostfixLevel: o.Config.Policy.PostfixLevel}
 	switch {
 	case errors.Is(o.ConfigErr, fs.ErrPermission):
 		c.Closed = reason(o.ConfigErr)
@@ -46,7 +48,7 @@ func judgeConfig(f Facts) []audit.Finding {
 	path := oneLine(c.Path)
 	var all []audit.Finding
 	if c.Mistake != "" {
-		all = append(all, fail("config-invalid", path, "The configuration has a mistake: the daemon does not start with it, and a reload does not read it. Everything else was checked with the default settings.",
+		all = append(all, audit.Failed("config-invalid", path, "The configuration has a mistake: the daemon does not start with it, and a reload does not read it. Everything else was checked with the default settings.",
 			c.Mistake, "Correct it; this must succeed:", "tlspolicyd config check --config "+shellQuote(c.Path)))
 	}
 	if c.Denied != "" {
@@ -54,17 +56,17 @@ func judgeConfig(f Facts) []audit.Finding {
 		if c.Denied != c.Path {
 			fix = "chmod o+x " + shellQuote(c.Denied)
 		}
-		all = append(all, fail("config-unreadable", path, "The daemon runs as "+oneLine(c.User)+", which is not allowed to read the configuration, so it does not start.",
+		all = append(all, audit.Failed("config-unreadable", path, "The daemon runs as "+oneLine(c.User)+", which is not allowed to read the configuration, so it does not start.",
 			c.Mode.String()+", owner "+c.Owner+"; denied at "+oneLine(c.Denied), "Let that user read it:", fix+" && systemctl restart tlspolicyd"))
 	}
 	switch {
 	case len(all) > 0:
 	case c.Closed != "":
-		all = append(all, unknown("config-inconclusive", path, "You are not allowed to read the configuration. Everything was checked with the default settings.", c.Closed, "Run doctor as root."))
+		all = append(all, audit.Inconclusive("config-inconclusive", path, "You are not allowed to read the configuration. Everything was checked with the default settings.", c.Closed, "Run doctor as root."))
 	case c.Absent:
-		all = append(all, ok("config-ok", path, "There is no configuration file: the default settings apply.", ""))
+		all = append(all, audit.Passed("config-ok", path, "There is no configuration file: the default settings apply.", ""))
 	default:
-		all = append(all, ok("config-ok", path, "The configuration has no mistake.", ""))
+		all = append(all, audit.Passed("config-ok", path, "The configuration has no mistake.", ""))
 	}
 	return all
 }

@@ -93,14 +93,14 @@ func judgeDatabase(f Facts) []audit.Finding {
 	switch mode := d.Mode.Perm(); {
 	case d.Owner == "":
 	case mode&0o600 != 0o600:
-		all = append(all, fail("database-mode", path, "The daemon is not allowed to read and write its database.", d.Mode.String(), "Allow it.", fix))
+		all = append(all, audit.Failed("database-mode", path, "The daemon is not allowed to read and write its database.", d.Mode.String(), "Allow it.", fix))
 	case mode&0o022 != 0:
-		all = append(all, fail("database-mode", path, "Other users can write to the database, and so change policies.", d.Mode.String(), "Only the daemon needs it.", fix))
+		all = append(all, audit.Failed("database-mode", path, "Other users can write to the database, and so change policies.", d.Mode.String(), "Only the daemon needs it.", fix))
 	case mode&0o044 != 0:
-		all = append(all, warn("database-mode", path, "Other users can read which domains this host sends to.", d.Mode.String(), "Only the daemon needs it.", fix))
+		all = append(all, audit.Warned("database-mode", path, "Other users can read which domains this host sends to.", d.Mode.String(), "Only the daemon needs it.", fix))
 	}
 	if d.User != d.DirUser {
-		all = append(all, fail("database-owner", path, fmt.Sprintf("The file belongs to %s, the directory to %s: the daemon cannot open it.", d.User, d.DirUser),
+		all = append(all, audit.Failed("database-owner", path, fmt.Sprintf("The file belongs to %s, the directory to %s: the daemon cannot open it.", d.User, d.DirUser),
 			d.Mode.String()+", owner "+d.Owner, "Often the daemon was run once as root.", "chown --reference="+shellQuote(filepath.Dir(d.Path))+" "+shellQuote(d.Path)))
 	}
 	if d.Total == 0 {
@@ -109,11 +109,11 @@ func judgeDatabase(f Facts) []audit.Finding {
 	free := bytesText(d.Free) + " free in " + oneLine(filepath.Dir(d.Path))
 	switch {
 	case d.Free < diskFull:
-		all = append(all, fail("disk-full", "", "The disk is full: new facts stay in memory and are lost with a restart.", free, "Free some space.", ""))
+		all = append(all, audit.Failed("disk-full", "", "The disk is full: new facts stay in memory and are lost with a restart.", free, "Free some space.", ""))
 	case d.Free < diskLow:
-		all = append(all, warn("disk-low", "", "The disk is nearly full.", free, "Free some space before the database cannot grow.", ""))
+		all = append(all, audit.Warned("disk-low", "", "The disk is nearly full.", free, "Free some space before the database cannot grow.", ""))
 	default:
-		all = append(all, ok("disk-ok", "", "The database has room to grow.", free))
+		all = append(all, audit.Passed("disk-ok", "", "The database has room to grow.", free))
 	}
 	return all
 }
@@ -123,22 +123,22 @@ func judgeFile(d Database, u Units) audit.Finding {
 	path := oneLine(d.Path)
 	switch {
 	case d.Daemon != nil && *d.Daemon != "":
-		return fail("database-failed", path, "The running daemon cannot use its database, so new facts are lost with a restart.", *d.Daemon, "Read its log.", "")
+		return audit.Failed("database-failed", path, "The running daemon cannot use its database, so new facts are lost with a restart.", *d.Daemon, "Read its log.", "")
 	case d.Absent && d.Daemon == nil:
-		return warn("database-missing", path, "There is no database: the daemon has not run with this path.", "no such file", "Start it once; otherwise check cache.path.", u.systemctl("start tlspolicyd"))
+		return audit.Warned("database-missing", path, "There is no database: the daemon has not run with this path.", "no such file", "Start it once; otherwise check cache.path.", u.systemctl("start tlspolicyd"))
 	case d.Damaged != "":
-		return warn("database-damaged", path, "The database is damaged: at its next start the daemon sets it aside and begins an empty one.", d.Damaged,
+		return audit.Warned("database-damaged", path, "The database is damaged: at its next start the daemon sets it aside and begins an empty one.", d.Damaged,
 			"Find the cause (a full or failing disk), and restore a copy if you have one: tlspolicyd cache import.", "")
 	case d.Newer != "":
-		return fail("database-newer", path, "The database was written by a newer version: the daemon does not start with it.", d.Newer, "Upgrade, or set another cache.path.", "")
+		return audit.Failed("database-newer", path, "The database was written by a newer version: the daemon does not start with it.", d.Newer, "Upgrade, or set another cache.path.", "")
 	case d.InUse && d.Daemon == nil:
-		return unknown("database-inconclusive", path, "A process has the database open, and no daemon could be asked about it.", "locked", "Run doctor as root, with the configuration of that daemon (--config).")
+		return audit.Inconclusive("database-inconclusive", path, "A process has the database open, and no daemon could be asked about it.", "locked", "Run doctor as root, with the configuration of that daemon (--config).")
 	case d.Daemon != nil:
-		return ok("database-ok", path, "The running daemon has the database open and can use it.", d.sizeText())
+		return audit.Passed("database-ok", path, "The running daemon has the database open and can use it.", d.sizeText())
 	case d.Inconclusive != "":
-		return unknown("database-inconclusive", path, "The database could not be read.", d.Inconclusive, "Run doctor as root.")
+		return audit.Inconclusive("database-inconclusive", path, "The database could not be read.", d.Inconclusive, "Run doctor as root.")
 	}
-	return ok("database-ok", path, fmt.Sprintf("The database opens: schema %d, %d domains.", d.Schema, d.Records), d.sizeText())
+	return audit.Passed("database-ok", path, fmt.Sprintf("The database opens: schema %d, %d domains.", d.Schema, d.Records), d.sizeText())
 }
 
 func (d Database) sizeText() string {

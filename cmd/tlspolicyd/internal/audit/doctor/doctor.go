@@ -20,7 +20,7 @@ import (
 )
 
 // Limit is how long Gather takes at most.
-const Limit = 20 * time.Second
+const Limit = 18 * time.Second
 
 // DefaultBroken has a wrong DS record on purpose. Comcast keeps it for tests
 // like this.
@@ -127,21 +127,4 @@ func Judge(f Facts) []audit.Topic {
 		}
 	}
 	return topics
-}
-
-// ok, warn, fail and unknown are findings. Only warn and fail have a fix.
-func ok(code, subject, text, evidence string) audit.Finding {
-	return audit.Finding{Code: code, Grade: audit.OK, Subject: subject, Text: text, Evidence: evidence}
-}
-
-func warn(code, subject, text, evidence, advice, fix string) audit.Finding {
-	return audit.Finding{Code: code, Grade: audit.Warn, Subject: subject, Text: text, Evidence: evidence, Advice: advice, Fix: fix}
-}
-
-func fail(code, subject, text, evidence, advice, fix string) audit.Finding {
-	return audit.Finding{Code: code, Grade: audit.Fail, Subject: subject, Text: text, Evidence: evidence, Advice: advice, Fix: fix}
-}
-
-func unknown(code, subject, text, evidence, advice string) audit.Finding {
-	return audit.Finding{Code: code, Grade: audit.Unknown, Subject: subject, Text: text, Evidence: evidence, Advice: advice}
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,14 +10,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/store/bolt"
 )
@@ -241,6 +245,58 @@ func TestGatherConfig(t *testing.T) {
 	}
 	if c := gatherConfig(Options{ConfigFile: path + ".gone"}, "nobody"); !c.Absent {
 		t.Errorf("absent: got %+v", c)
+	}
+}
+
+// startingHandler answers as the daemon does that systemd starts with the first
+// lookup: from then on its control socket exists.
+type startingHandler struct {
+	daemonHandler
+	started func()
+}
+
+func (h startingHandler) Lookup(ctx context.Context, name, key []byte) []byte {
+	h.started()
+	return h.daemonHandler.Lookup(ctx, name, key)
+}
+
+// Units are read before a socket is asked, which starts a service that was
+// stopped, and the daemon is asked afterwards.
+func TestUnitsAreReadFirst(t *testing.T) {
+	dir := t.TempDir()
+	admin := dir + "/admin.sock"
+	path := serve(t, startingHandler{started: sync.OnceFunc(func() {
+		writeFile(t, dir+"/started", "")
+		l, err := net.Listen("unix", admin)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+				conn.Close()
+			}
+		}()
+	})})
+	writeFile(t, dir+"/systemctl", "#!/bin/sh\n[ -e "+dir+"/started ] && now=active || now=inactive\n"+
+		"printf 'Id=tlspolicyd.service\\nLoadState=loaded\\nActiveState=%s\\n\\n' $now\n"+
+		"printf 'Id=tlspolicyd.socket\\nLoadState=loaded\\nActiveState=active\\nListen="+path+" (Stream)\\n'\n")
+	if err := os.Chmod(dir+"/systemctl", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	o := Options{Config: config.Default(), Systemd: dir, Admin: []string{admin}, ResolvConf: dir + "/none", PostfixConfig: dir}
+	o.Config.Cache.Path = dir + "/policies.db"
+	f := Gather(t.Context(), o)
+	if f.Units.Service.Active != "inactive" || len(f.Sockets) != 1 || !f.Sockets[0].Ours {
+		t.Errorf("got %+v, %+v", f.Units, f.Sockets)
+	}
+	if strings.Contains(f.Daemon.Err, "no such file") {
+		t.Errorf("the daemon was asked before it was started: %+v", f.Daemon)
+	}
+	if got := f.Units.judge(f.Units.Service)[0]; got.Code != "unit-inactive" || got.Grade != audit.Warn {
+		t.Errorf("got %+v", got)
 	}
 }
 

@@ -18,8 +18,8 @@ const ownResolver = "Run a validating resolver on this host, such as Unbound on 
 func judgeResolvers(f Facts) []audit.Finding {
 	r := f.Resolver
 	var all []audit.Finding
-	if code, why := r.dark(); code != "" {
-		all = append(all, unknown(code, "", why+", so the resolvers cannot be judged.", r.seen(), "Fix the network first, then run doctor again."))
+	if code, why := r.networkFault(); code != "" {
+		all = append(all, audit.Inconclusive(code, "", why+", so the resolvers cannot be judged.", r.seen(), "Fix the network first, then run doctor again."))
 	} else {
 		for _, t := range r.Tests {
 			if !r.onlyInStaleCopy(f, t.Server) {
@@ -34,11 +34,11 @@ func judgeResolvers(f Facts) []audit.Finding {
 	return all
 }
 
-// dark says how the network of this host keeps all resolvers from answering, or
+// networkFault says how the network of this host keeps all resolvers from answering, or
 // "". One on this host that does not answer needs no network for that. Where all
 // are on other hosts, that none answers is more likely the network than each of
 // them; a cable that is out leaves the route in place.
-func (r Resolvers) dark() (code, why string) {
+func (r Resolvers) networkFault() (code, why string) {
 	var answers, speaks, here, stopped, root bool
 	for _, t := range r.Tests {
 		local := t.Server.Addr().IsLoopback()
@@ -91,41 +91,41 @@ func (r Resolvers) judgeServer(f Facts, t ServerTest) audit.Finding {
 			advice = "Start the resolver that should listen at " + addressText(t.Server) + " on this host."
 		}
 		if r.anotherAnswers(f, t.Server) {
-			return warn("resolver-no-answer", name, "The resolver does not answer.", signed, advice, "")
+			return audit.Warned("resolver-no-answer", name, "The resolver does not answer.", signed, advice, "")
 		}
-		return fail("resolver-no-answer", name, "The resolver does not answer, and there is no other: mail to new domains is deferred.", signed, advice, "")
+		return audit.Failed("resolver-no-answer", name, "The resolver does not answer, and there is no other: mail to new domains is deferred.", signed, advice, "")
 	case t.Signed.Err != nil:
-		return fail("resolver-failed", name, "The resolver answers, but fails for a name that is signed and exists.", signed,
+		return audit.Failed("resolver-failed", name, "The resolver answers, but fails for a name that is signed and exists.", signed,
 			"Read its log: often it cannot reach other name servers (the network, a firewall), its clock is wrong, or its trust anchor is old.", "")
 	case t.Signed.Denied():
-		return fail("resolver-failed", name, "The resolver says that a name which exists and is signed does not exist.", signed,
+		return audit.Failed("resolver-failed", name, "The resolver says that a name which exists and is signed does not exist.", signed,
 			"On a network without the Internet use --signed-name, and --broken-name. Otherwise: "+ownResolver, "")
 	case !t.Signed.AD:
-		return fail("resolver-not-validating", name, "The resolver does not validate: DANE is off, and Postfix defers mail under dane-only.", both, ownResolver, "")
+		return audit.Failed("resolver-not-validating", name, "The resolver does not validate: DANE is off, and Postfix defers mail under dane-only.", both, ownResolver, "")
 	case t.Bogus.Err == nil && t.Bogus.Rcode == dns.RcodeSuccess:
-		return fail("resolver-accepts-bogus", name, "The resolver returns a name whose signature is wrong: its AD bit is worth nothing.", both, ownResolver, "")
+		return audit.Failed("resolver-accepts-bogus", name, "The resolver returns a name whose signature is wrong: its AD bit is worth nothing.", both, ownResolver, "")
 	case t.Missing.Err != nil && !t.Missing.Silent(), t.Missing.Err == nil && t.Missing.Records > 0:
-		return fail("resolver-nxdomain-wrong", name, "The resolver does not answer NXDOMAIN for a name that does not exist. Where it fails instead, mail to every domain without a policy is deferred.",
+		return audit.Failed("resolver-nxdomain-wrong", name, "The resolver does not answer NXDOMAIN for a name that does not exist. Where it fails instead, mail to every domain without a policy is deferred.",
 			signed+"; "+missing, "Read its log: it may not reach other name servers, or a filter or load balancer rewrites NXDOMAIN. Otherwise: "+ownResolver, "")
 	case t.Bogus.Kind() != dnsclient.ServFail:
-		return unknown("resolver-inconclusive", name, "The resolver answers with the AD bit, but whether it rejects wrong signatures is unknown.", bogus,
+		return audit.Inconclusive("resolver-inconclusive", name, "The resolver answers with the AD bit, but whether it rejects wrong signatures is unknown.", bogus,
 			"Where names of the Internet cannot be looked up, use --broken-name with one whose signature is wrong.")
 	}
-	if what := forwarder(t.Server.Addr()); what != "" {
-		return warn("resolver-forwarder", name, what+": its AD bit is that of a resolver elsewhere, and can be forged on the way from there.", both,
+	if what := r.forwarder(t.Server.Addr()); what != "" {
+		return audit.Warned("resolver-forwarder", name, what+": its AD bit is that of a resolver elsewhere, and can be forged on the way from there.", both,
 			ownResolver+" If the resolver behind it is on this host, all is well.", "")
 	}
-	return ok("resolver-ok", name, "The resolver answers and validates.", both)
+	return audit.Passed("resolver-ok", name, "The resolver answers and validates.", both)
 }
 
-// forwarder names a well-known loopback address at which no resolver answers by
-// itself.
-func forwarder(a netip.Addr) string {
-	switch a.String() {
-	case "127.0.0.11":
+// forwarder names what answers at a loopback address by asking a resolver
+// elsewhere.
+func (r Resolvers) forwarder(a netip.Addr) string {
+	switch {
+	case a.String() == "127.0.0.11":
 		return "This is Docker's forwarder"
-	case "127.0.0.53":
-		return "This is systemd-resolved, which forwards and validates only with DNSSEC=yes in resolved.conf"
+	case a.String() == "127.0.0.53" && r.Resolved:
+		return "This is systemd-resolved, which forwards, and validates only with DNSSEC=yes in resolved.conf"
 	}
 	return ""
 }
@@ -174,7 +174,7 @@ func (r Resolvers) judgeTrust() []audit.Finding {
 	if len(remote) == 0 || r.TrustAD {
 		return nil
 	}
-	return []audit.Finding{warn("resolver-untrusted", "", "The AD bits of a resolver that is not on this host could be forged on the way, so DANE is off.",
+	return []audit.Finding{audit.Warned("resolver-untrusted", "", "The AD bits of a resolver that is not on this host could be forged on the way, so DANE is off.",
 		addresses(remote), ownResolver+" Where the path to it is safe, set trust_ad = true in the section [dns] of the configuration.", "")}
 }
 
@@ -194,7 +194,7 @@ func judgeFiles(f Facts) []audit.Finding {
 	r, p := f.Resolver, f.Postfix
 	used := r.postfix()
 	if used.Err != "" {
-		return []audit.Finding{unknown("resolv-conf-unreadable", used.Path, "The file could not be read.", used.Err, "Run doctor as root.")}
+		return []audit.Finding{audit.Inconclusive("resolv-conf-unreadable", used.Path, "The file could not be read.", used.Err, "Run doctor as root.")}
 	}
 	var all []audit.Finding
 	if r.staleCopy() {
@@ -202,7 +202,7 @@ func judgeFiles(f Facts) []audit.Finding {
 		if r.Chroot.Absent {
 			state = "is missing, which means 127.0.0.1"
 		}
-		one := warn("chroot-resolv-conf-stale", used.Path, "Postfix runs chrooted and reads this copy, which "+state+".",
+		one := audit.Warned("chroot-resolv-conf-stale", used.Path, "Postfix runs chrooted and reads this copy, which "+state+".",
 			fmt.Sprintf("%s here, %s in the original", addresses(r.Chroot.Servers), addresses(r.Host.Servers)),
 			"Copy the file whenever it changes. On Debian a restart of Postfix copies it, but a reload does not.", "cp /etc/resolv.conf "+shellQuote(used.Path)+" && "+p.reload())
 		if f.Units.Systemd {
@@ -219,7 +219,7 @@ func judgeFiles(f Facts) []audit.Finding {
 		all = append(all, one)
 	}
 	if !sameServers(used.Servers, r.Ours) && (r.Listed || r.Chroot == nil) {
-		all = append(all, warn("resolver-differs", "", "Postfix and tlspolicyd use different resolvers, which may not agree about DANE.",
+		all = append(all, audit.Warned("resolver-differs", "", "Postfix and tlspolicyd use different resolvers, which may not agree about DANE.",
 			fmt.Sprintf("%s in %s, %s for tlspolicyd", addresses(used.Servers), used.Path, addresses(r.Ours)), "Use the same ones in both places: dns.servers may be left empty.", ""))
 	}
 	return all

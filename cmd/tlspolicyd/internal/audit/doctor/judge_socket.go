@@ -29,7 +29,7 @@ func judgeSockets(f Facts) []audit.Finding {
 		if fix != "" {
 			advice = "Have the socket unit listen there too:"
 		}
-		all = append(all, fail("socket-missing", "unix:"+oneLine(path), "The daemon has no socket in the queue directory of Postfix, where smtp(8) can reach it: mail is deferred.",
+		all = append(all, audit.Failed("socket-missing", "unix:"+oneLine(path), "The daemon has no socket in the queue directory of Postfix, where smtp(8) can reach it: mail is deferred.",
 			"queue_directory = "+oneLine(f.Postfix.queue()), advice, fix))
 	}
 	return all
@@ -41,23 +41,23 @@ func judgeSocket(p Probe, u Units) audit.Finding {
 	start := u.systemctl("restart tlspolicyd.socket tlspolicyd.service")
 	switch {
 	case p.Missing:
-		return fail("socket-missing", name, p.who("looks for the socket here, and there is none.", "The daemon's socket does not exist."), "no such file",
+		return audit.Failed("socket-missing", name, p.about("looks for the socket here, and there is none.", "The daemon's socket does not exist."), "no such file",
 			"Start the daemon. To have it listen here, see listen.socketmap, and ListenStream= of tlspolicyd.socket.", start)
 	case p.NoSocket:
-		return fail("socket-not-a-socket", name, "A file or directory is in the place of the socket.", mode, "Move it away and restart the daemon.",
+		return audit.Failed("socket-not-a-socket", name, "A file or directory is in the place of the socket.", mode, "Move it away and restart the daemon.",
 			"mv "+shellQuote(p.Address)+" "+shellQuote(p.Address+".old"))
 	case p.Denied != "":
 		return p.denied(mode, u)
 	case p.Inconclusive != "":
-		return unknown("socket-inconclusive", name, "The socket could not be tested: "+p.Inconclusive+".", "", "Run doctor as root.")
+		return audit.Inconclusive("socket-inconclusive", name, "The socket could not be tested: "+p.Inconclusive+".", "", "Run doctor as root.")
 	case p.Garbled:
 		return p.foreign(p.Err)
 	case p.Err != "":
-		return fail("socket-no-answer", name, "No program answers here, so mail is deferred.", p.Err, "Start the daemon, and read its log.", start)
+		return audit.Failed("socket-no-answer", name, "No program answers here, so mail is deferred.", p.Err, "Start the daemon, and read its log.", start)
 	case !p.Ours:
 		return p.foreign("replied " + p.Reply + " to the map " + probeMap)
 	case p.Took > slowAnswer:
-		return warn("socket-slow", name, fmt.Sprintf("An answer that needs no lookup took %d ms.", p.Took.Milliseconds()), "", "Find out what keeps this host busy, and read the daemon's log.", "")
+		return audit.Warned("socket-slow", name, fmt.Sprintf("An answer that needs no lookup took %d ms.", p.Took.Milliseconds()), "", "Find out what keeps this host busy, and read the daemon's log.", "")
 	}
 	how := fmt.Sprintf("asked as %s, %.1f ms", p.As, float64(p.Took.Microseconds())/1000)
 	if p.Root != "" {
@@ -66,11 +66,11 @@ func judgeSocket(p Probe, u Units) audit.Finding {
 	if p.Network == "unix" {
 		how += ", " + mode
 	}
-	return ok("socket-ok", name, p.who("gets an answer.", "The daemon answers."), how)
+	return audit.Passed("socket-ok", name, p.about("gets an answer.", "The daemon answers."), how)
 }
 
-// who is a sentence about Postfix's services where they ask here, else the other.
-func (p Probe) who(postfix, other string) string {
+// about is a sentence on Postfix's services where they ask here, else the other.
+func (p Probe) about(postfix, other string) string {
 	if len(p.Services) == 0 {
 		return other
 	}
@@ -86,10 +86,10 @@ func (p Probe) denied(mode string, u Units) audit.Finding {
 	case lasting != "" && slices.Contains(u.Socket.Listen, p.String()):
 		advice, fix = "Allow Postfix's user to write to the socket, by a drop-in for the socket unit:", lasting
 	}
-	return fail("socket-denied", oneLine(p.String()), "Postfix is not allowed to connect as "+p.As+", so mail is deferred.", mode, advice, fix)
+	return audit.Failed("socket-denied", oneLine(p.String()), "Postfix is not allowed to connect as "+p.As+", so mail is deferred.", mode, advice, fix)
 }
 
 func (p Probe) foreign(seen string) audit.Finding {
-	return fail("socket-other-program", oneLine(p.String()), "Another program than tlspolicyd answers here.", seen,
+	return audit.Failed("socket-other-program", oneLine(p.String()), "Another program than tlspolicyd answers here.", seen,
 		"Stop it, or give one of the two another address.", "ss -xltp | grep -F "+shellQuote(p.Address))
 }

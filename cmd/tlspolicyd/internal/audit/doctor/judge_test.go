@@ -152,6 +152,10 @@ func situations() []situation {
 		{"postfix-dns-off", audit.Fail, "hosts by /etc/hosts", func(f *Facts) { f.param("smtp_host_lookup", "native") }},
 		{"postfix-level-none", audit.Warn, "no TLS by default", func(f *Facts) { f.param("smtp_tls_security_level", "") }},
 		{"postfix-level-strict", audit.Warn, "TLS for everybody", func(f *Facts) { f.param("smtp_tls_security_level", "encrypt") }},
+		{"postfix-level-differs", audit.Warn, "encrypt to one host, and the configuration does not say so", func(f *Facts) {
+			f.param("smtp_tls_security_level", "encrypt")
+			f.Config.PostfixLevel = "may"
+		}},
 		{"postfix-insecure-mx-policy", audit.Warn, "Postfix 3.7 with level may", func(f *Facts) { f.param("smtp_tls_dane_insecure_mx_policy", "may") }},
 		{"map-missing", audit.Fail, "no map at all", func(f *Facts) { f.setMaps("") }},
 		{"map-missing", audit.Fail, "another program that answers", func(f *Facts) { asked(f, "socketmap:inet:"+other+":QUERY", other, Probe{Reply: "NOTFOUND"}) }},
@@ -233,7 +237,9 @@ func situations() []situation {
 		{"resolver-nxdomain-wrong", audit.Fail, "NXDOMAIN becomes an address", func(f *Facts) { f.Resolver.Tests[0].Missing = answers("x.com") }},
 		{"resolver-inconclusive", audit.Unknown, "the broken name does not exist here", func(f *Facts) { f.Resolver.Tests[0].Bogus = denies(DefaultBroken) }},
 		{"resolver-forwarder", audit.Warn, "Docker's forwarder", func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.11:53") }},
-		{"resolver-forwarder", audit.Warn, "systemd-resolved", func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.53:53") }},
+		{"resolver-forwarder", audit.Warn, "systemd-resolved", func(f *Facts) {
+			f.Resolver.Tests[0], f.Resolver.Resolved = goodServer("127.0.0.53:53"), true
+		}},
 		{"resolver-untrusted", audit.Warn, "a resolver of the provider", func(f *Facts) { f.Resolver.Ours = []netip.AddrPort{remote} }},
 		{"resolver-differs", audit.Warn, "dns.servers names another one", func(f *Facts) {
 			f.Resolver.Listed, f.Resolver.Ours = true, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:5353")}
@@ -364,8 +370,9 @@ func TestHealthy(t *testing.T) {
 			f.setMaps("proxy:socketmap:unix:" + hostSocket + ":postfix-tlsrpt")
 			f.param("proxy_read_maps", "$x "+f.Postfix.RawMaps)
 		},
-		"lines in place of a file": func(f *Facts) { f.setMaps("pcre:{{/x/ may}}, " + ourTable) },
-		"another map asks no more": func(f *Facts) { f.setMaps("cidr:/x " + ourTable) },
+		"Unbound at the address of systemd-resolved": func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.53:53") },
+		"lines in place of a file":                   func(f *Facts) { f.setMaps("pcre:{{/x/ may}}, " + ourTable) },
+		"another map asks no more":                   func(f *Facts) { f.setMaps("cidr:/x " + ourTable) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := healthy()

@@ -119,7 +119,7 @@ func gatherPostfix(ctx context.Context, dir string) Postfix {
 	return p
 }
 
-// defaultChroot is what "-" stands for in the fifth column (master(5)).
+// defaultChroot is what "-" means in the fifth column (master(5)).
 func (p Postfix) defaultChroot() bool {
 	return !p.Version.atLeast(3, 0, 0) || p.Params["compatibility_level"] == "0"
 }
@@ -177,7 +177,7 @@ func parseServices(fields, overrides string, chroot bool) []Service {
 	return list
 }
 
-// account looks a user up with all of its groups.
+// account looks up a user with all groups.
 func account(name string) (Account, error) {
 	u, err := user.Lookup(name)
 	if err != nil {

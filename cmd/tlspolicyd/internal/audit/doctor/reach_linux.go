@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotAllowed: this process may not take on other rights.
+// errNotAllowed: this process is not allowed to act as another user.
 var errNotAllowed = errors.New("may not act as another user")
 
 // dialAs connects to a Unix socket with the rights of a user, from inside of a
 // chroot when root is not empty. Only root can.
 //
-// All of it happens in a thread of its own, which nobody uses afterwards: on
+// All of it happens in a thread of its own, which is not used afterwards: on
 // Linux user, groups and root directory belong to a thread (setfsuid(2),
 // unshare(2)). So the kernel decides, with access control lists and all, and no
 // program has to be started as that user.
@@ -88,7 +88,7 @@ func become(root string, who Account) error {
 	if err := unix.Setfsuid(int(who.UID)); err != nil {
 		return err
 	}
-	// setfsuid(2) does not report failure; asked again it tells who we are.
+	// setfsuid(2) does not report failure; called again it returns the user.
 	if now, err := unix.SetfsuidRetUid(-1); err != nil || now != int(who.UID) {
 		return errors.New("the user did not change")
 	}

@@ -7,7 +7,7 @@ import (
 	"net"
 )
 
-// errNotAllowed: this process may not take on other rights.
+// errNotAllowed: this process is not allowed to act as another user.
 var errNotAllowed = errors.New("may not act as another user")
 
 // dialAs needs threads with rights of their own, which Linux has (and on 32-bit

@@ -84,7 +84,7 @@ func (f Facts) bestAddress(s Service) (network, address string, exists bool) {
 	var absolute, tcp string
 	for _, p := range f.Sockets {
 		switch {
-		case !p.Own:
+		case !p.Own && !p.Ours:
 		case p.Network == "tcp":
 			tcp = p.Address
 		case f.Postfix.inQueue(p.Target):

@@ -27,8 +27,9 @@ type Resolvers struct {
 	Host   ResolvConf
 	Chroot *ResolvConf // the copy that a chrooted smtp(8) reads; nil: none is chrooted
 
-	Tests   []ServerTest
-	NoRoute bool // no route leads to the Internet
+	Tests    []ServerTest
+	NoRoute  bool // no route leads to the Internet
+	Resolved bool // systemd-resolved runs
 }
 
 // postfix is the file that smtp(8) reads.
@@ -87,6 +88,8 @@ func gatherResolvers(ctx context.Context, o Options, p Postfix) Resolvers {
 	}
 	asked.Wait()
 	r.NoRoute = noRoute(ctx)
+	_, err := os.Stat("/run/systemd/resolve/stub-resolv.conf")
+	r.Resolved = err == nil
 	return r
 }
 

@@ -103,7 +103,7 @@ func gatherSockets(ctx context.Context, p Postfix, own []string) []Probe {
 	return list
 }
 
-// probe asks one socket. who is the user to ask as; nil: the one who runs doctor.
+// probe asks one socket, as the user who, or as the current user where that is nil.
 func probe(ctx context.Context, p *Probe, who *Account) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -159,7 +159,7 @@ func (p *Probe) look() bool {
 	return !p.NoSocket
 }
 
-// ask finds out who answers, and how fast.
+// ask finds out what answers, and how fast.
 func (p *Probe) ask(ctx context.Context, dial func(context.Context) (net.Conn, error)) {
 	client := socketmap.NewClientFunc(p.String(), dial)
 	defer client.Close()

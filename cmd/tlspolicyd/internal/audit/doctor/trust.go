@@ -172,9 +172,9 @@ func (t Trust) common() (all, shared int) {
 
 func judgeTrust(f Facts) []audit.Finding {
 	t, p := f.Trust, f.Postfix
-	all := []audit.Finding{ok("trust-store-ok", oneLine(t.CAFile), "tlspolicyd has certificate authorities.", "")}
+	all := []audit.Finding{audit.Passed("trust-store-ok", oneLine(t.CAFile), "tlspolicyd has certificate authorities.", "")}
 	if t.Err != "" {
-		all[0] = fail("trust-store-empty", oneLine(t.CAFile), "tlspolicyd has no certificate authorities, so no MTA-STS policy can be fetched.",
+		all[0] = audit.Failed("trust-store-empty", oneLine(t.CAFile), "tlspolicyd has no certificate authorities, so no MTA-STS policy can be fetched.",
 			t.Err, "Install the package ca-certificates, or set fetch.ca_file.", "")
 	}
 	if !p.known() {
@@ -189,19 +189,19 @@ func judgePostfixCAs(t Trust, p Postfix) []audit.Finding {
 	file, path := t.PostfixFile, t.PostfixPath
 	switch {
 	case file == nil && path == nil && t.Default && !t.Chrooted:
-		return []audit.Finding{ok("postfix-ca-ok", "", "Postfix uses the certificate authorities that OpenSSL has by default.", "tls_append_default_CA = yes")}
+		return []audit.Finding{audit.Passed("postfix-ca-ok", "", "Postfix uses the certificate authorities that OpenSSL has by default.", "tls_append_default_CA = yes")}
 	case file == nil && path == nil:
-		return []audit.Finding{fail("postfix-ca-none", "", "Postfix has no certificate authorities: "+deferred,
+		return []audit.Finding{audit.Failed("postfix-ca-none", "", "Postfix has no certificate authorities: "+deferred,
 			"smtp_tls_CAfile and smtp_tls_CApath are empty", "Set the file with the public authorities. smtp(8) reads it before it enters its chroot.", fix)}
 	case file != nil && len(file.CAs) == 0:
-		return []audit.Finding{fail("postfix-ca-missing", "", "Postfix cannot load the file with certificate authorities: it turns TLS off, or "+deferred,
+		return []audit.Finding{audit.Failed("postfix-ca-missing", "", "Postfix cannot load the file with certificate authorities: it turns TLS off, or "+deferred,
 			"smtp_tls_CAfile = "+oneLine(file.Shown)+": "+file.state(), "Set a file that exists.", fix)}
 	case file == nil && len(path.CAs) == 0:
 		code, text := "postfix-ca-missing", "Postfix finds no certificate authority in its directory: "+deferred
 		if t.Chrooted {
 			code, text = "postfix-ca-chroot", "Postfix runs chrooted and reads its directory of certificate authorities inside the chroot, where there is none: "+deferred
 		}
-		return []audit.Finding{fail(code, "", text, "smtp_tls_CApath = "+oneLine(path.Shown)+", that is "+oneLine(path.Path)+": "+path.state(),
+		return []audit.Finding{audit.Failed(code, "", text, "smtp_tls_CApath = "+oneLine(path.Shown)+", that is "+oneLine(path.Path)+": "+path.state(),
 			"Use smtp_tls_CAfile, which is read before the chroot.", fix)}
 	}
 	var settings []string
@@ -214,8 +214,8 @@ func judgePostfixCAs(t Trust, p Postfix) []audit.Finding {
 	seen := strings.Join(settings, ", ")
 	count, shared := t.common()
 	if shared == 0 && t.Err == "" {
-		return []audit.Finding{warn("postfix-ca-differs", "", "No certificate authority of Postfix is one that tlspolicyd has: policies are fetched, and mail under them is deferred.",
+		return []audit.Finding{audit.Warned("postfix-ca-differs", "", "No certificate authority of Postfix is one that tlspolicyd has: policies are fetched, and mail under them is deferred.",
 			seen, "Use the same file for both.", fix)}
 	}
-	return []audit.Finding{ok("postfix-ca-ok", "", fmt.Sprintf("Postfix has %d certificate authorities.", count), seen)}
+	return []audit.Finding{audit.Passed("postfix-ca-ok", "", fmt.Sprintf("Postfix has %d certificate authorities.", count), seen)}
 }

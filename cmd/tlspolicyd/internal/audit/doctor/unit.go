@@ -209,9 +209,9 @@ func judgeUnits(f Facts) []audit.Finding {
 	all := []audit.Finding{judgeDaemon(f)}
 	switch {
 	case !u.Systemd:
-		return append(all, ok("systemd-absent", "", "systemd does not run this host: its units were not checked.", ""))
+		return append(all, audit.Passed("systemd-absent", "", "systemd does not run this host: its units were not checked.", ""))
 	case u.Inconclusive != "":
-		return append(all, unknown("unit-inconclusive", "", "systemctl does not report the state of the units.", u.Inconclusive, "Try: systemctl status tlspolicyd."))
+		return append(all, audit.Inconclusive("unit-inconclusive", "", "systemctl does not report the state of the units.", u.Inconclusive, "Try: systemctl status tlspolicyd."))
 	}
 	return slices.Concat(all, u.judge(u.Socket), u.judge(u.Service))
 }
@@ -222,16 +222,16 @@ func judgeDaemon(f Facts) audit.Finding {
 	socket := oneLine(d.Socket)
 	switch {
 	case d.Socket == "":
-		return unknown("daemon-inconclusive", "", "The daemon has no control socket, so its version is unknown.", `listen.admin is ""`, "Set listen.admin.")
+		return audit.Inconclusive("daemon-inconclusive", "", "The daemon has no control socket, so its version is unknown.", `listen.admin is ""`, "Set listen.admin.")
 	case d.Denied:
-		return unknown("daemon-inconclusive", socket, "The control socket is closed to you, so the daemon's version is unknown.", d.Err, "Run doctor as root.")
+		return audit.Inconclusive("daemon-inconclusive", socket, "The control socket is closed to you, so the daemon's version is unknown.", d.Err, "Run doctor as root.")
 	case d.Build == nil:
-		return fail("daemon-down", socket, "No daemon answers at its control socket.", d.Err, "Start it, and read its log.", f.Units.systemctl("restart tlspolicyd"))
+		return audit.Failed("daemon-down", socket, "No daemon answers at its control socket.", d.Err, "Start it, and read its log.", f.Units.systemctl("restart tlspolicyd"))
 	case d.Build.Version != d.This.Version || d.Build.Revision != d.This.Revision:
-		return warn("daemon-other-version", "", "The running daemon has another version than this program.",
+		return audit.Warned("daemon-other-version", "", "The running daemon has another version than this program.",
 			"it runs "+buildText(*d.Build)+", this is "+buildText(d.This), "Restart it after an upgrade: no lookup is lost.", f.Units.systemctl("restart tlspolicyd"))
 	}
-	return ok("daemon-ok", "", "The daemon runs, and has the version of this program.", buildText(*d.Build))
+	return audit.Passed("daemon-ok", "", "The daemon runs, and has the version of this program.", buildText(*d.Build))
 }
 
 func buildText(b admin.Build) string {
@@ -244,7 +244,7 @@ func buildText(b admin.Build) string {
 
 func (u Units) judge(unit Unit) []audit.Finding {
 	if unit.Load == "not-found" {
-		return []audit.Finding{warn("unit-missing", unit.Name, "systemd does not know this unit: nothing starts the daemon after a reboot, unless you have a unit of another name.",
+		return []audit.Finding{audit.Warned("unit-missing", unit.Name, "systemd does not know this unit: nothing starts the daemon after a reboot, unless you have a unit of another name.",
 			"LoadState="+unit.Load, "Install the package, or packaging/systemd from the source.", "")}
 	}
 	var all []audit.Finding
@@ -256,20 +256,20 @@ func (u Units) judge(unit Unit) []audit.Finding {
 	read := "Read its log: journalctl -u " + unit.Name + " -n 20."
 	switch {
 	case unit.restarting():
-		all = append(all, fail("unit-restarting", unit.Name, "The unit fails each time it is started, and systemd starts it again.",
+		all = append(all, audit.Failed("unit-restarting", unit.Name, "The unit fails each time it is started, and systemd starts it again.",
 			state+" Result="+unit.Result+" ExecMainStatus="+unit.Status+" NRestarts="+unit.Restarts+last, "Fix what it reports. "+read, ""))
 	case unit.Active == "active" || unit.Active == "reloading" || unit.Active == "activating":
 	case unit.Name == serviceUnit && unit.Active == "inactive" && u.Socket.Active == "active":
-		all = append(all, warn("unit-inactive", unit.Name, "The service was stopped. Its socket is open, so the first lookup starts it, as this check may have done.",
+		all = append(all, audit.Warned("unit-inactive", unit.Name, "The service was stopped. Its socket is open, so the first lookup starts it, as this check may have done.",
 			state, "Start it, or stop tlspolicyd.socket as well.", "systemctl start "+unit.Name))
 	default:
-		all = append(all, fail("unit-inactive", unit.Name, "The unit does not run.", state+last, "Start it. "+read, "systemctl start "+unit.Name))
+		all = append(all, audit.Failed("unit-inactive", unit.Name, "The unit does not run.", state+last, "Start it. "+read, "systemctl start "+unit.Name))
 	}
 	if unit.Enabled == "disabled" || unit.Enabled == "masked" {
-		all = append(all, warn("unit-disabled", unit.Name, "The unit does not start after a reboot.", state, "Enable it.", "systemctl enable "+unit.Name))
+		all = append(all, audit.Warned("unit-disabled", unit.Name, "The unit does not start after a reboot.", state, "Enable it.", "systemctl enable "+unit.Name))
 	}
 	if len(all) == 0 {
-		all = append(all, ok("unit-ok", unit.Name, "The unit is active and enabled.", ""))
+		all = append(all, audit.Passed("unit-ok", unit.Name, "The unit is active and enabled.", ""))
 	}
 	return all
 }

@@ -1,7 +1,7 @@
-// Package smtpprobe looks at a mail host as a sending server meets it: it
-// connects to one address, waits for the greeting, says EHLO, asks for TLS
-// (RFC 3207) and keeps what was presented. It trusts nothing and judges nothing:
-// certificates are handed on unverified. No message is sent.
+// Package smtpprobe connects to a mail host as a sending server does: to one
+// address, where it waits for the greeting, sends EHLO and STARTTLS (RFC 3207) and
+// keeps the certificates. It judges nothing: certificates are not verified. No
+// message is sent.
 //
 // Every read is bounded in bytes and by the context, whatever the other side
 // does.
@@ -21,14 +21,13 @@ import (
 	"time"
 )
 
-// DefaultConnectTimeout bounds the TCP connection. Where nothing answers for so
-// long, nothing will.
+// DefaultConnectTimeout bounds the TCP connection.
 const DefaultConnectTimeout = 6 * time.Second
 
-// Prober connects. Its zero value says EHLO as "localhost"; it is safe for
-// concurrent use.
+// Prober makes probes. Its zero value is ready, and greets as "localhost". It is
+// safe for concurrent use.
 type Prober struct {
-	// Name is what EHLO says; a host name.
+	// Name is the host name in EHLO.
 	Name string
 	// Dial makes TCP connections to "address:port"; nil: net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -42,7 +41,7 @@ type Stage string
 
 const (
 	Connect  Stage = "connect"  // no TCP connection
-	Greeting Stage = "greeting" // no greeting, or one that sends us away
+	Greeting Stage = "greeting" // no greeting, or one that rejects the session
 	EHLO     Stage = "ehlo"     // EHLO was not answered, or refused
 	Offer    Stage = "offer"    // STARTTLS is not offered
 	STARTTLS Stage = "starttls" // STARTTLS was offered and then refused
@@ -55,38 +54,35 @@ type Cause string
 
 const (
 	NoCause Cause = ""
-	// Silence: no answer to the connection attempt in time. A firewall drops the
-	// packets, on their side, on ours or between.
+	// Silence: no answer to the connection attempt in time. A firewall may drop the
+	// packets, on either side or between.
 	Silence Cause = "silence"
 	// Local: this host could not or may not open the connection (no route, no
 	// such address family, forbidden by a firewall of its own).
 	Local Cause = "local"
-	// Unfinished: the caller's time was up before there was a connection, if one
-	// was tried at all. It says nothing of the other side.
+	// Unfinished: the caller's context ended before there was a connection. It says
+	// nothing about the other side.
 	Unfinished Cause = "unfinished"
-	// Refused: the other side closed the door (RST).
+	// Refused: the other side refused the connection (RST).
 	Refused Cause = "refused"
-	// Slow: connected, and the time was up in the middle of the dialogue.
+	// Slow: connected, and the context ended in the middle of the dialogue.
 	Slow Cause = "slow"
-	// SentAway: a reply of class 4 or 5.
-	SentAway Cause = "sent-away"
-	// NoSMTP: what came is no SMTP, or more of it than anybody needs.
+	// Rejected: a reply of class 4 or 5.
+	Rejected Cause = "rejected"
+	// NoSMTP: what came is not SMTP, or too much of it.
 	NoSMTP Cause = "no-smtp"
 	// Broken: the connection ended, or TLS failed.
 	Broken Cause = "broken"
 )
 
-// Result is what was met at one address. Texts are printable ASCII of bounded
+// Result is the outcome at one address. Texts are printable ASCII of bounded
 // length.
 type Result struct {
 	Addr  netip.AddrPort
 	Stage Stage
 	Cause Cause
-	// Reason is Cause in words; empty when Done.
+	// Reason describes Cause; empty when Done.
 	Reason string
-
-	Banner string // first line of the greeting
-	Reply  int    // code of the last reply, for SentAway
 
 	TLSVersion  uint16 // tls.VersionTLS13; 0: no session
 	CipherSuite string
@@ -99,8 +95,8 @@ func (r Result) Reached() bool {
 	return r.Cause != Silence && r.Cause != Local && r.Cause != Unfinished
 }
 
-// Probe looks at one address of a host. The host name goes into SNI (7672 §8.1)
-// and nowhere else.
+// Probe probes one address of a host. The host name is used for SNI (7672 §8.1)
+// only.
 func (p *Prober) Probe(ctx context.Context, host string, addr netip.AddrPort) Result {
 	began := time.Now()
 	d := dialogue{prober: p, ctx: ctx, host: host, result: Result{Addr: addr, Stage: Connect}}
@@ -149,10 +145,9 @@ func (d *dialogue) connect() (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", d.result.Addr.String())
 }
 
-// notConnected says whose fault it is that there is no connection, as far as
-// the error tells.
+// notConnected says why there is no connection, as far as the error shows.
 func (d *dialogue) notConnected(err error) {
-	cause := Local // of what the kernel says without having heard from the other side
+	cause := Local // errors of the kernel without an answer of the other side
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
 		cause = Refused
@@ -170,8 +165,8 @@ func (d *dialogue) notConnected(err error) {
 	d.fail(cause, oneLine(err.Error()))
 }
 
-// timeIsUp tells the end of the caller's time from that of ConnectTimeout. A
-// dialer may notice a deadline before the context does.
+// timeIsUp distinguishes the end of the caller's time from that of ConnectTimeout.
+// A dialer may notice a deadline before the context does.
 func (d *dialogue) timeIsUp() bool {
 	end, ok := d.ctx.Deadline()
 	return d.ctx.Err() != nil || ok && !time.Now().Before(end)
@@ -187,7 +182,7 @@ func (d *dialogue) fail(cause Cause, reason string) bool {
 	return false
 }
 
-// broken tells of an error in the middle of the dialogue.
+// broken is for an error in the middle of the dialogue.
 func (d *dialogue) broken(doing string, err error) bool {
 	switch {
 	case d.ctx.Err() != nil || isTimeout(err):
@@ -204,9 +199,8 @@ func (d *dialogue) greeting() bool {
 	if err != nil {
 		return d.broken("waiting for the greeting", err)
 	}
-	d.result.Reply, d.result.Banner = reply.code, oneLine(reply.lines[0])
 	if reply.code != 220 {
-		return d.fail(SentAway, reply.String())
+		return d.fail(Rejected, reply.String())
 	}
 	return true
 }
@@ -222,7 +216,7 @@ func (d *dialogue) ehlo() bool {
 		return d.broken("waiting for the reply to EHLO", err)
 	}
 	if reply.code != 250 {
-		return d.fail(SentAway, reply.String())
+		return d.fail(Rejected, reply.String())
 	}
 	d.result.Stage = Offer
 	for _, line := range reply.lines[1:] {
@@ -230,7 +224,7 @@ func (d *dialogue) ehlo() bool {
 			return true
 		}
 	}
-	d.command("QUIT") // politely; whatever the answer
+	d.command("QUIT") // whatever the answer
 	return d.fail(NoCause, "STARTTLS is not offered")
 }
 
@@ -241,7 +235,7 @@ func (d *dialogue) starttls() bool {
 		return d.broken("waiting for the reply to STARTTLS", err)
 	}
 	if reply.code != 220 {
-		return d.fail(SentAway, reply.String())
+		return d.fail(Rejected, reply.String())
 	}
 	return true
 }
@@ -249,13 +243,13 @@ func (d *dialogue) starttls() bool {
 func (d *dialogue) handshake() bool {
 	d.result.Stage = TLS
 	if d.lines.Buffered() > 0 {
-		// In TLS the client speaks first (3207 §4). What is here already was put
-		// in by somebody else, or is a server out of step.
+		// In TLS the client speaks first (3207 §4). What is here already was injected,
+		// or the server is out of step.
 		return d.fail(NoSMTP, "TLS handshake: data before it")
 	}
 	session := tls.Client(d.conn, &tls.Config{
 		ServerName:         d.host,
-		InsecureSkipVerify: true, // whoever asked for the probe judges the chain
+		InsecureSkipVerify: true, // the caller judges the chain
 		MinVersion:         tls.VersionTLS10,
 		CipherSuites:       cipherSuites(),
 	})
@@ -271,8 +265,7 @@ func (d *dialogue) handshake() bool {
 	return true
 }
 
-// quit says good-bye, so that no server has to log a lost connection. It waits
-// for no answer: what there was to learn has been learned.
+// quit ends the session properly, so that no server logs a lost connection.
 func (d *dialogue) quit() {
 	d.conn.SetDeadline(time.Now().Add(time.Second))
 	fmt.Fprint(d.conn, "QUIT\r\n")

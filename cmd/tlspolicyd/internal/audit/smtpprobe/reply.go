@@ -14,11 +14,11 @@ const (
 	maxLine   = 2048     // bytes of a line; 5321 §4.5.3.1.5 has 512
 	maxReply  = 16 << 10 // bytes of a reply, all its lines
 	maxText   = 200      // bytes of a text in a Result
-	maxQuoted = 60       // bytes of what is no reply, e.g. of another protocol
+	maxQuoted = 60       // bytes of what is not a reply
 )
 
-// errNoReply: what was read is no SMTP reply, or is too long for one.
-var errNoReply = errors.New("no SMTP reply")
+// errNoReply: what was read is not an SMTP reply, or is too long for one.
+var errNoReply = errors.New("not an SMTP reply")
 
 // reply is one reply of an SMTP server (5321 §4.2).
 type reply struct {
