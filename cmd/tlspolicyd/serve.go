@@ -80,7 +80,7 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopLog)
 		defer cancel()
-		_ = log.Close(ctx) // there is nowhere left to tell
+		_ = log.Close(ctx) // there is nowhere left to report an error
 	}()
 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
@@ -104,7 +104,7 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
 	op, err := startOperator(ctx, cfg, p, server, listeners, log)
 	if err == nil {
-		tellStart(log.Logger, cfg, p, listeners)
+		logStart(log.Logger, cfg, p, listeners)
 		err = answer(ctx, stop, server, listeners, hup, r.reload)
 		op.stop()
 	} else {
@@ -185,13 +185,13 @@ func answer(ctx context.Context, stop func(), server *socketmap.Server, listener
 	return err
 }
 
-// tellStart logs in one line what runs, and in others when DANE (docs/behaviour.md
+// logStart logs in one line what runs, and in others when DANE (docs/behaviour.md
 // §4) or MTA-STS cannot work.
-func tellStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
+func logStart(log *slog.Logger, cfg config.Config, p *parts, listeners []net.Listener) {
 	log.Info("started", "version", readBuildInfo().Version, "sockets", addresses(listeners),
 		"resolvers", p.resolvers, "ad_trusted", p.trustAD, "database", cfg.Cache.Path, "entries", p.entries)
 	for _, address := range openToNetwork(listeners) {
-		log.Warn("anybody may ask: whoever reaches this port gets answers and makes this host look things up; "+
+		log.Warn("listening on all interfaces: any host that can reach this port can query, and so cause lookups; "+
 			"name one address in listen.socketmap, e.g. tcp:127.0.0.1:8461, or let a firewall decide", "socket", address)
 	}
 	if !p.trustAD {

@@ -170,7 +170,7 @@ func TestStartSaysWhatIsOff(t *testing.T) {
 		if !trusted {
 			noRoots = mtasts.ErrNoRoots
 		}
-		tellStart(log.Logger, config.Default(), &parts{trustAD: trusted, roots: func() error { return noRoots }}, nil)
+		logStart(log.Logger, config.Default(), &parts{trustAD: trusted, roots: func() error { return noRoots }}, nil)
 		if err := log.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
