@@ -24,7 +24,7 @@ func activated() ([]net.Listener, error) {
 	for _, l := range passed {
 		if l == nil {
 			closeAll(passed)
-			return nil, errors.New("systemd passed a socket that is no stream socket: want ListenStream= in the socket unit")
+			return nil, errors.New("systemd passed a socket that is not a stream socket: want ListenStream= in the socket unit")
 		}
 	}
 	return passed, nil

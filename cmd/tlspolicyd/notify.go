@@ -10,8 +10,7 @@ import (
 	"tlspolicyd/socketmap"
 )
 
-// notify reports a state to the service manager (sd_notify(3)). Without one it
-// does nothing.
+// notify sends a state to the service manager (sd_notify(3)), if there is one.
 func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("cannot notify the service manager", "state", state, "error", err)
@@ -21,10 +20,9 @@ func notify(log *slog.Logger, state string) {
 // probeKey is a key that is answered without any lookup (docs/behaviour.md §2).
 const probeKey = ".watchdog.invalid"
 
-// watchdog reports to the service manager, twice in each of its intervals, that
-// the daemon is alive, as long as lookups are answered: a daemon that hangs is
-// killed and started again, and until then Postfix defers. It returns when ctx
-// ends.
+// watchdog reports to the service manager, twice in each of its intervals, that the
+// daemon works, as long as lookups are answered. The service manager restarts a
+// daemon that hangs; until then Postfix defers. watchdog returns when ctx ends.
 func watchdog(ctx context.Context, h socketmap.Handler, log *slog.Logger) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

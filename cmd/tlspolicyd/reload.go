@@ -27,15 +27,15 @@ type reloader struct {
 	log         *slog.Logger
 }
 
-// reload reports to the service manager and the log what became of the file. A file
-// with a mistake in it changes nothing.
+// reload reads the file and reports the result to the service manager and the log.
+// A file with a mistake changes nothing.
 func (r *reloader) reload() {
 	notify(r.log, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	status := ""
 	if err := r.apply(); err != nil {
 		reason := oneLine(err.Error())
 		r.log.Error("reload refused, the old settings stay", "reason", reason)
-		// There is no notification for a failed reload, but systemctl status shows this.
+		// sd_notify has no message for a failed reload, but systemctl status shows this.
 		status = "reload refused, the old settings stay: " + reason
 	}
 	notify(r.log, daemon.SdNotifyReady+"\nSTATUS="+status)
@@ -65,8 +65,8 @@ func (r *reloader) apply() error {
 	return nil
 }
 
-// keepFixed returns new settings, but those of restartOnly as they are in
-// force, so that the next reload reports them again.
+// keepFixed returns the new settings with those of restartOnly as they are in force,
+// so that the next reload names them again.
 func (r *reloader) keepFixed(cfg config.Config) config.Config {
 	limit := cfg.Listen.MaxConnections
 	cfg.Listen = r.cfg.Listen

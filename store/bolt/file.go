@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -109,12 +110,12 @@ func (f *file) noteSize() {
 }
 
 // close closes the file after waiting for transactions, or abandons it if it is
-// damaged.
+// damaged or bbolt could not open it.
 func (f *file) close() error {
 	switch {
-	case f.db == nil:
+	case f.os == nil:
 		return nil
-	case f.damage.Load() != nil:
+	case f.db == nil || f.damage.Load() != nil:
 		f.abandon()
 		return nil
 	}
@@ -123,5 +124,8 @@ func (f *file) close() error {
 
 // abandon releases the lock without waiting for transactions: a panic inside bbolt
 // can leave its locks taken. The pages stay mapped until the process ends, so a
-// reader can go on.
-func (f *file) abandon() { _ = f.os.Close() }
+// reader can go on; a mapped file stays locked until it is unlocked.
+func (f *file) abandon() {
+	_ = syscall.Flock(int(f.os.Fd()), syscall.LOCK_UN)
+	_ = f.os.Close()
+}

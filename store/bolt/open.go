@@ -176,43 +176,74 @@ func openLocked(f *os.File) (*file, error) {
 	return opened, nil
 }
 
-// openReadOnly opens a database that cannot be written. It takes no lock, so that
+// openReadOnly opens a database that cannot be written. It keeps no lock, so that
 // openFile can take it as soon as the file can be written.
 func openReadOnly(path string) (*file, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
+	f, err := lockShared(path)
+	if err == nil {
+		err = f.readOnly()
 	}
-	opened := &file{os: f}
-	if err = opened.readOnly(); err != nil {
-		f.Close() // bbolt may have done so
-		return nil, err
+	if err == nil {
+		err = syscall.Flock(int(f.os.Fd()), syscall.LOCK_UN)
 	}
-	return opened, nil
+	return f, err
 }
 
-func (f *file) readOnly() error {
-	info, err := f.os.Stat()
+// lockShared opens a file for reading. It takes a lock that several readers can hold,
+// but not beside that of a daemon.
+func lockShared(path string) (*file, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe would wait for a writer
 	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("%s: %w", path, store.ErrLocked)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &file{os: f}, nil
+}
+
+// readOnly opens the database in a file of lockShared. After an error the file is
+// closed. errEmpty means that Open would create a database in it.
+func (f *file) readOnly() (err error) {
+	defer func() {
+		if err != nil {
+			_ = f.close()
+		}
+	}()
+	info, err := f.os.Stat()
+	switch {
+	case err != nil:
 		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file", f.os.Name())
+	case info.Size() == 0:
+		return errEmpty
 	}
 	seen, err := checkPages(f.os, info.Size(), leavesOf(info.Size()))
 	if err != nil {
 		return err
 	}
 	if f.db, err = openBolt(f.os, true); err != nil {
-		return err
+		return err // bbolt may have closed the file
 	}
 	f.suspects = seen.suspects
 	f.size.Store(info.Size())
-	return errors.Join(syscall.Flock(int(f.os.Fd()), syscall.LOCK_UN), f.view(func(tx *bbolt.Tx) error {
+	return f.view(func(tx *bbolt.Tx) error {
 		t, known, err := checkSchema(tx)
-		if err == nil && !known {
+		if known {
+			f.missing = seen.missing(t.records)
+		}
+		if err == nil && (!known || f.missing != 0) {
 			t = measure(tx.Bucket([]byte(bucketRecords)))
 		}
 		f.totals = t
 		return err
-	}))
+	})
 }
 
 // openBolt lets bbolt map the file, after checkPages has found nothing that
@@ -251,16 +282,11 @@ func openBolt(f *os.File, readOnly bool) (db *bbolt.DB, err error) {
 // prepare checks that the database is ours and of a known schema, or creates the
 // buckets in an empty one. known reports whether the totals are.
 func (f *file) prepare() (known bool, err error) {
-	empty := false
-	err = f.view(func(tx *bbolt.Tx) error {
-		if first, _ := tx.Cursor().First(); first == nil {
-			empty = true
-			return nil
-		}
+	err = f.view(func(tx *bbolt.Tx) (err error) {
 		f.totals, known, err = checkSchema(tx)
 		return err
 	})
-	if err != nil || !empty {
+	if !errors.Is(err, errEmpty) {
 		return known, err
 	}
 	if err := f.update(createSchema); err != nil {
@@ -285,8 +311,14 @@ func (f *file) recount() error {
 	})
 }
 
+// errEmpty means that a file has no bucket: the process that created it was killed.
+var errEmpty = errors.New("database is empty")
+
 // checkSchema returns the totals of a database that is ours, if they are known.
 func checkSchema(tx *bbolt.Tx) (t totals, known bool, err error) {
+	if first, _ := tx.Cursor().First(); first == nil {
+		return totals{}, false, errEmpty
+	}
 	meta := tx.Bucket([]byte(bucketMeta))
 	if meta == nil || string(meta.Get([]byte(keyApplication))) != applicationName {
 		return totals{}, false, damagef("a database of another program")

@@ -66,7 +66,6 @@ func (w *writer) replaceDamaged(f *file) error {
 	}
 	w.setAsideAt = time.Now()
 	w.use(next)
-	f.abandon()
 	return nil
 }
 
@@ -88,7 +87,7 @@ func (w *writer) reopen(f *file) error {
 		return f.fault
 	}
 	w.use(next)
-	return f.close()
+	return nil
 }
 
 // writeAnew creates a file at the path that the file in use is not at any more,
@@ -118,7 +117,7 @@ func (w *writer) writeAnew(f *file) error {
 	w.use(next)
 	w.missing = false
 	w.log.Info("database written anew", slog.String("path", w.path), slog.Int("records", next.totals.records))
-	return f.close()
+	return nil
 }
 
 // copyRecords writes the records of one file into another. It leaves out damaged
@@ -160,9 +159,11 @@ func copyRecords(from, to *file) error {
 	return nil
 }
 
-// use makes f the file in use.
+// use makes f the file in use and closes the one before, which is of no use any more.
 func (s *Store) use(f *file) {
-	s.file.Store(f)
+	if before := s.file.Swap(f); before != nil {
+		_ = before.close()
+	}
 	s.setTotals(f.totals)
 	for _, domain := range f.suspects {
 		s.repair(domain, nil)
