@@ -32,6 +32,10 @@ const (
 	// DefaultTimeout bounds a fetch (8461 §3.3 suggests one minute).
 	DefaultTimeout = time.Minute
 
+	// handshakeTimeout is how long a TLS handshake may take while there is another
+	// address family to try.
+	handshakeTimeout = 10 * time.Second
+
 	maxHeader = 64 << 10 // bytes of response header
 	maxNames  = 20       // names of a certificate that are reported
 	userAgent = "tlspolicyd"
@@ -136,17 +140,16 @@ func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Po
 }
 
 // open connects and opens the TLS session. After a TLS or certificate failure the
-// other address family is tried, once: an AAAA record that leads to some other
-// machine than the A record is a common mistake. If that fails too, the first
-// failure is reported.
+// other address family is tried, once: an AAAA record that leads to another machine
+// than the A record is a common mistake. If that fails too, the first failure is
+// reported.
 func (f *Fetcher) open(ctx context.Context, host string, addrs []netip.Addr, roots *x509.CertPool, x *Exchange) (*tls.Conn, *wireEnd, *FetchError) {
 	session, wire, failure := f.openAt(ctx, host, addrs, roots, x)
-	if failure == nil || failure.Stage != StageTLS && failure.Stage != StageCertificate {
+	if failure == nil || !x.Connected.IsValid() || over(ctx) {
 		return session, wire, failure
 	}
 	x.failedAt(x.Connected.Addr(), failure.Reason)
-	same := x.Connected.Addr().Is4()
-	rest := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() == same })
+	rest := otherFamily(addrs, x.Connected.Addr())
 	if len(rest) == 0 {
 		return nil, nil, failure
 	}
@@ -166,6 +169,11 @@ func (f *Fetcher) openAt(ctx context.Context, host string, addrs []netip.Addr, r
 	if failure != nil {
 		return nil, nil, failure
 	}
+	if len(otherFamily(addrs, x.Connected.Addr())) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+	}
 	wire := &wireEnd{Conn: conn}
 	session, failure := handshake(ctx, wire, host, roots, x)
 	if failure != nil {
@@ -173,6 +181,11 @@ func (f *Fetcher) openAt(ctx context.Context, host string, addrs []netip.Addr, r
 		return nil, nil, failure
 	}
 	return session, wire, nil
+}
+
+// otherFamily returns those addresses that are not of the family of a.
+func otherFamily(addrs []netip.Addr, a netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(b netip.Addr) bool { return b.Is4() == a.Is4() })
 }
 
 // handshake opens the TLS session: 1.2 or later, SNI, and a WebPKI certificate
