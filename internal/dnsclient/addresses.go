@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// laggard is how much longer than the address family that answered with
+	// secondFamilyWait is how much longer than the address family that answered with
 	// addresses the other one may take. A resolver may try for long to reach a
 	// broken server.
-	laggard = 2 * time.Second
+	secondFamilyWait = 2 * time.Second
 
 	// MaxAddresses is how many records of one family LookupAddresses returns.
 	MaxAddresses = 32
@@ -45,7 +45,7 @@ func LookupAddresses(ctx context.Context, r Resolver, host string) [2]AddressLoo
 			l.Answer.Records = slices.Clone(l.Answer.Records[:MaxAddresses])
 		}
 		if l.Err == nil && !l.Answer.Negative() {
-			timers[i] = time.AfterFunc(laggard, cancel)
+			timers[i] = time.AfterFunc(secondFamilyWait, cancel)
 		}
 	}
 	var other sync.WaitGroup
