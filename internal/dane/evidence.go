@@ -26,10 +26,10 @@ const (
 	MXNotAsked MXAnswer = 3 // Target.Literal: there is no MX answer to forge (7672 §2.2.4)
 )
 
-// Secure reports whether nobody can have forged which hosts are the domain's.
+// Secure reports whether the list of hosts cannot have been forged.
 func (a MXAnswer) Secure() bool { return a == MXSecure || a == MXNotAsked }
 
-// Evidence is what the lookups of one MX host proved. It stands by itself: a
+// Evidence is what the lookups of one MX host proved. It is complete in itself: a
 // state can be derived from evidence of different age, host by host.
 type Evidence struct {
 	Name       string // A-labels, lower case, no final dot

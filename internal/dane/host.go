@@ -11,8 +11,8 @@ import (
 	"tlspolicyd/internal/dnsclient"
 )
 
-// maxTLSA bounds what is kept of one host's TLSA records, which may be thousands.
-// The verdict follows from all of them.
+// maxTLSA bounds what is kept of one host's TLSA records. The verdict follows from
+// all that dnsclient returns.
 const maxTLSA = 100
 
 // evaluate looks one host up: its addresses, then its TLSA records.

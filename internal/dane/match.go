@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Match says how the certificates that a server presents compare with its TLSA
+// Match is how the certificates that a server presents compare with its TLSA
 // records.
 type Match struct {
 	OK     bool
@@ -19,7 +19,7 @@ type Match struct {
 	Reason string // why there is no match, one line of printable text
 }
 
-// MatchChain holds a chain, the server's own certificate first, against TLSA
+// MatchChain compares a chain, the server's own certificate first, with TLSA
 // records (7671 §5, 7672 §3). names are the reference identifiers: the host,
 // its TLSA base domain, the mail domain (7672 §3.2.2). Records that cannot be
 // used for SMTP match nothing.
@@ -27,8 +27,8 @@ type Match struct {
 // With usage 3 neither names nor validity matter (7672 §3.1.1). With usage 2
 // the chain has to lead to the anchor, be valid now and carry one of the names
 // (7672 §3.1.2). Of digests of one kind of object only the strongest that is
-// published counts (7671 §9). The first 16 records and 10 certificates are looked at: with
-// more, a hostile domain could keep this busy for long.
+// published counts (7671 §9). The first 16 records and 10 certificates are compared:
+// with more, a hostile domain could keep this busy for long.
 func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now time.Time) Match {
 	if len(chain) == 0 {
 		return Match{Reason: "no certificate was presented"}
@@ -75,8 +75,8 @@ func MatchChain(records []TLSA, chain []*x509.Certificate, names []string, now t
 }
 
 // outdone reports whether a stronger digest of the same kind of object is
-// published, so that clients do not look at this one (7671 §9); Postfix, by way
-// of OpenSSL, is one of them. Full data is never outdone.
+// published, so that clients ignore this one (7671 §9), as Postfix does by way of
+// OpenSSL. Full data is never outdone.
 func (t TLSA) outdone(records []TLSA) bool {
 	for _, other := range records {
 		if other.Unusable == "" && other.Usage == t.Usage && other.Selector == t.Selector &&

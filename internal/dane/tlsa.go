@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// read takes a TLSA record and says whether an SMTP client can use it.
+// read reads a TLSA record and decides whether an SMTP client can use it.
 func read(rr *dns.TLSA) TLSA {
 	t := TLSA{Usage: rr.Usage, Selector: rr.Selector, MatchingType: rr.MatchingType}
 	data, err := hex.DecodeString(rr.Certificate)
@@ -24,7 +24,7 @@ func read(rr *dns.TLSA) TLSA {
 	return t
 }
 
-// reason says why the record cannot be used, and nothing when it can.
+// reason returns why the record cannot be used, or "" when it can.
 func (t TLSA) reason() string {
 	switch t.Usage {
 	case 2, 3: // DANE-TA, DANE-EE
@@ -74,12 +74,12 @@ func digestReason(name string, want, got int) string {
 func (t TLSA) fullReason() string {
 	if t.Selector == 0 {
 		if _, err := x509.ParseCertificate(t.Data); err != nil {
-			return "data is no certificate"
+			return "data is not a certificate"
 		}
 		return ""
 	}
 	if _, err := x509.ParsePKIXPublicKey(t.Data); err != nil {
-		return "data is no public key"
+		return "data is not a public key"
 	}
 	return ""
 }

@@ -53,10 +53,10 @@ func TestUsability(t *testing.T) {
 		{"SHA2-256 of the length of SHA2-512", 3, 1, 1, b64, "SHA2-256 digest of 64 bytes, want 32"},
 		{"SHA2-512 of the length of SHA2-256", 3, 1, 2, b32, "SHA2-512 digest of 32 bytes, want 64"},
 		{"no data", 3, 1, 1, nil, "SHA2-256 digest of 0 bytes, want 32"},
-		{"a digest in place of the certificate", 3, 0, 0, b32, "data is no certificate"},
-		{"a public key in place of the certificate", 3, 0, 0, spki, "data is no certificate"},
-		{"a certificate in place of the public key", 3, 1, 0, cert, "data is no public key"},
-		{"a public key and more", 3, 1, 0, append(spki[:len(spki):len(spki)], 0), "data is no public key"},
+		{"a digest in place of the certificate", 3, 0, 0, b32, "data is not a certificate"},
+		{"a public key in place of the certificate", 3, 0, 0, spki, "data is not a certificate"},
+		{"a certificate in place of the public key", 3, 1, 0, cert, "data is not a public key"},
+		{"a public key and more", 3, 1, 0, append(spki[:len(spki):len(spki)], 0), "data is not a public key"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := read(&dns.TLSA{

@@ -1,9 +1,9 @@
 // Package defect keeps a panic in one piece of work from ending the process.
 //
-// A goroutine that does part of a lookup catches its panic as an error, and who
-// waits for it raises it again. So it travels up to the one place that gives the
-// lookup up and tells of it, and the stack it tells of is that of the goroutine
-// where it happened.
+// A goroutine that does part of a lookup catches its panic as an error, and the
+// goroutine that waits for it raises it again. So it travels up to the one place
+// that ends the lookup and reports the panic, with the stack of the goroutine where
+// it happened.
 package defect
 
 import (
@@ -16,7 +16,7 @@ const (
 	maxStack = 4096 // bytes
 )
 
-// Error is a panic: a defect of this program, and nothing the caller can mend.
+// Error is a panic: a defect of this program, which the caller cannot fix.
 type Error struct {
 	Text  string // what was panicked with
 	Stack string // of the goroutine that did, its beginning

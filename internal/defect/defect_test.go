@@ -34,7 +34,7 @@ func TestPanicTravelsUpWithItsStack(t *testing.T) {
 		t.Errorf("%q, want %q", e.Error(), want)
 	}
 	if !strings.Contains(e.Stack, "stumble") {
-		t.Errorf("the stack does not tell where it happened:\n%s", e.Stack)
+		t.Errorf("the stack does not say where it happened:\n%s", e.Stack)
 	}
 	if s := fmt.Sprint(raised{e}); !strings.Contains(s, "index out of range") || !strings.Contains(s, "stumble") {
 		t.Errorf("a program that ends with it prints %q", s)

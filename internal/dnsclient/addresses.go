@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// laggard is how much longer than the address family that answered with
+	// secondFamilyWait is how much longer than the address family that answered with
 	// addresses the other one may take. A resolver may try for long to reach a
 	// broken server.
-	laggard = 2 * time.Second
+	secondFamilyWait = 2 * time.Second
 
 	// MaxAddresses is how many records of one family LookupAddresses returns.
 	MaxAddresses = 32
@@ -35,7 +35,9 @@ func LookupAddresses(ctx context.Context, r Resolver, host string) [2]AddressLoo
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	found := [2]AddressLookup{{Type: dns.TypeA}, {Type: dns.TypeAAAA}}
-	look := func(l *AddressLookup) {
+	var timers [2]*time.Timer
+	look := func(i int) {
+		l := &found[i]
 		defer defect.Catch(&l.Err)
 		l.Answer, l.Err = r.Lookup(ctx, host, l.Type)
 		if n := len(l.Answer.Records); n > MaxAddresses {
@@ -43,14 +45,17 @@ func LookupAddresses(ctx context.Context, r Resolver, host string) [2]AddressLoo
 			l.Answer.Records = slices.Clone(l.Answer.Records[:MaxAddresses])
 		}
 		if l.Err == nil && !l.Answer.Negative() {
-			time.AfterFunc(laggard, cancel)
+			timers[i] = time.AfterFunc(secondFamilyWait, cancel)
 		}
 	}
 	var other sync.WaitGroup
-	other.Go(func() { look(&found[0]) })
-	look(&found[1])
+	other.Go(func() { look(0) })
+	look(1)
 	other.Wait()
-	for _, l := range found {
+	for i, l := range found {
+		if timers[i] != nil {
+			timers[i].Stop()
+		}
 		defect.Raise(l.Err)
 	}
 	return found

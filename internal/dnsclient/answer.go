@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"tlspolicyd/internal/printable"
 )
 
 // maxLinks bounds an alias chain, over all messages of one lookup.
@@ -84,7 +86,7 @@ func (w *walk) follow(alias *dns.CNAME) error {
 	a := &w.answer
 	to := dns.CanonicalName(alias.Target)
 	if w.seen[to] {
-		return fmt.Errorf("alias loop at %s", printable(to, 100))
+		return fmt.Errorf("alias loop at %s", printable.Line(to, 100))
 	}
 	if len(a.Chain) == maxLinks {
 		return fmt.Errorf("more than %d aliases", maxLinks)

@@ -41,11 +41,11 @@ type Config struct {
 	Timeout time.Duration
 
 	// Dial connects to a server; network is "udp" or "tcp". A connection that
-	// is no net.PacketConn gets the framing of TCP (RFC 1035 §4.2.2), so an
+	// is not a net.PacketConn gets the framing of TCP (RFC 1035 §4.2.2), so an
 	// in-memory pipe will do. Nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// OnChange, when not nil, is told of new servers after ResolvConf has
+	// OnChange, when not nil, is called with the new servers after ResolvConf has
 	// changed. It must not block.
 	OnChange func(servers []netip.AddrPort, trusted bool)
 }
@@ -68,7 +68,7 @@ type Client struct {
 }
 
 // New checks the configuration. With ResolvConf in use a file that does not
-// exist, or names no server, stands for 127.0.0.1 (resolv.conf(5)); one that
+// exist, or names no server, means 127.0.0.1 (resolv.conf(5)); one that
 // cannot be read is an error.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
@@ -175,8 +175,8 @@ func Askable(name string) bool {
 }
 
 // ask puts one question to the servers in turn until one answers. Those that
-// were silent get a second chance, since a datagram may be lost; a failure that
-// was said aloud stands.
+// were silent get a second chance, since a datagram may be lost; an explicit
+// failure is final.
 func (c *Client) ask(ctx context.Context, servers []netip.AddrPort, q dns.Question) (*message, netip.AddrPort, *Error) {
 	var worst *Error
 	pending := c.order(servers)
@@ -208,7 +208,7 @@ func (c *Client) ask(ctx context.Context, servers []netip.AddrPort, q dns.Questi
 	return nil, worst.Server, worst
 }
 
-// order puts the servers that were silent lately behind the others.
+// order puts the servers that did not answer recently behind the others.
 func (c *Client) order(servers []netip.AddrPort) []netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()

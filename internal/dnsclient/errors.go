@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"tlspolicyd/internal/printable"
 )
 
 // Kind says how a lookup failed.
@@ -20,7 +21,7 @@ const (
 	Refused                   // REFUSED or another rcode that is no answer
 	Malformed                 // an answer that cannot be right: loops, wrong question, unparsable
 	Network                   // the server could not be reached at all
-	Canceled                  // the caller gave up
+	Canceled                  // the caller canceled the lookup
 )
 
 // Error says which lookup failed and how. It is temporary by nature: nothing
@@ -31,7 +32,7 @@ type Error struct {
 	Kind   Kind
 	Rcode  int // for ServFail and Refused
 	Server netip.AddrPort
-	Err    error // what lies beneath, may be nil
+	Err    error // the cause, may be nil
 
 	// Wait is how long the last try was given, for Timeout; 0 when the caller's
 	// deadline ended it earlier.
@@ -51,7 +52,7 @@ func (e *Error) Error() string {
 		s += " from " + e.Server.String()
 	}
 	if e.Err != nil {
-		s += ": " + printable(e.Err.Error(), 200)
+		s += ": " + printable.Line(e.Err.Error(), 200)
 	}
 	return s
 }
@@ -59,7 +60,7 @@ func (e *Error) Error() string {
 // Reason is the short form for a reply to Postfix, such as "MX lookup of
 // example.com: SERVFAIL": one printable line of at most 200 bytes.
 func (e *Error) Reason() string {
-	return fmt.Sprintf("%s lookup of %s: %s", typeName(e.Type), printable(e.Name, 120), e.cause())
+	return fmt.Sprintf("%s lookup of %s: %s", typeName(e.Type), printable.Line(e.Name, 120), e.cause())
 }
 
 func (e *Error) cause() string {
@@ -87,7 +88,7 @@ func (e *Error) cause() string {
 	return s
 }
 
-// Unwrap returns what lies beneath.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
 // LocalFault reports whether a lookup or a connection failed because this host is
@@ -107,8 +108,7 @@ func localFault(err error) (syscall.Errno, bool) {
 // Timeout reports whether the lookup failed because no answer came in time.
 func (e *Error) Timeout() bool { return e.Kind == Timeout }
 
-// rank orders failures by what they tell: a server that said SERVFAIL knows
-// more than a server that said nothing.
+// rank orders failures by how much they say: SERVFAIL is more than silence.
 func (e *Error) rank() int {
 	switch e.Kind {
 	case ServFail:
@@ -137,27 +137,4 @@ func rcodeName(rc int) string {
 		return s
 	}
 	return fmt.Sprintf("RCODE%d", rc)
-}
-
-// printable returns s in printable ASCII and at most limit bytes long. Names
-// and errors may carry bytes that a stranger has chosen, and the line goes to
-// logs and to Postfix.
-func printable(s string, limit int) string {
-	const more = "..."
-	var b strings.Builder
-	cut := 0 // where it still fits with the dots
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' {
-			fmt.Fprintf(&b, `\%03d`, c) // as in a zone file, RFC 1035 §5.1
-		} else {
-			b.WriteByte(c)
-		}
-		if b.Len() > limit {
-			return b.String()[:cut] + more
-		}
-		if b.Len()+len(more) <= limit {
-			cut = b.Len()
-		}
-	}
-	return b.String()
 }

@@ -47,7 +47,7 @@ func TestErrorNamesTheFailingStep(t *testing.T) {
 		},
 		{
 			Error{Name: "evil\n\x00ü.test", Type: dns.TypeMX, Kind: Malformed, Err: errors.New("x\ny")},
-			`MX lookup of evil\010\000\195\188.test: malformed answer`, `MX lookup of evil\010\000\195\188.test: malformed answer: x\010y`,
+			`MX lookup of evil\x0a\x00\xc3\xbc.test: malformed answer`, `MX lookup of evil\x0a\x00\xc3\xbc.test: malformed answer: x\x0ay`,
 		},
 		{
 			Error{Name: "example.test", Type: dns.TypeMX, Kind: Canceled},
@@ -72,11 +72,6 @@ func TestReasonIsBounded(t *testing.T) {
 		}
 		if s := e.Error(); len(s) > 500 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
 			t.Errorf("%d bytes: %s", len(s), s)
-		}
-	}
-	for want, in := range map[string]string{"abcde": "abcde", "ab...": "abcdef", `\255`: "\xff", "": ""} {
-		if got := printable(in, 5); got != want {
-			t.Errorf("%q: got %q want %q", in, got, want)
 		}
 	}
 }

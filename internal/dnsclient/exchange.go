@@ -176,7 +176,7 @@ func (c *Client) overTCP(ctx context.Context, server netip.AddrPort, m *dns.Msg,
 	}
 	reply, err := parse(p, m)
 	if errors.Is(err, errMismatch) {
-		return nil, &malformedError{err} // nobody else can write to a stream
+		return nil, &malformedError{err} // only the server can write to a stream
 	}
 	return reply, err
 }

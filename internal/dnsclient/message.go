@@ -84,8 +84,8 @@ func (m *message) readHead(p []byte) (off int, ok bool) {
 	return 0, false
 }
 
-// readRecord reads the record at off and returns where it ends. Records that
-// nobody looks at, such as signatures, are stepped over.
+// readRecord reads the record at off and returns where it ends. Records that are
+// not used, such as signatures, are skipped.
 func (m *message) readRecord(p []byte, off, section int, qtype uint16) (end int, err error) {
 	data := skipName(p, off) + 10 // behind type, class, TTL and length
 	if data > len(p) {

@@ -70,7 +70,7 @@ func TestSilentServerIsAskedAgainThenLast(t *testing.T) {
 		start := time.Now()
 		e := lookupError(t, c, t.Context(), "a.test", dns.TypeA)
 		if e.Kind != ServFail || e.Server != servers[1] {
-			t.Errorf("%v: SERVFAIL tells more than silence", e)
+			t.Errorf("%v: SERVFAIL says more than silence", e)
 		}
 		if d := time.Since(start); d != 10*time.Second {
 			t.Errorf("took %v: want two tries of 5 s", d)

@@ -17,9 +17,8 @@ const (
 )
 
 // sockets keeps connected datagram sockets to resolvers on loopback, which spares
-// half of the work of a question. A source port that is used again can be known
-// to an attacker, but on loopback nobody can forge an answer who is not root
-// already. To any other resolver each question leaves from a new port (RFC 5452
+// half of the work of a question. An attacker may know a source port that is
+// used again, but on loopback only root can forge an answer. To any other resolver each question leaves from a new port (RFC 5452
 // §4.5).
 type sockets struct {
 	mu     sync.Mutex
@@ -91,8 +90,8 @@ func (s *socket) ask(ctx context.Context, packed []byte, query *dns.Msg) (reply 
 	return reply, stop() && err == nil && ignored == 0, err
 }
 
-// read returns the first datagram that answers the query. Others are ignored, as
-// anybody can send them: a guess that misses must not end the lookup (RFC 5452
+// read returns the first datagram that answers the query. Others are ignored, because
+// any host can send them: a guess that misses must not end the lookup (RFC 5452
 // §9.1).
 func (s *socket) read(query *dns.Msg) (reply *message, ignored int, err error) {
 	for ; ; ignored++ {

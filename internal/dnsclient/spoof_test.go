@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Whoever cannot see a query must guess its id and its source port to forge the
-// answer (RFC 5452 §4). Held loosely: it must not fail by chance, and it must
+// An attacker who cannot see a query must guess its id and its source port to forge
+// the answer (RFC 5452 §4). Held loosely: it must not fail by chance, and it must
 // see a counter, a fixed value, or a generator that repeats.
 func TestIDsAndPortsCannotBeGuessed(t *testing.T) {
 	const n = 1000
@@ -60,8 +60,7 @@ func TestIDsAndPortsCannotBeGuessed(t *testing.T) {
 }
 
 // An answer with the right id and question counts only from where the query
-// went (RFC 5452 §9.2): another address, and another port of the same one, are
-// somebody else.
+// went (RFC 5452 §9.2), not from another address or another port of the same one.
 func TestAnswerFromElsewhereIsNone(t *testing.T) {
 	stray := map[string]net.PacketConn{}
 	for _, from := range []string{"127.0.0.1:0", "127.0.0.2:0"} {

@@ -10,7 +10,7 @@ import (
 // operator's network.
 
 // reserved lists what is not globally reachable (IANA special-purpose address
-// registries, 6890). The more specific prefix stands first.
+// registries, 6890). The more specific prefix comes first.
 func reserved() []struct{ prefix, why string } {
 	return []struct{ prefix, why string }{
 		{"0.0.0.0/8", "this network (791)"},
@@ -48,9 +48,9 @@ func reserved() []struct{ prefix, why string } {
 	}
 }
 
-// NotPublic says why an address is none that the world can reach, or returns ""
-// when it is public or in one of the allowed networks. It is the rule by which
-// policy hosts are refused.
+// NotPublic returns why an address is not publicly reachable, or "" when it is, or
+// is in one of the allowed networks. It is the rule by which policy hosts are
+// refused.
 func NotPublic(a netip.Addr, allow []netip.Prefix) string { return refusal(a, allow) }
 
 // refusal says why an address must not be connected to, or returns "" when it
@@ -75,7 +75,7 @@ func refusal(a netip.Addr, allow []netip.Prefix) string {
 			return r.why
 		}
 	}
-	// Whatever else lies outside 2000::/3 has not been handed out (4291 §2.4).
+	// Nothing else outside 2000::/3 has been allocated (4291 §2.4).
 	if a.Is6() && a.As16()[0]&0xe0 != 0x20 {
 		return "not global unicast"
 	}
@@ -83,7 +83,7 @@ func refusal(a netip.Addr, allow []netip.Prefix) string {
 }
 
 // translated returns the IPv4 address that a gateway on the way would connect
-// to in the place of an IPv6 address.
+// to instead of an IPv6 address.
 func translated(a netip.Addr) (v4 netip.Addr, how string) {
 	if !a.Is6() {
 		return netip.Addr{}, ""

@@ -146,7 +146,7 @@ func (f *Fetcher) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-// failedAt notes why an address did not do.
+// failedAt records why an address failed.
 func (x *Exchange) failedAt(addr netip.Addr, reason string) {
 	for i := range x.Addresses {
 		if x.Addresses[i].Addr == addr {

@@ -183,8 +183,8 @@ func TestFetchWithoutAddress(t *testing.T) {
 	}
 }
 
-// laggard is how long an address family is waited for that the other one is there.
-const laggard = 2 * time.Second
+// secondFamilyWait is how long the slower address family is waited for (dnsclient).
+const secondFamilyWait = 2 * time.Second
 
 // BEHAVIOUR §3: happy eyeballs over IPv6 and IPv4 (8305). Times are those of
 // the bubble, where nothing takes time by itself.
@@ -204,16 +204,16 @@ func TestFetchHappyEyeballs(t *testing.T) {
 			w.Silent(v6)
 			f.Dial = refusingIPv4(w)
 		}, true, 3, attemptDelay + refusalDelay},
-		{"AAAA is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "AAAA", lab.Drop) }, false, 1, laggard},
+		{"AAAA is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "AAAA", lab.Drop) }, false, 1, secondFamilyWait},
 		{"AAAA fails", func(w *lab.World, _ *Fetcher) { w.Fault(host, "AAAA", lab.ServFail) }, false, 1, 0},
-		{"A is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "A", lab.Drop) }, true, 1, laggard},
+		{"A is never answered", func(w *lab.World, _ *Fetcher) { w.Fault(host, "A", lab.Drop) }, true, 1, secondFamilyWait},
 		{"A fails", func(w *lab.World, _ *Fetcher) { w.Fault(host, "A", lab.ServFail) }, true, 1, 0},
 		{"AAAA comes later", func(_ *lab.World, f *Fetcher) {
 			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, time.Second}
 		}, true, 1, time.Second},
 		{"AAAA comes too late", func(_ *lab.World, f *Fetcher) {
 			f.Resolver = slowType{f.Resolver, dns.TypeAAAA, 3 * time.Second}
-		}, false, 1, laggard},
+		}, false, 1, secondFamilyWait},
 		{"A comes late, and IPv6 is refused", func(w *lab.World, f *Fetcher) {
 			f.Resolver = slowType{f.Resolver, dns.TypeA, time.Second}
 			f.Dial = refusing(w, v6, v6b)

@@ -18,7 +18,7 @@ const (
 	StageDNS         Stage = "dns"         // the policy host's addresses could not be found
 	StageAddress     Stage = "address"     // it has only addresses that are not public
 	StageConnect     Stage = "connect"     // no TCP connection
-	StageProxy       Stage = "proxy"       // the proxy did not connect us
+	StageProxy       Stage = "proxy"       // the proxy did not open the connection
 	StageTLS         Stage = "tls"         // no TLS session, for a reason other than the certificate
 	StageCertificate Stage = "certificate" // the certificate is not valid for the policy host
 	StageHTTP        Stage = "http"        // no complete HTTP response
@@ -27,8 +27,8 @@ const (
 	StageMediaType   Stage = "media_type"  // not text/plain
 	StageEncoding    Stage = "encoding"    // a content coding that was not asked for
 	StageSize        Stage = "size"        // more than MaxPolicySize bytes
-	StageTimeout     Stage = "timeout"     // not done in time, in whatever step
-	StageCanceled    Stage = "canceled"    // the caller gave up: says nothing about the policy host
+	StageTimeout     Stage = "timeout"     // not finished in time, in any step
+	StageCanceled    Stage = "canceled"    // the caller canceled it: says nothing about the policy host
 	StagePolicy      Stage = "policy"      // the policy file is not valid
 )
 
@@ -40,7 +40,7 @@ type FetchError struct {
 	Stage    Stage
 	Reason   string    // one line of printable ASCII
 	Exchange *Exchange // how far it came; never nil
-	Err      error     // what lies beneath, may be nil: *PolicyError, *dnsclient.Error, …
+	Err      error     // the cause, may be nil: *PolicyError, *dnsclient.Error, …
 }
 
 func (e *FetchError) Error() string {
@@ -55,14 +55,14 @@ func (e *FetchError) LocalFault() bool {
 
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// Fetched is a policy and how it was come by.
+// Fetched is a policy and how it was fetched.
 type Fetched struct {
 	Policy   Policy
 	Body     []byte // the policy file, byte for byte
 	Exchange *Exchange
 }
 
-// Exchange tells the operator what happened during one fetch. All text in it
+// Exchange is what happened during one fetch, for the operator. All text in it
 // is one line of printable ASCII, except Body.
 type Exchange struct {
 	URL       string
@@ -91,10 +91,10 @@ type Exchange struct {
 type AddressReport struct {
 	Addr    netip.Addr
 	Refused string // why it was not tried: the address is not public
-	Failed  string // why it did not do: the TCP connection, or the TLS session
+	Failed  string // why the TCP connection or the TLS session failed
 }
 
-// Certificate is what the operator wants to know of an X.509 certificate.
+// Certificate is the part of an X.509 certificate that is reported.
 type Certificate struct {
 	Names     []string // DNS names of subjectAltName, at most 20
 	Issuer    string

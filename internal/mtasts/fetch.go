@@ -32,6 +32,10 @@ const (
 	// DefaultTimeout bounds a fetch (8461 §3.3 suggests one minute).
 	DefaultTimeout = time.Minute
 
+	// handshakeTimeout is how long a TLS handshake may take while there is another
+	// address family to try.
+	handshakeTimeout = 10 * time.Second
+
 	maxHeader = 64 << 10 // bytes of response header
 	maxNames  = 20       // names of a certificate that are reported
 	userAgent = "tlspolicyd"
@@ -103,7 +107,7 @@ func (f *Fetcher) FetchFrom(ctx context.Context, host, path string) (*Fetched, e
 	return &Fetched{Policy: policy, Body: x.Body, Exchange: x}, nil
 }
 
-// fetch takes the steps in order and notes each in x.
+// fetch takes the steps in order and records each in x.
 func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Policy, *FetchError) {
 	if err := hostname.Check(host); err != nil { // else the name could reach into the URL
 		return Policy{}, &FetchError{Stage: StageDNS, Reason: "not a host name: " + err.Error()}
@@ -136,17 +140,16 @@ func (f *Fetcher) fetch(ctx context.Context, host, path string, x *Exchange) (Po
 }
 
 // open connects and opens the TLS session. After a TLS or certificate failure the
-// other address family is tried, once: an AAAA record that leads to some other
-// machine than the A record is a common mistake. Otherwise the first failure
-// stands.
+// other address family is tried, once: an AAAA record that leads to another machine
+// than the A record is a common mistake. If that fails too, the first failure is
+// reported.
 func (f *Fetcher) open(ctx context.Context, host string, addrs []netip.Addr, roots *x509.CertPool, x *Exchange) (*tls.Conn, *wireEnd, *FetchError) {
 	session, wire, failure := f.openAt(ctx, host, addrs, roots, x)
-	if failure == nil || failure.Stage != StageTLS && failure.Stage != StageCertificate {
+	if failure == nil || !x.Connected.IsValid() || over(ctx) {
 		return session, wire, failure
 	}
 	x.failedAt(x.Connected.Addr(), failure.Reason)
-	same := x.Connected.Addr().Is4()
-	rest := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() == same })
+	rest := otherFamily(addrs, x.Connected.Addr())
 	if len(rest) == 0 {
 		return nil, nil, failure
 	}
@@ -166,6 +169,11 @@ func (f *Fetcher) openAt(ctx context.Context, host string, addrs []netip.Addr, r
 	if failure != nil {
 		return nil, nil, failure
 	}
+	if len(otherFamily(addrs, x.Connected.Addr())) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, handshakeTimeout)
+		defer cancel()
+	}
 	wire := &wireEnd{Conn: conn}
 	session, failure := handshake(ctx, wire, host, roots, x)
 	if failure != nil {
@@ -173,6 +181,11 @@ func (f *Fetcher) openAt(ctx context.Context, host string, addrs []netip.Addr, r
 		return nil, nil, failure
 	}
 	return session, wire, nil
+}
+
+// otherFamily returns those addresses that are not of the family of a.
+func otherFamily(addrs []netip.Addr, a netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(b netip.Addr) bool { return b.Is4() == a.Is4() })
 }
 
 // handshake opens the TLS session: 1.2 or later, SNI, and a WebPKI certificate
@@ -226,8 +239,8 @@ func describe(chain []*x509.Certificate) *Certificate {
 	return c
 }
 
-// wireEnd notes that the connection below TLS has ended. Where TLS was ended by
-// close_notify first, nobody reads that far.
+// wireEnd records that the connection below TLS has ended. After close_notify it is
+// not read that far.
 type wireEnd struct {
 	net.Conn
 	seen atomic.Bool
@@ -276,8 +289,8 @@ func get(ctx context.Context, session *tls.Conn, wire *wireEnd, x *Exchange) *Fe
 	x.Body = body[:min(len(body), MaxPolicySize)]
 	switch {
 	case err == nil && wire.seen.Load() && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0:
-		// Anybody on the way can cut the connection, and with it the file. A body
-		// without a length is whole only after close_notify (9112 §9.8).
+		// An attacker on the path can cut the connection, and with it the file. A body
+		// without a length is complete only after close_notify (9112 §9.8).
 		err = errors.New("cut off, with neither a length nor the end of TLS before it")
 		fallthrough
 	case err != nil:
@@ -330,7 +343,7 @@ func statusLine(code int) string {
 	return strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", code, http.StatusText(code)))
 }
 
-// broken tells of an error in a step, which is a time-out when the time is up.
+// broken reports an error in a step, or a time-out when the time is up.
 func broken(ctx context.Context, x *Exchange, stage Stage, doing string, err error) *FetchError {
 	if over(ctx) {
 		return interrupted(ctx, x, doing)
@@ -345,7 +358,7 @@ func over(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// interrupted tells of a fetch that was ended from this side.
+// interrupted reports a fetch that was ended from this side.
 func interrupted(ctx context.Context, x *Exchange, doing string) *FetchError {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return &FetchError{Stage: StageCanceled, Reason: "canceled: " + doing, Err: ctx.Err()}

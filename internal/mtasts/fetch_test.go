@@ -212,6 +212,7 @@ func TestFetchWhereOneFamilyLeadsElsewhere(t *testing.T) {
 		{"another certificate", lab.HostFault{}, StageCertificate, "valid for mta-sts.elsewhere.test"},
 		{"not TLS", lab.HostFault{NoTLS: "SSH-2.0-OpenSSH_9.2\r\n"}, StageTLS, "TLS handshake"},
 		{"hangs up", lab.HostFault{Hangup: lab.AtHandshake}, StageTLS, "TLS handshake"},
+		{"never answers", lab.HostFault{Stall: lab.AtHandshake}, StageTimeout, "gave up after 10s: TLS handshake"},
 		{"TLS 1.1 only", lab.HostFault{TLSMax: tls.VersionTLS11}, StageTLS, "TLS handshake"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

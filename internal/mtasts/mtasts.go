@@ -34,19 +34,19 @@
 //	mx: *.backup.example.com
 //	max_age: 604800
 //
-// An mx line is a pattern for the names of MX hosts; "*." stands for exactly one
-// label. max_age is how long the policy may be cached, in seconds. The mode says
-// what a sender does with a host that is in no pattern or has no valid
-// certificate (8461 §5):
+// An mx line is a pattern for the names of MX hosts; "*." is exactly one label.
+// max_age is how long the policy may be cached, in seconds. The mode says what a
+// sender does with a host that matches no pattern, or whose certificate is not
+// valid (8461 §5):
 //
 //	enforce  do not deliver to it
 //	testing  deliver, and report the failure (8460)
 //	none     there is no policy any more: the way to withdraw one before its
 //	         max_age has passed at every sender
 //
-// The TXT record is plain DNS, and whoever forges or blocks it can delay a new
-// policy, but not end the one a sender has cached: only a newly fetched policy
-// or its max_age does (8461 §5.1).
+// The TXT record is plain DNS, and an attacker who forges or blocks it can delay a
+// new policy, but not end the one that a sender has cached: only a newly fetched
+// policy or its max_age does (8461 §5.1).
 //
 // # What Postfix does with it
 //

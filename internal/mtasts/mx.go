@@ -11,7 +11,7 @@ import (
 const maxHostLength = 253 // of a host name as text (1035 §2.3.4)
 
 // MatchMX reports whether a host name matches one mx pattern of a policy
-// (8461 §4.1). A wildcard stands for exactly one left-most label. Letter case
+// (8461 §4.1). A wildcard is exactly one left-most label. Letter case
 // and a final dot of the host do not matter.
 func MatchMX(pattern, host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))

@@ -246,7 +246,7 @@ func (p *policyParser) line(number int, line []byte) (at int, reason string) {
 	return number, p.field(number, string(key), string(bytes.Trim(value, blanks)))
 }
 
-// textFault refuses what may stand nowhere in the file: sts-policy-ext-value
+// textFault refuses what is not allowed anywhere in the file: sts-policy-ext-value
 // is UTF-8 without CTLs, everything else is ASCII. A tab is a blank, and
 // field refuses it inside a value.
 func textFault(line []byte) string {
@@ -319,7 +319,7 @@ func parseMaxAge(value string) (age time.Duration, reason string) {
 	if err != nil {
 		return 0, fault
 	}
-	// 31557600 is the maximum (8461 §3.2); who asks for more wants the longest there is.
+	// 31557600 is the maximum (8461 §3.2). More than that means as long as possible.
 	return time.Duration(min(seconds, uint64(MaxMaxAge/time.Second))) * time.Second, ""
 }
 

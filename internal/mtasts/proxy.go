@@ -17,14 +17,14 @@ import (
 
 const maxProxyHeader = 16 << 10 // bytes of the answer to CONNECT
 
-// proxyError: the proxy did not connect us. It says nothing about the policy host.
+// proxyError: the proxy did not open the tunnel. It says nothing about the policy host.
 type proxyError struct{ reason string }
 
 func (e *proxyError) Error() string { return "proxy: " + e.reason }
 
 // dialProxy asks the proxy for a tunnel to an address (9110 §9.3.6). The proxy
-// is told the address that was checked, not the name: a name it would look up
-// itself, and might find something else.
+// gets the address that was checked, not the name, which it would look up itself
+// and for which it could find another address.
 func (f *Fetcher) dialProxy(ctx context.Context, addr string) (net.Conn, error) {
 	if f.Proxy.Scheme != "http" {
 		return nil, &proxyError{fmt.Sprintf("scheme %s: want http", quote(f.Proxy.Scheme))}

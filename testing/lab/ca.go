@@ -131,7 +131,7 @@ func serverConfig(highest uint16, cert func() *tls.Certificate) *tls.Config {
 		MinVersion: tls.VersionTLS10, // to show that a client refuses it
 		MaxVersion: highest,
 		// Tickets would be written after the handshake, to a client that
-		// perhaps never reads.
+		// may never read.
 		SessionTicketsDisabled: true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return cert(), nil

@@ -25,7 +25,7 @@ import (
 )
 
 // Network is the prefix that the addresses of policy and SMTP hosts are taken
-// from. It is private address space, so a fetcher must be told to allow it.
+// from. It is private address space, so a fetcher has to allow it.
 const Network = "10.20.0.0/16"
 
 // World is one small internet. It is safe for concurrent use.
@@ -53,7 +53,7 @@ type World struct {
 	adOnlyByAD bool
 	queries    []Query
 	counts     map[question]int
-	received   map[uint16]*atomic.Int64 // bytes read by those who dialed, by port
+	received   map[uint16]*atomic.Int64 // bytes read by clients, by port
 }
 
 // New returns a world with one resolver, at DNSAddr, and no names.

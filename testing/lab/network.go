@@ -97,8 +97,7 @@ func (w *World) Dial(ctx context.Context, network, address string) (net.Conn, er
 	return client, nil
 }
 
-// Received returns how many bytes have been read so far, by all who dialed, from
-// services at a port.
+// Received returns how many bytes clients have read so far from services at a port.
 func (w *World) Received(port uint16) int64 { return w.reads(port).Load() }
 
 // reads is the count behind Received.

@@ -66,8 +66,8 @@ type HostFault struct {
 
 	Hangup   Stall  // where it closes the connection: AtHandshake or AtHeaders
 	MaxHello int    // bytes of a TLS record: a larger ClientHello ends the connection, as with some middleboxes; 0: any
-	NoTLS    string // bytes in the place of the TLS handshake
-	Raw      string // bytes in the place of the response, then the end without close_notify; Drip and Stall AtBody hold
+	NoTLS    string // bytes instead of the TLS handshake
+	Raw      string // bytes instead of the response, then the end without close_notify; Drip and Stall AtBody hold
 	Endless  string // bytes that follow Raw again and again until the client gives up
 }
 

@@ -143,7 +143,7 @@ func (h *PolicyHost) respond(c *tls.Conn, req *http.Request) bool {
 	return err == nil && !fault.NoLength
 }
 
-// sendRaw writes what a fault has in the place of a response, and ends the
+// sendRaw writes what a fault has instead of a response, and ends the
 // connection without close_notify.
 func (h *PolicyHost) sendRaw(c *tls.Conn, f HostFault) {
 	defer c.NetConn().Close()

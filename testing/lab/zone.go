@@ -21,7 +21,7 @@ type zone struct {
 	negative uint32          // SOA minimum of negative answers, seconds
 }
 
-// question is a name and a type; type 0 stands for every type.
+// question is a name and a type; type 0 is every type.
 type question struct {
 	name  string
 	qtype uint16
@@ -99,7 +99,7 @@ func parseRecords(text string) []dns.RR {
 	for i, line := range lines {
 		lines[i] = strings.TrimLeft(line, " \t")
 	}
-	// By directive: a default of the parser's gives way to the last TTL seen.
+	// By directive: the parser would replace its default with the last TTL seen.
 	text = fmt.Sprintf("$TTL %d\n%s", defaultTTL, strings.Join(lines, "\n"))
 	p := dns.NewZoneParser(strings.NewReader(text), ".", "")
 	var rrs []dns.RR
