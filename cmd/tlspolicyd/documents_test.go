@@ -60,6 +60,7 @@ func TestDocumentsAgreeWithHelp(t *testing.T) {
 
 var (
 	linkInText    = regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]+))?\)`)
+	fileInText    = regexp.MustCompile("`([a-z0-9_./]+/[a-z0-9_]+\\.(?:go|sh))`")
 	headingInText = regexp.MustCompile(`(?m)^#+ (.+)$`)
 	notInAnchor   = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
@@ -80,6 +81,21 @@ func TestDocumentsLinkToWhatExists(t *testing.T) {
 				t.Errorf("%s: link to %s: %v", path, m[1], err)
 			} else if m[2] != "" && !slices.Contains(anchors(t, target), m[2]) {
 				t.Errorf("%s: %s has no heading #%s", path, target, m[2])
+			}
+		}
+	}
+}
+
+// CONTRIBUTING.md and docs/architecture.md name files that exist.
+func TestDocumentsNameFilesThatExist(t *testing.T) {
+	for _, path := range []string{"../../CONTRIBUTING.md", "../../docs/architecture.md"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range fileInText.FindAllStringSubmatch(string(text), -1) {
+			if _, err := os.Stat("../../" + m[1]); err != nil {
+				t.Errorf("%s: %v", path, err)
 			}
 		}
 	}

@@ -1,9 +1,10 @@
-# pkgs.callPackage ./package.nix { } in a checkout or an unpacked "make dist".
-{ lib, buildGoModule, installShellFiles, src ? ../.., version ? "1.0.0", vendorHash ? null }:
+# pkgs.callPackage ./package.nix { } in an unpacked "make dist". A checkout has no
+# vendor/ and needs a vendorHash.
+{ lib, buildGoModule, src ? ../.., version ? "1.0.0", vendorHash ? null }:
 
 buildGoModule {
   pname = "tlspolicyd";
-  inherit version src vendorHash; # null: the tarball has vendor/
+  inherit version src vendorHash;
   subPackages = [ "cmd/tlspolicyd" ];
   env.CGO_ENABLED = 0;
   ldflags = [ "-X main.version=${version}" ];
