@@ -3,8 +3,11 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -106,12 +109,35 @@ func testDoctorDelivery(t *testing.T, h *doctorHost) {
 	})
 }
 
-// reload has Postfix read what was changed.
+// reload has Postfix read what was changed, and waits until the clients that have
+// not read it are gone.
 func (h *doctorHost) reload(t *testing.T) {
 	t.Helper()
+	before := h.clients()
 	if _, _, err := h.run("postfix", "reload"); err != nil {
 		t.Fatal(err)
 	}
+	mustWait(t, func() error {
+		for _, pid := range h.clients() {
+			if slices.Contains(before, pid) {
+				return fmt.Errorf("smtp(8) with the process id %s has not ended", pid)
+			}
+		}
+		return nil
+	})
+}
+
+// clients are the process ids of the sender's smtp(8), which is chrooted.
+func (h *doctorHost) clients() (pids []string) {
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range all {
+		comm, _ := os.ReadFile(dir + "/comm")
+		root, _ := os.Readlink(dir + "/root")
+		if string(comm) == "smtp\n" && strings.HasSuffix(root, h.queue()) {
+			pids = append(pids, filepath.Base(dir))
+		}
+	}
+	return pids
 }
 
 // override sets a parameter for one service of master.cf.

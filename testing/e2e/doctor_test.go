@@ -22,7 +22,7 @@ type doctorFinding struct {
 	Code, Grade, Subject, Text, Evidence, Advice, Fix string
 }
 
-// doctorHost is a sending host that doctor looks over.
+// doctorHost is a sending host that doctor checks.
 type doctorHost struct {
 	*sender
 	w    *world
@@ -76,7 +76,7 @@ func (h *doctorHost) visited(v doctorRun, more ...string) (stdout, stderr string
 	return out.String(), errOut.String(), status, err
 }
 
-// doctor looks the sender's host over.
+// doctor checks the sender's host.
 func (h *doctorHost) doctor(t *testing.T, v doctorRun) (all []doctorFinding) {
 	t.Helper()
 	began := time.Now()
@@ -121,8 +121,8 @@ func (c *tally) count(all []doctorFinding) {
 	}
 }
 
-// troubles are the findings that are not ok. Whether somebody keeps the clock of
-// the machine right is not up to this world.
+// troubles are the findings that are not ok. The clock of the machine is not part
+// of this world.
 func troubles(all []doctorFinding) (list []doctorFinding) {
 	for _, f := range all {
 		if f.Grade != "ok" && f.Code != "clock-unsynchronized" {
@@ -148,8 +148,8 @@ func want(t *testing.T, all []doctorFinding, code string) doctorFinding {
 	return all[i]
 }
 
-// testDoctor breaks the hosts in one way after another, sees what doctor says,
-// and mends them as it says.
+// testDoctor breaks the hosts in one way after another, reads what doctor reports,
+// and fixes them as it advises.
 func testDoctor(t *testing.T, w *world) {
 	seen := &tally{found: map[string]int{}}
 	for _, s := range []*sender{w.postfix37, w.postfix310} {
@@ -158,23 +158,23 @@ func testDoctor(t *testing.T, w *world) {
 			if bad := troubles(h.doctor(t, doctorRun{})); len(bad) > 0 {
 				t.Fatalf("a healthy host has %+v", bad)
 			}
-			h.tryFaults(t, postfixAilments(h))
+			h.tryFaults(t, postfixFaults(h))
 			t.Run("delivery", func(t *testing.T) { testDoctorDelivery(t, h) })
 			t.Run("one script fixes it all", func(t *testing.T) { testDoctorScript(t, h) })
 		})
 	}
 	h := &doctorHost{sender: w.postfix37, w: w, seen: seen}
-	t.Run("socket", func(t *testing.T) { h.tryFaults(t, socketAilments(h)) })
-	t.Run("resolver", func(t *testing.T) { h.tryFaults(t, resolverAilments(t, h)) })
-	t.Run("instances", func(t *testing.T) { h.tryFaults(t, instanceAilments(h)) })
+	t.Run("socket", func(t *testing.T) { h.tryFaults(t, socketFaults(h)) })
+	t.Run("resolver", func(t *testing.T) { h.tryFaults(t, resolverFaults(t, h)) })
+	t.Run("instances", func(t *testing.T) { h.tryFaults(t, instanceFaults(h)) })
 	t.Run("database", func(t *testing.T) { testDoctorDatabase(t, h) })
 	t.Run("daemon", func(t *testing.T) { testDoctorDaemon(t, h) })
-	t.Run("host", func(t *testing.T) { h.tryFaults(t, hostAilments(t)) })
+	t.Run("host", func(t *testing.T) { h.tryFaults(t, hostFaults(t)) })
 	t.Run("every code", func(t *testing.T) { testDoctorPlaces(t, seen) })
 }
 
-// testDoctorPlaces holds doctor_codes_test.go against what was seen: each code
-// that is said to be provoked was found at least once, and once not.
+// testDoctorPlaces compares doctor_codes_test.go with what was seen: each code that
+// is said to be provoked was found at least once, and once not.
 func testDoctorPlaces(t *testing.T, seen *tally) {
 	if seen.runs == 0 {
 		t.Fatal("doctor was not run: run all of TestEndToEnd/Doctor")
@@ -193,7 +193,7 @@ func testDoctorPlaces(t *testing.T, seen *tally) {
 }
 
 // testDoctorScript breaks many settings at once, and wants the script of
-// doctor --fix to mend all of them and to leave a table of the operator's alone.
+// doctor --fix to fix all of them and to leave a table of the operator's alone.
 func testDoctorScript(t *testing.T, h *doctorHost) {
 	table := h.table(t)
 	t.Cleanup(func() { h.reload(t) }) // after the files are back
@@ -206,7 +206,7 @@ func testDoctorScript(t *testing.T, h *doctorHost) {
 	if err != nil || status != 1 || strings.Count(script, "\npostconf -c ") != 5 {
 		t.Fatalf("%v, %d, the script is\n%s%s", err, status, script, stderr)
 	}
-	path := h.dir + "/mend.sh"
+	path := h.dir + "/fix.sh"
 	if err := write(path, script); err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func (h *doctorHost) ours() string {
 }
 
 // change sets parameters, and puts both files back at the end of the test. A
-// Postfix that was reloaded meanwhile is reloaded by whoever did so.
+// Postfix that was reloaded meanwhile is reloaded by the test that did so.
 func (s *sender) change(t *testing.T, settings ...string) {
 	t.Helper()
 	for _, name := range []string{"main.cf", "master.cf"} {
