@@ -73,7 +73,7 @@ const (
 	cacheShards = 1024      // a power of two
 	shardSlots  = 128       // a power of two
 	mostInShard = 96        // of them in use: a missing key is soon found to be missing
-	shardBytes  = 256 << 10 // of replies: two of the largest there can be
+	shardBytes  = 256 << 10 // of replies at most: two of the largest there can be
 )
 
 // cache holds the answers in memory by canonical key, all keys of one domain in
@@ -90,6 +90,8 @@ type cache struct {
 	perShard int          // so many are always kept
 	size     int64        // more than perShard are, unless there are so many in all
 	count    atomic.Int64 // of all shards
+	maxBytes int64        // of replies in all shards, unless a shard has less than its part
+	bytes    atomic.Int64 // of all shards
 	shards   [cacheShards]shard
 }
 
@@ -111,10 +113,10 @@ type slot struct {
 	e    *entry // nil: free
 }
 
-// newCache makes a cache for about size answers.
-func newCache(size int) *cache {
+// newCache makes a cache for about size answers with about so many bytes of replies.
+func newCache(size, bytes int) *cache {
 	perShard := min(max(size/cacheShards, 4), mostInShard)
-	return &cache{seed: maphash.MakeSeed(), perShard: perShard, size: int64(perShard) * cacheShards}
+	return &cache{seed: maphash.MakeSeed(), perShard: perShard, size: int64(perShard) * cacheShards, maxBytes: int64(bytes)}
 }
 
 // get returns the entry of a canonical key, or nil. It does not allocate.
@@ -208,19 +210,19 @@ func (t *table) idlest() *entry {
 
 // put stores an entry in place of any other of its key. When there is no room,
 // by number or by size, the entry of its shard that was not used for the longest
-// time is dropped; the facts are in the store.
+// time is dropped; an entry that is too large even then is not kept. The facts are
+// in the store.
 func (c *cache) put(key string, e *entry) {
 	e.prepare(key)
 	hash := maphash.String(c.seed, domainIn(key))
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var old *entry
-	before := 0
-	next := new(table)
+	before, next := new(table), new(table)
 	if t := s.table.Load(); t != nil {
-		before = t.n
-		if old = c.get([]byte(key)); old != nil {
+		before = t
+		old := c.get([]byte(key))
+		if old != nil {
 			e.lastUsed.Store(max(e.lastUsed.Load(), old.lastUsed.Load()))
 			if next := e.next.Load(); next != 0 {
 				e.next.Store(max(next, old.next.Load()))
@@ -228,11 +230,23 @@ func (c *cache) put(key string, e *entry) {
 		}
 		next = t.without(old)
 	}
-	for next.n > 0 && (c.full(next.n) || next.bytes+e.size() > shardBytes) {
+	tooLarge := func() bool {
+		bytes := int64(next.bytes + e.size())
+		return bytes > shardBytes || bytes > c.maxBytes/cacheShards && c.bytes.Load()-int64(before.bytes)+bytes > c.maxBytes
+	}
+	for next.n > 0 && (c.full(next.n) || tooLarge()) {
 		next = next.without(next.idlest())
 	}
-	next.add(slot{hash, e})
-	c.count.Add(int64(next.n - before))
+	if !tooLarge() {
+		next.add(slot{hash, e})
+	}
+	c.replace(s, before, next)
+}
+
+// replace puts a table in the place of another one. The shard is locked.
+func (c *cache) replace(s *shard, before, next *table) {
+	c.count.Add(int64(next.n - before.n))
+	c.bytes.Add(int64(next.bytes - before.bytes))
 	s.table.Store(next)
 }
 
@@ -248,8 +262,8 @@ func (c *cache) remove(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := c.getString(key); e != nil {
-		s.table.Store(s.table.Load().without(e))
-		c.count.Add(-1)
+		t := s.table.Load()
+		c.replace(s, t, t.without(e))
 	}
 }
 
@@ -258,8 +272,8 @@ func (c *cache) clear() {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		if t := s.table.Swap(nil); t != nil {
-			c.count.Add(int64(-t.n))
+		if t := s.table.Load(); t != nil {
+			c.replace(s, t, new(table))
 		}
 		s.mu.Unlock()
 	}

@@ -15,7 +15,7 @@ func cached(used int64, size int) *entry {
 
 func TestCacheFindsWhatWasPut(t *testing.T) {
 	const n = 50_000 // of 65,536: none has to go, however unevenly they are spread
-	c := newCache(65536)
+	c := newCache(65536, 1<<40)
 	key := func(i int) string { return fmt.Sprintf("d%d.test", i) }
 	entries := make([]*entry, n)
 	for i := range entries {
@@ -57,7 +57,7 @@ func TestCacheFindsWhatWasPut(t *testing.T) {
 }
 
 func TestCacheFindsAllEntriesOfADomain(t *testing.T) {
-	c := newCache(65536)
+	c := newCache(65536, 1<<40)
 	put := func(hop policy.NextHop) {
 		e := cached(1, 10)
 		e.hop = hop
@@ -83,7 +83,7 @@ func TestCacheFindsAllEntriesOfADomain(t *testing.T) {
 }
 
 func TestCacheReplacesAnEntryAndKeepsItsUse(t *testing.T) {
-	c := newCache(65536)
+	c := newCache(65536, 1<<40)
 	c.put("a.test", cached(100, 10))
 	later := cached(50, 10)
 	c.put("a.test", later)
@@ -97,7 +97,7 @@ func TestCacheReplacesAnEntryAndKeepsItsUse(t *testing.T) {
 
 func TestCacheIsBounded(t *testing.T) {
 	const size = 8 * cacheShards
-	c := newCache(size)
+	c := newCache(size, 1<<40)
 	for i := range 10 * size {
 		c.put(fmt.Sprintf("d%d.test", i), cached(int64(i), 10))
 	}
@@ -125,7 +125,7 @@ func TestCacheIsBounded(t *testing.T) {
 }
 
 func TestCacheGivesUpWhatWasNotAskedForLongest(t *testing.T) {
-	c := newCache(4 * cacheShards)
+	c := newCache(4*cacheShards, 1<<40)
 	keep := cached(1<<40, 10)
 	c.put("busy.test", keep)
 	for i := range 20 * 4 * cacheShards {

@@ -30,6 +30,8 @@ type lookups struct {
 	*core
 	sts         *stsLookups
 	cold, danes singleflight.Group
+	places      places
+	client      func(context.Context) string // see Options.Client
 }
 
 // flight runs fn once for all that want the same at the same time. It counts as
@@ -60,17 +62,27 @@ func (l *lookups) startLookup(hop policy.NextHop) <-chan singleflight.Result {
 	return l.flight(&l.cold, hop.String(), func() any { return l.lookUp(hop) })
 }
 
-// await waits for the cold lookup of a next hop.
+// await waits for the cold lookup of a next hop. Its client has a place as long as
+// that is under way, also where it does not wait any more.
 func (l *lookups) await(ctx context.Context, hop policy.NextHop) *entry {
-	reason := errStopping
-	select {
-	case r := <-l.startLookup(hop):
-		if r.Err == nil {
-			return r.Val.(*entry)
+	leave, reason := l.places.take(ctx, l.client(ctx))
+	if reason == nil {
+		ended := make(chan singleflight.Result, 1)
+		result := l.startLookup(hop)
+		go func() {
+			defer leave()
+			ended <- <-result
+		}()
+		reason = errStopping
+		select {
+		case r := <-ended:
+			if r.Err == nil {
+				return r.Val.(*entry)
+			}
+			reason = r.Err
+		case <-ctx.Done():
+		case <-l.ctx.Done():
 		}
-		reason = r.Err
-	case <-ctx.Done():
-	case <-l.ctx.Done():
 	}
 	return &entry{hop: hop, answer: policy.Failure(hop, policy.ReasonOf(reason))}
 }

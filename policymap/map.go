@@ -33,8 +33,13 @@ type Options struct {
 
 	Observer    Observer         // nil: events are dropped
 	MemorySize  int              // answers kept in memory; 0: 65,536
+	MemoryBytes int              // bytes of replies kept in memory; 0: 32 MiB
 	Concurrency int              // refreshes at a time; 0: 32
 	Wall        func() time.Time // the wall clock; nil: time.Now
+
+	// Client identifies the client of a lookup by its context: at most 512 lookups
+	// are under way for each. nil: all are one.
+	Client func(context.Context) string
 }
 
 // Map answers lookups. It is safe for concurrent use.
@@ -55,7 +60,13 @@ func New(o Options) *Map {
 	if o.MemorySize == 0 {
 		o.MemorySize = 65536
 	}
-	c.cache = newCache(o.MemorySize)
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = 32 << 20
+	}
+	if o.Client == nil {
+		o.Client = func(context.Context) string { return "" }
+	}
+	c.cache = newCache(o.MemorySize, o.MemoryBytes)
 	cfg := o.Config.withDefaults()
 	c.config.Store(&cfg)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -72,7 +83,9 @@ func New(o Options) *Map {
 		StoreFailed:   c.observer.StoreFailed,
 		Defect:        c.panicked,
 	})
-	m := &Map{lookups: &lookups{core: c, sts: newSTSLookups(c)}, clock: clock}
+	m := &Map{clock: clock, lookups: &lookups{
+		core: c, sts: newSTSLookups(c), client: o.Client, places: places{clients: make(map[string]*clientPlaces)},
+	}}
 	r := newRefresher(m.lookups, o.Concurrency)
 	m.start(r.run)
 	return m

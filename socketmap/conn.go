@@ -305,7 +305,11 @@ func (c *conn) lookup(name, key []byte) (reply []byte) {
 			reply = []byte("TEMP internal error")
 		}
 	}()
-	return c.srv.Handler.Lookup(c.srv.ctx, name, key)
+	ctx := c.srv.ctx
+	if c.client != nil {
+		ctx = c.client.ctx
+	}
+	return c.srv.Handler.Lookup(ctx, name, key)
 }
 
 // reply buffers a reply for the next flush. One that is larger than the buffer is

@@ -2,6 +2,7 @@ package socketmap
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"net"
 	"slices"
@@ -16,6 +17,7 @@ import (
 // client holds the connections of one client.
 type client struct {
 	id      peerID
+	ctx     context.Context    // of its lookups, see ClientNameName
 	conns   map[*conn]struct{} // served
 	waiting []net.Conn         // oldest first
 }
@@ -46,7 +48,7 @@ func (s *Server) admit(nc net.Conn) {
 	defer s.mu.Unlock()
 	p := s.clients[id]
 	if p == nil {
-		p = &client{id: id, conns: make(map[*conn]struct{})}
+		p = &client{id: id, conns: make(map[*conn]struct{}), ctx: context.WithValue(s.ctx, clientKey{}, id.String())}
 		s.clients[id] = p
 	}
 	p.waiting = append(p.waiting, nc)

@@ -1,6 +1,7 @@
 package socketmap
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -15,6 +16,16 @@ type peerID struct {
 }
 
 const noUser = -1
+
+type clientKey struct{}
+
+// ClientName returns the client whose lookup a handler was called for, as the log names
+// it ("user 104", "192.0.2.7"), or "" for a context of another origin. It is one
+// client however many connections it has.
+func ClientName(ctx context.Context) string {
+	name, _ := ctx.Value(clientKey{}).(string)
+	return name
+}
 
 func peerOf(nc net.Conn) peerID {
 	p := peerID{uid: noUser}

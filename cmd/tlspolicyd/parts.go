@@ -80,6 +80,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings,
 		Observer: policymap.Observers{observer, metrics}, Concurrency: cfg.Fetch.Concurrency,
+		Client: socketmap.ClientName,
 	})
 	built.Store(m)
 	return &parts{

@@ -1,0 +1,63 @@
+package policymap
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+const (
+	maxLookups   = 512                    // lookups under way for one client
+	waitForPlace = 500 * time.Millisecond // with lookupTimeout's half second to spare
+)
+
+var errTooMany = errors.New("too many lookups of this client are under way")
+
+// places bounds the lookups under way for each client, so that one that asks for
+// thousands of names whose servers do not answer leaves memory and processor to the
+// others.
+type places struct {
+	mu      sync.Mutex
+	clients map[string]*clientPlaces
+}
+
+type clientPlaces struct {
+	taken chan struct{}
+	users int // that hold a place or wait for one; places.mu
+}
+
+// take waits for a place, for half a second at most. leave gives it back.
+func (p *places) take(ctx context.Context, client string) (leave func(), err error) {
+	p.mu.Lock()
+	c := p.clients[client]
+	if c == nil {
+		c = &clientPlaces{taken: make(chan struct{}, maxLookups)}
+		p.clients[client] = c
+	}
+	c.users++
+	p.mu.Unlock()
+	timer := time.NewTimer(waitForPlace)
+	defer timer.Stop()
+	select {
+	case c.taken <- struct{}{}:
+		return func() {
+			<-c.taken
+			p.leave(client, c)
+		}, nil
+	case <-timer.C:
+		err = errTooMany
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	p.leave(client, c)
+	return nil, err
+}
+
+func (p *places) leave(client string, c *clientPlaces) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.users--; c.users == 0 {
+		delete(p.clients, client)
+	}
+}

@@ -1,0 +1,85 @@
+package policymap
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tlspolicyd/testing/lab"
+)
+
+type clientOf struct{}
+
+// A client that asks for thousands of names whose servers do not answer neither
+// holds up nor defers the lookups of another, and its own come back in time.
+func TestLookupsUnderWayAreBoundedForEachClient(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Map.Close()
+		h.Map = New(Options{
+			Store: h.store, Config: h.config, Observer: h.seen,
+			Client: func(ctx context.Context) string { return fmt.Sprint(ctx.Value(clientOf{})) },
+		})
+		ask := func(client, key string) (string, time.Duration) {
+			began := time.Now()
+			ctx := context.WithValue(t.Context(), clientOf{}, client)
+			return string(h.Lookup(ctx, []byte("postfix"), []byte(key))), time.Since(began)
+		}
+		for i := range 2000 {
+			h.Fault(fmt.Sprintf("silent%d.test", i), "MX", lab.Drop)
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		replies := map[string]int{}
+		for i := range 2000 {
+			wg.Go(func() {
+				reply, took := ask("flood", fmt.Sprintf("silent%d.test", i))
+				if took > lookupTimeout {
+					t.Errorf("%q after %v", reply, took)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				replies[reply[:strings.LastIndex(reply, " ")]]++
+			})
+		}
+		time.Sleep(time.Second)
+		if reply, took := ask("postfix", "full.test"); reply != "OK dane-only" || took > time.Second {
+			t.Errorf("another client: %q after %v", reply, took)
+		}
+		wg.Wait()
+		if n := replies["TEMP too many lookups of this client are under"]; n < 2000-2*maxLookups {
+			t.Errorf("%d of 2000 lookups had no place: %v", n, replies)
+		}
+	})
+}
+
+// Replies in memory are bounded in bytes; what does not fit is answered from the
+// store.
+func TestMemoryIsBoundedInBytes(t *testing.T) {
+	c := newCache(65536, 8<<20)
+	large := func(i int) *entry { return cached(int64(i), 60_000) }
+	for i := range 5000 {
+		c.put(fmt.Sprintf("large%d.test", i), large(i))
+	}
+	if n := c.bytes.Load(); n > 8<<20 {
+		t.Errorf("%d bytes", n)
+	}
+	for i := range 20_000 {
+		c.put(fmt.Sprintf("small%d.test", i), cached(int64(10_000+i), 100))
+	}
+	kept := 0
+	for i := range 20_000 {
+		if c.getString(fmt.Sprintf("small%d.test", i)) != nil {
+			kept++
+		}
+	}
+	if kept < 19_900 {
+		t.Errorf("%d of 20000 small replies are kept beside large ones", kept)
+	}
+	c.clear()
+	if c.bytes.Load() != 0 || c.count.Load() != 0 {
+		t.Errorf("%d bytes in %d entries after clear", c.bytes.Load(), c.count.Load())
+	}
+}
