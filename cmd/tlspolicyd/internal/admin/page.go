@@ -25,7 +25,7 @@ type page struct {
 	Sockets  []string
 	Servers  []string
 	Records  int
-	Bytes    int64
+	MiB      float64 // on disk
 	Scan     *scan
 	Modes    []pageCount
 	Answers  []pageCount
@@ -73,7 +73,7 @@ func (s *Server) page(ctx context.Context) page {
 		Build: s.opt.Build, Up: time.Since(s.started).Round(time.Second),
 		Checks:  []check{s.checkLookups(ctx), s.checkSocket(), s.checkStore(), s.checkResolver(ctx), s.checkRoots()},
 		Sockets: s.opt.Sockets,
-		Records: s.opt.Store.Len(), Bytes: s.opt.Store.Size(),
+		Records: s.opt.Store.Len(), MiB: float64(s.opt.Store.Size()) / (1 << 20),
 		Open: c.Open, Accepted: c.Accepted,
 		Answers: s.answerCounts(),
 	}
