@@ -78,7 +78,7 @@ func (o *operator) run(setting string, serve func() error) {
 	go func() {
 		err := serve()
 		if err != nil {
-			o.log.Error("a socket for the operator is gone", "setting", setting, "reason", err) // Postfix is answered all the same
+			o.log.Error("control or metrics socket failed", "setting", setting, "reason", err) // Postfix is answered all the same
 		}
 		o.ended <- err
 	}()

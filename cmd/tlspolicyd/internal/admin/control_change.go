@@ -165,7 +165,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	}
 	err := cmp.Or(g.Wait(), cmp.Or(defects...))
 	n := int(purged.Load())
-	s.log.Info("cache purged by the operator", "domains", n)
+	s.log.Info("cache purged", "domains", n)
 	if err != nil {
 		fail(w, http.StatusInternalServerError, fmt.Errorf("%d domains were purged, then: %w", n, err))
 		return
@@ -180,7 +180,7 @@ func (s *Server) guard(name string, work func()) (met error) {
 		if r := recover(); r != nil {
 			err := defect.From(r)
 			s.opt.Metrics.Panicked(name, err)
-			s.log.Error("request of the operator panicked", "name", name, "panic", err.Text, "stack", err.Stack)
+			s.log.Error("control request panicked", "name", name, "panic", err.Text, "stack", err.Stack)
 			met = fmt.Errorf("%s: %w", name, err)
 		}
 	}()
@@ -239,6 +239,6 @@ func (s *Server) importLines(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusInternalServerError, err)
 		return
 	}
-	s.log.Info("cache imported by the operator", "domains", len(recs))
+	s.log.Info("cache imported", "domains", len(recs))
 	reply(w, Count{len(recs)})
 }

@@ -179,7 +179,7 @@ func (g *gauges) count() {
 	if err == nil {
 		g.last = scan{tally: tally, ended: time.Now(), took: time.Since(began)}
 	} else {
-		g.server.log.Warn("cannot count what the cache holds", "reason", err)
+		g.server.log.Warn("cannot count the cache entries", "reason", err)
 		g.failed = time.Now() // not again at once
 	}
 	close(g.running)

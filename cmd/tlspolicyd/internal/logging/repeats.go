@@ -159,7 +159,7 @@ func (r *repeats) sum(c *cause) {
 	for i, a := range c.last {
 		last[i] = a
 	}
-	r.log.LogAttrs(context.Background(), c.level, c.message+" (again and again)",
+	r.log.LogAttrs(context.Background(), c.level, c.message+" (repeated)",
 		slog.Int("times", c.count), slog.Int("domains", len(c.subjects)),
 		slog.Duration("within", time.Since(c.began).Round(time.Second)),
 		slog.String("cause", c.text), slog.Time("since", c.since), slog.Group("last", last...))
