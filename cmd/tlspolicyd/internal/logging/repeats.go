@@ -20,7 +20,7 @@ const (
 
 // repeats writes lines about failures so that nothing that goes on and on fills
 // the log: neither one domain that fails again and again nor one outage that
-// strikes thousands of them. Of each cause the first few subjects get a line
+// affects thousands of them. Of each cause the first few subjects get a line
 // each. The other failures are counted and reported in one line at the end of
 // the period: how often, since when, and the last one in full.
 type repeats struct {
