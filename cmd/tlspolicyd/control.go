@@ -53,7 +53,7 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 		Map: p.cache, Store: p.store, Metrics: p.metrics, Log: log.Logger,
 		Build: adminBuild(), Sockets: addresses(sockets), HTTPNames: httpNames(cfg.Listen),
 		Resolver:    func() admin.Resolver { return p.resolver.Load() },
-		Connections: func() admin.Connections { return connections(lookups.Stats()) },
+		Connections: lookups.Stats,
 		LinesLost:   log.Lost,
 		Listening:   o.listening.Load,
 		Roots:       p.roots,
@@ -78,7 +78,7 @@ func (o *operator) run(setting string, serve func() error) {
 	go func() {
 		err := serve()
 		if err != nil {
-			o.log.Error("a socket for the operator is gone", "setting", setting, "reason", err) // Postfix is answered all the same
+			o.log.Error("control or metrics socket failed", "setting", setting, "reason", err) // Postfix is answered all the same
 		}
 		o.ended <- err
 	}()
@@ -93,13 +93,6 @@ func (o *operator) stop() {
 	}
 	for range o.running {
 		<-o.ended
-	}
-}
-
-func connections(s socketmap.Stats) admin.Connections {
-	return admin.Connections{
-		Open: s.Connections, Idle: s.Idle, Waiting: s.Waiting,
-		Accepted: s.Accepted, Evicted: s.Evicted, Refused: s.Refused, Malformed: s.Malformed, Panics: s.Panics,
 	}
 }
 

@@ -42,7 +42,7 @@ func watchdog(ctx context.Context, h socketmap.Handler, log *slog.Logger) {
 		if answers(ctx, h, interval/4) {
 			notify(log, daemon.SdNotifyWatchdog)
 		} else if ctx.Err() == nil {
-			log.Error("lookups hang: the service manager will start the daemon again")
+			log.Error("lookups hang: the service manager will restart the daemon")
 		}
 	}
 }

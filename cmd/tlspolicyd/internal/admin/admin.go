@@ -21,6 +21,7 @@ import (
 
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/policymap"
+	"tlspolicyd/socketmap"
 	"tlspolicyd/store"
 )
 
@@ -42,12 +43,6 @@ type Resolver interface {
 	Trusted() bool
 }
 
-// Connections are counts of the lookup server; see socketmap.Stats.
-type Connections struct {
-	Open, Idle, Waiting                           int
-	Accepted, Evicted, Refused, Malformed, Panics uint64
-}
-
 // Build says what runs.
 type Build struct {
 	Version  string `json:"version"`
@@ -67,7 +62,7 @@ type Options struct {
 	Sockets     []string // where lookups are answered
 	HTTPNames   []string // of this host, for ServePublic: lower case, no final dot
 	Resolver    func() Resolver
-	Connections func() Connections
+	Connections func() socketmap.Stats          // of the lookup server
 	LinesLost   func() uint64                   // of the log
 	Listening   func() bool                     // lookups are accepted
 	Answers     func(ctx context.Context) error // a lookup that needs nothing is answered

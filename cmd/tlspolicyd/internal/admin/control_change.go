@@ -77,8 +77,8 @@ names:
 		g.Go(func() error {
 			defer func() { <-s.lookups }()
 			var p Progress
-			if met := s.contain(name, func() { p = work(ctx, name) }); met != nil {
-				p = Progress{Name: name, Error: met.Error()}
+			if met := s.guard(name, func() { p = work(ctx, name) }); met != nil {
+				p = Progress{Name: name, Error: errors.Unwrap(met).Error()}
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -145,7 +145,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var purged atomic.Int64
-	stumbled := make([]error, len(domains))
+	defects := make([]error, len(domains)) // each costs its domain only
 	g, ctx := errgroup.WithContext(r.Context())
 	g.SetLimit(purgers)
 	for i, domain := range domains {
@@ -153,21 +153,19 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 			break
 		}
 		g.Go(func() (err error) {
-			known := true
-			_ = s.contain(domain, func() { _, known = s.opt.Map.Info(domain) })
-			met := s.contain(domain, func() { err = s.opt.Map.Purge(ctx, domain) })
-			switch {
-			case met != nil:
-				stumbled[i] = fmt.Errorf("%s: %w", domain, met)
-			case err == nil && known:
-				purged.Add(1)
-			}
+			known := true // a record that cannot be read is purged all the same
+			_ = s.guard(domain, func() { _, known = s.opt.Map.Info(domain) })
+			defects[i] = s.guard(domain, func() {
+				if err = s.opt.Map.Purge(ctx, domain); err == nil && known {
+					purged.Add(1)
+				}
+			})
 			return err
 		})
 	}
-	err := cmp.Or(g.Wait(), cmp.Or(stumbled...))
+	err := cmp.Or(g.Wait(), cmp.Or(defects...))
 	n := int(purged.Load())
-	s.log.Info("cache purged by the operator", "domains", n)
+	s.log.Info("cache purged", "domains", n)
 	if err != nil {
 		fail(w, http.StatusInternalServerError, fmt.Errorf("%d domains were purged, then: %w", n, err))
 		return
@@ -175,15 +173,15 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	reply(w, Count{n})
 }
 
-// contain runs work for one name of a request. A defect that it meets is logged
-// and returned, and costs that name only.
-func (s *Server) contain(name string, work func()) (met error) {
+// guard runs the work of a goroutine for one name. A defect that it meets is
+// logged and returned, and costs that name only.
+func (s *Server) guard(name string, work func()) (met error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err := defect.From(r)
 			s.opt.Metrics.Panicked(name, err)
-			s.log.Error("request of the operator panicked", "name", name, "panic", err.Text, "stack", err.Stack)
-			met = err
+			s.log.Error("control request panicked", "name", name, "panic", err.Text, "stack", err.Stack)
+			met = fmt.Errorf("%s: %w", name, err)
 		}
 	}()
 	work()
@@ -241,6 +239,6 @@ func (s *Server) importLines(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusInternalServerError, err)
 		return
 	}
-	s.log.Info("cache imported by the operator", "domains", len(recs))
+	s.log.Info("cache imported", "domains", len(recs))
 	reply(w, Count{len(recs)})
 }

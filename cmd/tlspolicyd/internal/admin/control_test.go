@@ -217,7 +217,7 @@ func TestWarm(t *testing.T) {
 	d.ask(t, "plain.test", secure)
 }
 
-// Requests that make no sense change nothing and are told why.
+// Wrong requests change nothing and get the reason.
 func TestBadRequests(t *testing.T) {
 	d := start(t)
 	d.ask(t, "full.test", "OK dane-only")

@@ -40,99 +40,60 @@ type gauges struct {
 	last    scan
 	failed  time.Time     // when counting did not work; zero: never
 	running chan struct{} // closed at the end of the scan under way; nil: none
-
-	entries, policies, expiring, scanned, scanTook *prometheus.Desc
-	records, size                                  *prometheus.Desc
-	connections, accepted, evicted, refused        *prometheus.Desc
-	malformed, panics                              *prometheus.Desc
-	resolverUp, validates, trusted, tested         *prometheus.Desc
-	ready, linesLost                               *prometheus.Desc
 }
 
-func newGauges(s *Server) *gauges {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
-	}
-	return &gauges{
-		server: s, ctx: s.ctx, spawn: s.work.Go,
+func newGauges(s *Server) *gauges { return &gauges{server: s, ctx: s.ctx, spawn: s.work.Go} }
 
-		entries:  desc("cache_entries", "Domains in the cache, by what is known of them.", "kind"),
-		policies: desc("cache_policies", "MTA-STS policies in force, by mode.", "mode"),
-		expiring: desc("policies_expiring_soon", "Policies in force, of domains in use, that end within a day and have less than a third of their lifetime left."),
-		scanned:  desc("cache_scan_timestamp_seconds", "When the cache was last counted."),
-		scanTook: desc("cache_scan_duration_seconds", "How long that took."),
-		records:  desc("database_records", "Records in the database."),
-		size:     desc("database_size_bytes", "Size of the database file."),
-
-		connections: desc("connections", "Open connections of lookup clients, by state.", "state"),
-		accepted:    desc("connections_accepted_total", "Connections accepted."),
-		evicted:     desc("connections_evicted_total", "Connections without a complete request that were closed at the limit."),
-		refused:     desc("connections_refused_total", "Connections closed because too many of the same client are waiting."),
-		malformed:   desc("connections_malformed_total", "Connections closed for a malformed or half-sent request."),
-		panics:      desc("lookup_panics_total", "Lookups and refreshes that panicked: a defect of this program."),
-
-		resolverUp: desc("resolver_answering", "Whether the resolver answered when it was last tested."),
-		validates:  desc("resolver_validating", "Whether that answer about a signed name was validated and may be trusted."),
-		trusted:    desc("resolver_ad_trusted", "Whether AD bits count: resolvers on loopback, or dns.trust_ad."),
-		tested:     desc("resolver_test_timestamp_seconds", "When the resolver was last tested."),
-		ready:      desc("ready", "Whether /readyz says so: socket and store open, resolver answering."),
-		linesLost:  desc("log_lines_lost_total", "Log lines lost because they were not read fast enough."),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (g *gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		g.entries, g.policies, g.expiring, g.scanned, g.scanTook, g.records, g.size,
-		g.connections, g.accepted, g.evicted, g.refused, g.malformed, g.panics,
-		g.resolverUp, g.validates, g.trusted, g.tested, g.ready, g.linesLost,
-	} {
-		ch <- d
-	}
-}
+// Describe implements prometheus.Collector. It names nothing in advance, which
+// makes this an unchecked collector: each metric is in Collect alone.
+func (g *gauges) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (g *gauges) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	counter := func(d *prometheus.Desc, v uint64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
-	}
-	if s := g.scan(); !s.ended.IsZero() {
-		gauge(g.entries, float64(s.tally.Both), "dane+mta-sts")
-		gauge(g.entries, float64(s.tally.DANE), "dane")
-		gauge(g.entries, float64(s.tally.STS), "mta-sts")
-		gauge(g.entries, float64(s.tally.Negative), "negative")
-		for _, mode := range []policy.STSState{policy.STSEnforce, policy.STSTesting, policy.STSNone} {
-			gauge(g.policies, float64(s.tally.Modes[mode]), mode.String())
+	send := func(kind prometheus.ValueType, name, help string, v float64, label ...string) {
+		labels := prometheus.Labels{}
+		if len(label) == 2 {
+			labels[label[0]] = label[1]
 		}
-		gauge(g.expiring, float64(s.tally.Expiring))
-		gauge(g.scanned, unix(s.ended))
-		gauge(g.scanTook, s.took.Seconds())
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc(namespace+"_"+name, help, nil, labels), kind, v)
+	}
+	gauge := func(name, help string, v float64, label ...string) {
+		send(prometheus.GaugeValue, name, help, v, label...)
+	}
+	counter := func(name, help string, v uint64) { send(prometheus.CounterValue, name, help, float64(v)) }
+	if s := g.scan(); !s.ended.IsZero() {
+		for kind, n := range map[string]int{"dane+mta-sts": s.tally.Both, "dane": s.tally.DANE, "mta-sts": s.tally.STS, "negative": s.tally.Negative} {
+			gauge("cache_entries", "Domains in the cache, by what is known of them.", float64(n), "kind", kind)
+		}
+		for _, mode := range []policy.STSState{policy.STSEnforce, policy.STSTesting, policy.STSNone} {
+			gauge("cache_policies", "MTA-STS policies in force, by mode.", float64(s.tally.Modes[mode]), "mode", mode.String())
+		}
+		gauge("policies_expiring_soon", "Policies in force, of domains in use, that end within a day and have less than a third of their lifetime left.", float64(s.tally.Expiring))
+		gauge("cache_scan_timestamp_seconds", "When the cache was last counted.", unix(s.ended))
+		gauge("cache_scan_duration_seconds", "How long the last count took.", s.took.Seconds())
 	}
 	opt := g.server.opt
-	gauge(g.records, float64(opt.Store.Len()))
-	gauge(g.size, float64(opt.Store.Size()))
+	gauge("database_records", "Records in the database.", float64(opt.Store.Len()))
+	gauge("database_size_bytes", "Size of the database file.", float64(opt.Store.Size()))
 
 	c := opt.Connections()
-	gauge(g.connections, float64(c.Idle), "idle")
-	gauge(g.connections, float64(c.Open-c.Idle), "busy")
-	gauge(g.connections, float64(c.Waiting), "waiting")
-	counter(g.accepted, c.Accepted)
-	counter(g.evicted, c.Evicted)
-	counter(g.refused, c.Refused)
-	counter(g.malformed, c.Malformed)
-	counter(g.panics, c.Panics+opt.Metrics.panics.Load())
-
-	gauge(g.trusted, number(opt.Resolver().Trusted()))
-	if t := g.server.health.latest(); !t.at.IsZero() {
-		gauge(g.resolverUp, number(t.err == nil))
-		gauge(g.validates, number(t.validates))
-		gauge(g.tested, unix(t.at))
-		gauge(g.ready, number(t.err == nil && g.server.checkSocket().OK() && g.server.checkStore().OK()))
+	for state, n := range map[string]int{"idle": c.Idle, "busy": c.Connections - c.Idle, "waiting": c.Waiting} {
+		gauge("connections", "Open connections of lookup clients, by state.", float64(n), "state", state)
 	}
-	counter(g.linesLost, opt.LinesLost())
+	counter("connections_accepted_total", "Connections accepted.", c.Accepted)
+	counter("connections_evicted_total", "Connections without a complete request that were closed at the limit.", c.Evicted)
+	counter("connections_refused_total", "Connections closed because too many of the same client are waiting.", c.Refused)
+	counter("connections_malformed_total", "Connections closed for a malformed or half-sent request.", c.Malformed)
+	counter("lookup_panics_total", "Lookups and refreshes that panicked: a defect of this program.", c.Panics+opt.Metrics.panics.Load())
+
+	gauge("resolver_ad_trusted", "Whether AD bits count: resolvers on loopback, or dns.trust_ad.", number(opt.Resolver().Trusted()))
+	if t := g.server.health.latest(); !t.at.IsZero() {
+		gauge("resolver_answering", "Whether the resolver answered when it was last tested.", number(t.err == nil))
+		gauge("resolver_validating", "Whether that answer about a signed name was validated and may be trusted.", number(t.validates))
+		gauge("resolver_test_timestamp_seconds", "When the resolver was last tested.", unix(t.at))
+		gauge("ready", "Whether /readyz says so: socket and store open, resolver answering.", number(t.err == nil && g.server.checkSocket().OK() && g.server.checkStore().OK()))
+	}
+	counter("log_lines_lost_total", "Log lines lost because they were not read fast enough.", opt.LinesLost())
 }
 
 func number(b bool) float64 {
@@ -179,7 +140,7 @@ func (g *gauges) count() {
 	if err == nil {
 		g.last = scan{tally: tally, ended: time.Now(), took: time.Since(began)}
 	} else {
-		g.server.log.Warn("cannot count what the cache holds", "reason", err)
+		g.server.log.Warn("cannot count the cache entries", "reason", err)
 		g.failed = time.Now() // not again at once
 	}
 	close(g.running)

@@ -28,7 +28,6 @@ const (
 // what each means.
 type Metrics struct {
 	registry *prometheus.Registry
-	answers  *prometheus.Registry // lookups_total alone, for the status page
 
 	// Every series that a lookup may touch exists from the start: counting one
 	// is a single atomic addition.
@@ -48,7 +47,7 @@ type Metrics struct {
 // NewMetrics makes the metrics in a registry of their own, with those of the Go
 // runtime and of the process.
 func NewMetrics(b Build) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), answers: prometheus.NewRegistry()}
+	m := &Metrics{registry: prometheus.NewRegistry()}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -63,7 +62,6 @@ func NewMetrics(b Build) *Metrics {
 
 func (m *Metrics) makeLookups() {
 	lookups := m.counterVec("lookups_total", "Lookups answered, by map, answer and origin of the answer.", "map", "answer", "origin")
-	m.answers.MustRegister(lookups)
 	for i, name := range []string{"postfix", "postfix-tlsrpt"} {
 		for level := range levels {
 			for origin := range origins {

@@ -6,11 +6,11 @@ import (
 	_ "embed"
 	"html/template"
 	"net/http"
-	"slices"
 	"time"
 	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 )
 
 //go:embed page.html
@@ -25,7 +25,7 @@ type page struct {
 	Sockets  []string
 	Servers  []string
 	Records  int
-	Bytes    int64
+	MiB      float64 // on disk
 	Scan     *scan
 	Modes    []pageCount
 	Answers  []pageCount
@@ -73,8 +73,8 @@ func (s *Server) page(ctx context.Context) page {
 		Build: s.opt.Build, Up: time.Since(s.started).Round(time.Second),
 		Checks:  []check{s.checkLookups(ctx), s.checkSocket(), s.checkStore(), s.checkResolver(ctx), s.checkRoots()},
 		Sockets: s.opt.Sockets,
-		Records: s.opt.Store.Len(), Bytes: s.opt.Store.Size(),
-		Open: c.Open, Accepted: c.Accepted,
+		Records: s.opt.Store.Len(), MiB: float64(s.opt.Store.Size()) / (1 << 20),
+		Open: c.Connections, Accepted: c.Accepted,
 		Answers: s.answerCounts(),
 	}
 	for _, server := range s.opt.Resolver().Servers() {
@@ -95,16 +95,12 @@ func (s *Server) answerCounts() []pageCount {
 	for level := range levels {
 		counts = append(counts, pageCount{Name: level.String()})
 	}
-	families, err := s.opt.Metrics.answers.Gather()
-	if err != nil {
-		return counts
-	}
-	for _, family := range families {
-		for _, metric := range family.GetMetric() {
-			for _, label := range metric.GetLabel() {
-				i := slices.IndexFunc(counts, func(c pageCount) bool { return c.Name == label.GetValue() })
-				if label.GetName() == "answer" && i >= 0 {
-					counts[i].N += uint64(metric.GetCounter().GetValue())
+	for _, kind := range s.opt.Metrics.lookups {
+		for level, origins := range kind {
+			for _, counter := range origins {
+				var m dto.Metric
+				if counter.Write(&m) == nil {
+					counts[level].N += uint64(m.GetCounter().GetValue())
 				}
 			}
 		}

@@ -104,7 +104,7 @@ func start(t testing.TB) *daemon {
 		Map: d.Map, Store: d.store, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
 		Sockets:     []string{"unix:/run/test.sock"},
 		Resolver:    func() Resolver { return resolver },
-		Connections: func() Connections { return Connections{Open: 5, Idle: 3, Accepted: 7} },
+		Connections: func() socketmap.Stats { return socketmap.Stats{Connections: 5, Idle: 3, Accepted: 7} },
 		LinesLost:   func() uint64 { return 4 },
 		Listening:   d.listening.Load,
 		Roots: func() error {

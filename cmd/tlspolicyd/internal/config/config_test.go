@@ -158,6 +158,11 @@ func TestWhatIsShownReadsBackTheSame(t *testing.T) {
 			if err := c.WriteTOML(&b); err != nil {
 				t.Fatal(err)
 			}
+			for line := range strings.Lines(b.String()) {
+				if strings.HasPrefix(line, "#") && len(line) > 81 {
+					t.Errorf("comment of more than 80 columns: %s", line)
+				}
+			}
 			got, err := Parse(b.Bytes(), "shown.toml")
 			if err != nil {
 				t.Fatalf("%v in\n%s", err, b.String())

@@ -68,7 +68,7 @@ func (c *Config) settings() []setting {
 		{"policy.insecure_mx", "Which standard applies when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
 		{"policy.partial", "Which standard applies when only some MX hosts have TLSA records and an\nMTA-STS policy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
 		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without a policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
-		{"policy.postfix_level", "Postfix's own smtp_tls_security_level. Where no TLSA record is known and a lookup\nfails, an answer is never weaker than this level.", choice(&c.Policy.PostfixLevel, "none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")},
+		{"policy.postfix_level", "Postfix's own smtp_tls_security_level. Where no TLSA record is known and a\nlookup fails, no answer is weaker than this level.", choice(&c.Policy.PostfixLevel, "none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")},
 
 		{"log.level", "\"debug\", \"info\", \"warn\" or \"error\".", scalar(&c.Log.Level, `"debug", "info", "warn" or "error"`, parseLevel, formatLevel)},
 		{"log.format", "\"auto\" (journal fields under systemd, text elsewhere), \"text\" or \"json\".", choice(&c.Log.Format, LogAuto, LogText, LogJSON)},

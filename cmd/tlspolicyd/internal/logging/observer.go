@@ -55,9 +55,9 @@ func (j *Observer) Resolved(r policymap.Resolution) {
 	message := ""
 	switch {
 	case waits:
-		message = "not resolved, mail waits"
+		message = "not resolved, mail is deferred"
 	case r.Decision.Stale:
-		message = "not resolved, answered as last known"
+		message = "not resolved, answered from the last known facts"
 	default:
 		j.log.LogAttrs(context.Background(), slog.LevelInfo, "resolved", attrs...)
 		return
@@ -114,7 +114,7 @@ func (j *Observer) StoreFailed(domain string, err error) {
 
 // ClockStepped logs that the wall clock was set.
 func (j *Observer) ClockStepped(by time.Duration) {
-	j.log.Warn("the clock was set; stored times were moved along, no policy ended or got longer", "by", by.Round(time.Second))
+	j.log.Warn("the clock was set; stored times were adjusted, no policy was shortened or prolonged", "by", by.Round(time.Second))
 }
 
 // Panicked logs a defect of this program.

@@ -70,7 +70,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 					Reply:    "TEMP " + reason, Took: 14500 * time.Millisecond,
 				})
 			},
-			`WARN  not resolved, mail waits domain=example.test answer="TEMP MX lookup of example.test: SERVFAIL" reason="MX lookup of example.test: SERVFAIL"` +
+			`WARN  not resolved, mail is deferred domain=example.test answer="TEMP MX lookup of example.test: SERVFAIL" reason="MX lookup of example.test: SERVFAIL"` +
 				` row=unknown why="a failed lookup is not an absence" mta_sts=absent took=14.5s`,
 		},
 		"mail waits for a policy that cannot be written for Postfix": {
@@ -80,7 +80,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 					STS: policy.STSEnforce, Reply: "TEMP too many mx patterns", Took: time.Second,
 				})
 			},
-			`WARN  not resolved, mail waits domain=example.test answer="TEMP too many mx patterns" reason="too many mx patterns" row=sts-enforce why=w mta_sts=enforce took=1s`,
+			`WARN  not resolved, mail is deferred domain=example.test answer="TEMP too many mx patterns" reason="too many mx patterns" row=sts-enforce why=w mta_sts=enforce took=1s`,
 		},
 		"as last known": {
 			func(j *Observer) {
@@ -89,7 +89,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 					Reply: "OK dane-only", Took: time.Microsecond,
 				})
 			},
-			`WARN  not resolved, answered as last known domain=example.test answer=dane-only reason="MX lookup of example.test: SERVFAIL" row=dane-full why=w mta_sts=absent took=1µs`,
+			`WARN  not resolved, answered from the last known facts domain=example.test answer=dane-only reason="MX lookup of example.test: SERVFAIL" row=dane-full why=w mta_sts=absent took=1µs`,
 		},
 		"a change": {
 			func(j *Observer) {
@@ -123,7 +123,7 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		},
 		"the clock": {
 			func(j *Observer) { j.ClockStepped(-90*time.Minute + time.Millisecond) },
-			`WARN  the clock was set; stored times were moved along, no policy ended or got longer by=-1h30m0s`,
+			`WARN  the clock was set; stored times were adjusted, no policy was shortened or prolonged by=-1h30m0s`,
 		},
 		"a defect": {
 			func(j *Observer) {
@@ -168,7 +168,7 @@ func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 					log(j, fmt.Sprintf("d%d.test", i))
 				}
 			})
-			if len(lines) > 6 || !strings.Contains(lines[len(lines)-1], " (again and again) times=49") {
+			if len(lines) > 6 || !strings.Contains(lines[len(lines)-1], " (repeated) times=49") {
 				t.Errorf("%s: %d lines, the last: %s", name, len(lines), lines[len(lines)-1])
 			}
 		}

@@ -20,7 +20,7 @@ const (
 
 // repeats writes lines about failures so that nothing that goes on and on fills
 // the log: neither one domain that fails again and again nor one outage that
-// strikes thousands of them. Of each cause the first few subjects get a line
+// affects thousands of them. Of each cause the first few subjects get a line
 // each. The other failures are counted and reported in one line at the end of
 // the period: how often, since when, and the last one in full.
 type repeats struct {
@@ -159,7 +159,7 @@ func (r *repeats) sum(c *cause) {
 	for i, a := range c.last {
 		last[i] = a
 	}
-	r.log.LogAttrs(context.Background(), c.level, c.message+" (again and again)",
+	r.log.LogAttrs(context.Background(), c.level, c.message+" (repeated)",
 		slog.Int("times", c.count), slog.Int("domains", len(c.subjects)),
 		slog.Duration("within", time.Since(c.began).Round(time.Second)),
 		slog.String("cause", c.text), slog.Time("since", c.since), slog.Group("last", last...))

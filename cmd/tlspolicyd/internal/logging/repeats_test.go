@@ -48,7 +48,7 @@ func TestADomainThatFailsAgainAndAgainGetsOneLineAndThenCounts(t *testing.T) {
 		synctest.Wait()
 		wantLines(t, wrote(),
 			`WARN  not resolved domain=broken.test reason="MX lookup of broken.test: SERVFAIL"`,
-			`WARN  not resolved (again and again) times=5 domains=1 within=1m0s cause="MX lookup of *: SERVFAIL" since=`+since+` `+
+			`WARN  not resolved (repeated) times=5 domains=1 within=1m0s cause="MX lookup of *: SERVFAIL" since=`+since+` `+
 				`last.domain=broken.test last.reason="MX lookup of broken.test: SERVFAIL"`)
 		// A day of it: six lines an hour at most.
 		for range 24 * 360 {
@@ -135,7 +135,7 @@ func TestCloseTellsWhatWasOnlyCounted(t *testing.T) {
 		time.Sleep(7 * time.Second)
 		wrote()
 		r.close()
-		wantLines(t, wrote(), `WARN  a (again and again) times=3 domains=1 within=7s cause=timeout since=`+since)
+		wantLines(t, wrote(), `WARN  a (repeated) times=3 domains=1 within=7s cause=timeout since=`+since)
 		r.add(failure{Level: slog.LevelWarn, Message: "a", Cause: "timeout", Subject: "x.test"})
 		wantLines(t, wrote())
 	})
