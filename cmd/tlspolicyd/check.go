@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +15,7 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/output"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/policymap/policy"
 )
 
 const (

@@ -8,11 +8,11 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/check"
+	"tlspolicyd/policymap/policy"
 )
 
 // maxHeld bounds how many audits that have ended wait for one before them that is

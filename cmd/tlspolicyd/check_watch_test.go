@@ -198,7 +198,7 @@ func TestCheckWatchInterrupted(t *testing.T) {
 	}
 }
 
-// A mail host that is down is told from a blocked port by those that come after
+// A mail host that is down is distinguished from a blocked port by those after
 // it in the list, and the order of the list is kept.
 func TestRoundWaitsForWhoseFaultItIs(t *testing.T) {
 	for _, test := range []struct {

@@ -128,8 +128,6 @@ func (o *options) describeHost(host *doctor.Options) error {
 		}
 	}
 	host.Config, host.Build, host.Sockets = cfg, adminBuild(), cfg.Listen.Socketmap
-	if path, ok := strings.CutPrefix(cfg.Listen.Admin, "unix:"); ok {
-		host.Admin = []string{path}
-	}
+	host.Admin = strings.TrimPrefix(cfg.Listen.Admin, "unix:")
 	return nil
 }

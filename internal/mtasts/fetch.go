@@ -83,13 +83,7 @@ func (f *Fetcher) Roots() (*x509.CertPool, error) {
 // Fetch fetches and parses the policy of a domain, given in A-labels. The
 // error is always a *FetchError.
 func (f *Fetcher) Fetch(ctx context.Context, domain string) (*Fetched, error) {
-	return f.FetchFrom(ctx, policyLabel+strings.ToLower(strings.TrimSuffix(domain, ".")), policyPath)
-}
-
-// FetchFrom fetches a file that should be a policy from a host and a path, by
-// the rules of Fetch. It is for an audit: a policy counts only where Fetch
-// looks for it (8461 §3.3). The error is always a *FetchError.
-func (f *Fetcher) FetchFrom(ctx context.Context, host, path string) (*Fetched, error) {
+	host := policyLabel + strings.ToLower(strings.TrimSuffix(domain, "."))
 	timeout := f.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -98,7 +92,7 @@ func (f *Fetcher) FetchFrom(ctx context.Context, host, path string) (*Fetched, e
 	defer cancel()
 
 	x := &Exchange{start: time.Now()}
-	policy, failure := f.fetch(ctx, host, path, x)
+	policy, failure := f.fetch(ctx, host, policyPath, x)
 	x.Total = time.Since(x.start)
 	if failure != nil {
 		failure.Host, failure.Exchange = host, x

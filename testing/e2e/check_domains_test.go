@@ -51,13 +51,13 @@ const (
 	sent     = "sent"
 	deferred = "deferred"
 	bounced  = "bounced"
-	nothing  = "" // no message is sent: nobody is there, or it would take too long
+	nothing  = "" // no message is sent: there is no mail host, or it would take too long
 )
 
 // checkDomains provoke each code. Those that are slow come first, so that the
-// others are looked at meanwhile.
+// others are audited meanwhile.
 func checkDomains() []checkDomain {
-	// What follows from a policy that nobody has, for a domain with DANE.
+	// What follows from a policy that does not exist, for a domain with DANE.
 	noPolicy := func(code string) []string { return []string{"fail " + code, "fail sts-record-without-policy"} }
 	badPolicy := func(code string) []string { return []string{"fail " + code} }
 	return []checkDomain{

@@ -19,7 +19,7 @@ import (
 
 const (
 	checkDir    = workDir + "/check"
-	checkSigned = "audit.test" // zone of the domains that check looks at
+	checkSigned = "audit.test" // zone of the domains that check audits
 	checkOpen   = "clear.test" // the same, without DNSSEC
 )
 

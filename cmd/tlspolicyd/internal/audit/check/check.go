@@ -14,12 +14,12 @@ import (
 	"crypto/x509"
 	"net/netip"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 )
 
 // DefaultTimeout bounds the audit of one domain.

@@ -7,11 +7,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"github.com/miekg/dns"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
 )

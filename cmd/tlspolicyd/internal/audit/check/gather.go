@@ -6,12 +6,12 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
+	"tlspolicyd/cmd/tlspolicyd/internal/explain"
 	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/dnsclient"

@@ -3,12 +3,12 @@ package check
 import (
 	"crypto/tls"
 	"strings"
-	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/audit/smtpprobe"
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 )
 
 // judgeSenders says what all of this leads to: the reply that a Postfix with

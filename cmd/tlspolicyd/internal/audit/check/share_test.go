@@ -34,14 +34,14 @@ func TestProbesAreShared(t *testing.T) {
 	})
 }
 
-// What other domains' mail hosts do tells whose fault it is that a domain's own
+// The mail hosts of other domains show which side fails when a domain's own
 // take no connection.
-func TestOthersTellWhoseFaultItIs(t *testing.T) {
+func TestOtherDomainsShowWhichSideFails(t *testing.T) {
 	silent := func(s *scene) { s.Silent(netip.MustParseAddr("10.20.99.1")) }
 	for _, test := range []struct {
 		name    string
 		arrange func(*scene)
-		others  bool // are looked at, too
+		others  bool // are audited, too
 		want    string
 	}{
 		{"silent, alone", silent, false, "unknown port25-blocked"},
@@ -65,7 +65,7 @@ func TestOthersTellWhoseFaultItIs(t *testing.T) {
 				s.Replace(name, "AAAA")
 			}
 		}, true, "fail smtp-unreachable"},
-		{"silent over IPv6, where nobody answers", func(s *scene) {
+		{"silent over IPv6, where no host answers", func(s *scene) {
 			s.Replace("mx.dead.test", "A", s.mx1.Addr().String())
 			s.Replace("mx.dead.test", "AAAA", "fd00:20::99")
 			s.Silent(netip.MustParseAddr("fd00:20::99"), v6(1), v6(2))
@@ -142,8 +142,8 @@ func TestSlowDomainSpoilsNoOther(t *testing.T) {
 	})
 }
 
-// While it is not known whether our own DNS works, a failed lookup is nobody's
-// fault, and no audit waits for longer than it may.
+// While it is not known whether our own DNS works, a failed lookup is not the fault
+// of the domain, and no audit waits for longer than its limit.
 func TestNoTimeToAskAboutOurDNS(t *testing.T) {
 	const limit = 4 * time.Second // less than the question may take
 	synctest.Test(t, func(t *testing.T) {

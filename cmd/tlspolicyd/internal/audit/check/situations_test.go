@@ -105,7 +105,7 @@ func situations() []situation {
 			s.TLSA(domain, 25)
 			s.web.SetPolicy("version: STSv1\nmode: enforce\nmx: good.test\nmax_age: 2592000\n")
 		}, want: []string{"warn mx-implicit"}},
-		{name: "nobody takes mail", arrange: func(s *scene) { s.Replace(domain, "MX") }, want: []string{"fail mail-host-missing"}},
+		{name: "no mail host", arrange: func(s *scene) { s.Replace(domain, "MX") }, want: []string{"fail mail-host-missing"}},
 		{name: "SERVFAIL for the domain alone", arrange: func(s *scene) { s.Fault(domain, "MX", lab.ServFail) }, want: []string{"fail dns-failed"}},
 		{name: "bogus", arrange: func(s *scene) { s.Fault(domain, "MX", lab.Bogus) }, want: []string{"fail dnssec-bogus"}},
 		{name: "silence for the domain alone", arrange: func(s *scene) { s.Fault(domain, "MX", lab.Drop) }, want: []string{"unknown dns-timeout"}},
@@ -245,7 +245,7 @@ func situations() []situation {
 			s.Replace("mx1.good.test", "AAAA")
 		}, want: []string{"fail mx-not-public", "unknown dane-inconclusive", "warn delivery-failed"}},
 
-		// Certificates of mail hosts. DANE looks at the key alone, so that mail
+		// Certificates of mail hosts. DANE checks the key alone, so that mail
 		// goes on under it.
 		{name: "certificate has ended", arrange: first(lab.SMTP{Cert: lab.Expired}), want: []string{"fail certificate-expired"}},
 		{name: "certificate has ended, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.Expired})), want: []string{
@@ -276,7 +276,7 @@ func situations() []situation {
 		}), want: []string{"warn sts-record-missing"}, ok: []string{"smtp-ok"}},
 
 		// DANE.
-		{name: "a new key that nobody published", arrange: func(s *scene) { s.NewKey("mx1.good.test") }, want: []string{
+		{name: "a new key that was not published", arrange: func(s *scene) { s.NewKey("mx1.good.test") }, want: []string{
 			"fail dane-mismatch", "warn delivery-failed",
 		}},
 		{name: "no usable record", arrange: func(s *scene) {
@@ -308,7 +308,7 @@ func situations() []situation {
 			s.Trusted = false
 		}, want: []string{"unknown resolver-untrusted"}},
 
-		// What strangers wrote reaches no terminal as it is: wellFormed looks.
+		// Untrusted text is escaped, which wellFormed checks.
 		{name: "control bytes everywhere", arrange: func(s *scene) {
 			s.Replace("_mta-sts.good.test", "TXT", `"v=STSv1; id=1\027[2J\155\007;"`)
 			s.Replace("_smtp._tls.good.test", "TXT", `"v=TLSRPTv1; rua=mailto:\027]0\;x\007"`)

@@ -9,6 +9,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -36,8 +37,7 @@ type Options struct {
 	// Sockets are where the daemon listens, unless systemd says otherwise:
 	// "unix:/path" or "tcp:host:port".
 	Sockets []string
-	// Admin are the control sockets to try, paths.
-	Admin []string
+	Admin   string // path of the control socket; "": there is none
 
 	PostfixConfig string // directory for postconf -c; "": Postfix's default
 	Signed        string // a name with a valid signature; "": the root
@@ -49,19 +49,10 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	for _, d := range []struct {
-		field *string
-		value string
-	}{
-		{&o.Signed, resolverprobe.Root},
-		{&o.Broken, DefaultBroken},
-		{&o.ResolvConf, "/etc/resolv.conf"},
-		{&o.Systemd, "/run/systemd/system"},
-	} {
-		if *d.field == "" {
-			*d.field = d.value
-		}
-	}
+	o.Signed = cmp.Or(o.Signed, resolverprobe.Root)
+	o.Broken = cmp.Or(o.Broken, DefaultBroken)
+	o.ResolvConf = cmp.Or(o.ResolvConf, "/etc/resolv.conf")
+	o.Systemd = cmp.Or(o.Systemd, "/run/systemd/system")
 	return o
 }
 

@@ -286,7 +286,7 @@ func TestUnitsAreReadFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
-	o := Options{Config: config.Default(), Systemd: dir, Admin: []string{admin}, ResolvConf: dir + "/none", PostfixConfig: dir}
+	o := Options{Config: config.Default(), Systemd: dir, Admin: admin, ResolvConf: dir + "/none", PostfixConfig: dir}
 	o.Config.Cache.Path = dir + "/policies.db"
 	f := Gather(t.Context(), o)
 	if f.Units.Service.Active != "inactive" || len(f.Sockets) != 1 || !f.Sockets[0].Ours {

@@ -17,7 +17,7 @@ func judgePostfix(f Facts) []audit.Finding {
 			"Where Postfix is in another container, run doctor there; it needs postconf.")}
 	case p.Err != "":
 		return []audit.Finding{audit.Inconclusive("postfix-unreadable", "", "postconf does not print the settings of Postfix.", p.Err,
-			"Fix that first: postconf must read main.cf and master.cf"+inDir(p)+".")}
+			"Fix that first: postconf must read main.cf and master.cf.")}
 	}
 	all := []audit.Finding{judgeVersion(p)}
 	all = append(all, judgeInstances(p)...)
@@ -25,13 +25,6 @@ func judgePostfix(f Facts) []audit.Finding {
 	all = append(all, judgeLevel(f)...)
 	all = append(all, judgeMaps(f)...)
 	return append(all, judgePatterns(p)...)
-}
-
-func inDir(p Postfix) string {
-	if p.ConfigDir == "" {
-		return ""
-	}
-	return " in " + p.ConfigDir
 }
 
 func judgeVersion(p Postfix) audit.Finding {

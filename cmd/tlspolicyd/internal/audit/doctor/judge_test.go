@@ -191,7 +191,7 @@ func situations() []situation {
 			asked(f, ourTable+" socketmap:inet:"+other+":postfix", other, Probe{Reply: "NOTFOUND"})
 		}},
 		{"map-proxy-refused", audit.Fail, "proxy: that proxymap(8) does not know", func(f *Facts) { f.setMaps("proxy:" + ourTable) }},
-		{"map-missing-in-service", audit.Warn, "relay asks nobody", func(f *Facts) { f.Postfix.Services[2].Overrides[policyMaps] = "" }},
+		{"map-missing-in-service", audit.Warn, "relay does not ask", func(f *Facts) { f.Postfix.Services[2].Overrides[policyMaps] = "" }},
 		{"postfix-sts-patterns-off", audit.Warn, "patterns are not enforced", func(f *Facts) { f.param("smtp_tls_enforce_sts_mx_patterns", "no") }},
 		{"socket-missing", audit.Fail, "another queue_directory", func(f *Facts) {
 			f.param("queue_directory", "/srv/postfix")
@@ -201,7 +201,7 @@ func situations() []situation {
 		{"socket-not-a-socket", audit.Fail, "a file in its place", func(f *Facts) { f.Sockets[0].NoSocket = true }},
 		{"socket-denied", audit.Fail, "a socket with mode 0600", func(f *Facts) { f.Sockets[0].Denied = queueSocket }},
 		{"socket-denied", audit.Fail, "a directory with mode 0700", func(f *Facts) { f.Sockets[0].Denied = queueDir + "/run/tlspolicyd" }},
-		{"socket-no-answer", audit.Fail, "nobody listens", func(f *Facts) { f.Sockets[0].Err = "connection refused" }},
+		{"socket-no-answer", audit.Fail, "nothing listens", func(f *Facts) { f.Sockets[0].Err = "connection refused" }},
 		{"socket-other-program", audit.Fail, "another program", func(f *Facts) { f.Sockets[0].Ours = false }},
 		{"socket-other-program", audit.Fail, "another protocol", func(f *Facts) { f.Sockets[0].Garbled, f.Sockets[0].Err = true, "malformed netstring" }},
 		{"socket-slow", audit.Warn, "an overloaded host", func(f *Facts) { f.Sockets[0].Took = 3 * time.Second }},

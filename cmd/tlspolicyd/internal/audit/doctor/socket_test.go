@@ -61,7 +61,7 @@ func serve(t *testing.T, h socketmap.Handler) string {
 	return path
 }
 
-// openDir is a directory below one that everybody may enter.
+// openDir is a directory that every user may enter.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "doctor")
@@ -75,8 +75,8 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-// stranger is somebody who owns nothing here.
-func stranger() *Account { return &Account{Name: "stranger", UID: 54321, GIDs: []uint32{54321}} }
+// outsider is a user who owns nothing here.
+func outsider() *Account { return &Account{Name: "outsider", UID: 54321, GIDs: []uint32{54321}} }
 
 func probed(t *testing.T, path, root string, who *Account) Probe {
 	t.Helper()
@@ -87,23 +87,23 @@ func probed(t *testing.T, path, root string, who *Account) Probe {
 
 func TestProbe(t *testing.T) {
 	t.Run("a daemon", func(t *testing.T) {
-		p := probed(t, serve(t, daemonHandler{}), "", stranger())
+		p := probed(t, serve(t, daemonHandler{}), "", outsider())
 		if got := judgeSocket(p, Units{}); got.Code != "socket-ok" || !p.Ours || p.Reply != "NOTFOUND" {
 			t.Errorf("got %+v, %+v", got, p)
 		}
 	})
 	t.Run("another program", func(t *testing.T) {
-		if got := judgeSocket(probed(t, serve(t, foreignHandler{}), "", stranger()), Units{}); got.Code != "socket-other-program" {
+		if got := judgeSocket(probed(t, serve(t, foreignHandler{}), "", outsider()), Units{}); got.Code != "socket-other-program" {
 			t.Errorf("got %+v", got)
 		}
 	})
 	t.Run("another protocol", func(t *testing.T) {
-		if got := judgeSocket(probed(t, serve(t, nil), "", stranger()), Units{}); got.Code != "socket-other-program" {
+		if got := judgeSocket(probed(t, serve(t, nil), "", outsider()), Units{}); got.Code != "socket-other-program" {
 			t.Errorf("got %+v", got)
 		}
 	})
 	t.Run("nothing", func(t *testing.T) {
-		if got := judgeSocket(probed(t, filepath.Join(openDir(t), "s.sock"), "", stranger()), Units{}); got.Code != "socket-missing" {
+		if got := judgeSocket(probed(t, filepath.Join(openDir(t), "s.sock"), "", outsider()), Units{}); got.Code != "socket-missing" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -112,11 +112,11 @@ func TestProbe(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != "socket-not-a-socket" {
+		if got := judgeSocket(probed(t, path, "", outsider()), Units{}); got.Code != "socket-not-a-socket" {
 			t.Errorf("got %+v", got)
 		}
 	})
-	t.Run("nobody listens any more", func(t *testing.T) {
+	t.Run("nothing listens any more", func(t *testing.T) {
 		path := filepath.Join(openDir(t), "s.sock")
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
@@ -127,7 +127,7 @@ func TestProbe(t *testing.T) {
 		if err := os.Chmod(path, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != "socket-no-answer" {
+		if got := judgeSocket(probed(t, path, "", outsider()), Units{}); got.Code != "socket-no-answer" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -143,7 +143,7 @@ func TestProbe(t *testing.T) {
 			if err := os.Chmod(filepath.Dir(path), c.dir); err != nil {
 				t.Fatal(err)
 			}
-			got := judgeSocket(probed(t, path, "", stranger()), Units{})
+			got := judgeSocket(probed(t, path, "", outsider()), Units{})
 			if got.Code != "socket-denied" || c.dir == 0o700 && !strings.Contains(got.Fix, "chmod o+x "+filepath.Dir(path)) {
 				t.Errorf("got %+v", got)
 			}
@@ -170,7 +170,7 @@ func TestProbeAsRoot(t *testing.T) {
 		if got := judgeSocket(probed(t, path, "", &member), Units{}); got.Code != "socket-ok" {
 			t.Errorf("got %+v", got)
 		}
-		if got := judgeSocket(probed(t, path, "", stranger()), Units{}); got.Code != "socket-denied" {
+		if got := judgeSocket(probed(t, path, "", outsider()), Units{}); got.Code != "socket-denied" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -180,13 +180,13 @@ func TestProbeAsRoot(t *testing.T) {
 		if err := os.Symlink("/s.sock", link); err != nil { // right in the chroot only
 			t.Fatal(err)
 		}
-		conn, err := dialAs(link, filepath.Dir(path), *stranger())
+		conn, err := dialAs(link, filepath.Dir(path), *outsider())
 		if err != nil {
 			t.Fatal(err)
 		}
 		conn.Close()
 	})
-	t.Run("and nobody else's are changed", func(t *testing.T) {
+	t.Run("and no other thread is changed", func(t *testing.T) {
 		if _, err := os.Stat("/proc/self"); err != nil || os.Geteuid() != 0 {
 			t.Errorf("uid %d, %v", os.Geteuid(), err)
 		}
@@ -217,7 +217,7 @@ func TestMay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [3]bool{may(info, own, writeRight), may(info, group, writeRight), may(info, *stranger(), writeRight)}; got != want {
+		if got := [3]bool{may(info, own, writeRight), may(info, group, writeRight), may(info, *outsider(), writeRight)}; got != want {
 			t.Errorf("%#o: got %v, want %v", mode, got, want)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
@@ -170,36 +169,24 @@ type Daemon struct {
 
 const daemonTime = 6 * time.Second // /readyz waits up to 5 s for a resolver
 
-// gatherDaemon asks the first control socket that answers.
 func gatherDaemon(ctx context.Context, o Options) Daemon {
+	d := Daemon{This: o.Build, Socket: o.Admin}
+	if o.Admin == "" {
+		return d
+	}
 	ctx, cancel := context.WithTimeout(ctx, daemonTime)
 	defer cancel()
-	d := Daemon{This: o.Build}
-	for _, path := range o.Admin {
-		one := Daemon{This: o.Build, Socket: path}
-		client := admin.NewClient(path)
-		err := client.Ping(ctx)
-		if err == nil {
-			var build admin.Build
-			if build, err = client.Build(ctx); err == nil {
-				one.Build = &build
-			}
-			if state, err := client.Store(ctx); err == nil {
-				state = oneLine(state)
-				one.Store = &state
-			}
-		}
-		client.Close()
-		if err != nil {
-			one.Err = reason(err)
-			one.Denied = errors.Is(err, fs.ErrPermission)
-		}
-		if d.Socket == "" || err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-			d = one
-		}
-		if one.Build != nil {
-			break
-		}
+	client := admin.NewClient(o.Admin)
+	defer client.Close()
+	build, err := client.Build(ctx)
+	if err != nil {
+		d.Err, d.Denied = reason(err), errors.Is(err, fs.ErrPermission)
+		return d
+	}
+	d.Build = &build
+	if state, err := client.Store(ctx); err == nil {
+		state = oneLine(state)
+		d.Store = &state
 	}
 	return d
 }

@@ -91,7 +91,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A probe whose caller has no time left tells nothing of the other side.
+// A probe whose caller has no time left shows nothing of the other side.
 func TestNoTimeLeft(t *testing.T) {
 	for situation, test := range map[string]struct {
 		left  time.Duration
@@ -120,7 +120,7 @@ func TestNoTimeLeft(t *testing.T) {
 	}
 }
 
-// probe looks at an address and holds the probe against its time.
+// probe probes an address, and checks how long that took.
 func probe(t *testing.T, w *lab.World, addr netip.Addr) smtpprobe.Result {
 	t.Helper()
 	const limit = 20 * time.Second
