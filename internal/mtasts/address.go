@@ -48,14 +48,9 @@ func reserved() []struct{ prefix, why string } {
 	}
 }
 
-// NotPublic returns why an address is not publicly reachable, or "" when it is, or
-// is in one of the allowed networks. It is the rule by which policy hosts are
-// refused.
-func NotPublic(a netip.Addr, allow []netip.Prefix) string { return refusal(a, allow) }
-
-// refusal says why an address must not be connected to, or returns "" when it
-// is public or in one of the allowed networks.
-func refusal(a netip.Addr, allow []netip.Prefix) string {
+// NotPublic returns why an address must not be connected to because it is not
+// publicly reachable, or "" when it is, or is in one of the allowed networks.
+func NotPublic(a netip.Addr, allow []netip.Prefix) string {
 	// A socket connected to an IPv4-mapped address speaks IPv4 with the address
 	// in it (4291 §2.5.5.2), so that is the one to judge.
 	a = a.Unmap().WithZone("")
@@ -65,7 +60,7 @@ func refusal(a netip.Addr, allow []netip.Prefix) string {
 		}
 	}
 	if v4, how := translated(a); how != "" {
-		if why := refusal(v4, allow); why != "" {
+		if why := NotPublic(v4, allow); why != "" {
 			return fmt.Sprintf("%s form of %s: %s", how, v4, why)
 		}
 		return ""

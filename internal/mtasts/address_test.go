@@ -8,7 +8,7 @@ import (
 
 // BEHAVIOUR §3: a message to a hostile domain must not make the daemon open
 // connections inside the operator's network.
-func TestRefusal(t *testing.T) {
+func TestNotPublic(t *testing.T) {
 	for _, tc := range []struct{ addr, why string }{
 		{"1.1.1.1", ""},
 		{"100.63.255.255", ""},
@@ -97,14 +97,14 @@ func TestRefusal(t *testing.T) {
 		{"fec0::1", "site-local"},
 		{"ff02::1", "multicast"},
 	} {
-		got := refusal(netip.MustParseAddr(tc.addr), nil)
+		got := NotPublic(netip.MustParseAddr(tc.addr), nil)
 		if tc.why == "" && got != "" || !strings.HasPrefix(got, tc.why) {
 			t.Errorf("%s: %q, want %q", tc.addr, got, tc.why)
 		}
 	}
 }
 
-func TestRefusalUnlessConfigured(t *testing.T) {
+func TestNotPublicUnlessConfigured(t *testing.T) {
 	allow := []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00::/8"), netip.MustParsePrefix("64:ff9b:1::/96")}
 	for addr, allowed := range map[string]bool{
 		"10.1.2.3":           true,
@@ -117,7 +117,7 @@ func TestRefusalUnlessConfigured(t *testing.T) {
 		"fc00::1":            false,
 		"127.0.0.1":          false,
 	} {
-		if why := refusal(netip.MustParseAddr(addr), allow); (why == "") != allowed {
+		if why := NotPublic(netip.MustParseAddr(addr), allow); (why == "") != allowed {
 			t.Errorf("%s: %q", addr, why)
 		}
 	}

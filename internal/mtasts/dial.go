@@ -39,12 +39,12 @@ func (f *Fetcher) lookUp(ctx context.Context, host string, x *Exchange) ([]netip
 			case *dns.A:
 				a, _ = netip.AddrFromSlice(rr.A)
 			}
-			a = a.Unmap() // miekg/dns keeps A in 16 bytes; see refusal for a mapped AAAA
+			a = a.Unmap() // miekg/dns keeps A in 16 bytes; see NotPublic for a mapped AAAA
 			known := slices.ContainsFunc(x.Addresses, func(r AddressReport) bool { return r.Addr == a })
 			if !a.IsValid() || known {
 				continue
 			}
-			why := refusal(a, f.AllowNetworks)
+			why := NotPublic(a, f.AllowNetworks)
 			x.Addresses = append(x.Addresses, AddressReport{Addr: a, Refused: why})
 			switch {
 			case why != "":
