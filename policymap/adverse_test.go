@@ -11,7 +11,6 @@ import (
 
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/policymap/records"
-
 	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )

@@ -10,10 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/store"
-
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
 	"tlspolicyd/testing/lab"
 	"tlspolicyd/testing/load"

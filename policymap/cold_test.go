@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"tlspolicyd/policymap/policy"
-
 	"tlspolicyd/testing/lab"
 )
 

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/policymap/policy"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
@@ -20,6 +18,7 @@ import (
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )

@@ -8,10 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
-
-	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/testing/lab"
 )
 

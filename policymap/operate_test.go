@@ -7,10 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/dane"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/policymap/records"
-
-	"tlspolicyd/internal/dane"
 	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )

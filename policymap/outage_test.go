@@ -7,9 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"tlspolicyd/policymap/policy"
-
 	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"tlspolicyd/policymap/policy"
-
 	"tlspolicyd/testing/lab"
 )
 

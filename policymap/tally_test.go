@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"tlspolicyd/policymap/policy"
-
 	"tlspolicyd/testing/lab"
 )
 

@@ -15,13 +15,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tlspolicyd/internal/defect"
-	"tlspolicyd/policymap/policy"
-
 	"go.uber.org/goleak"
 
+	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
 	"tlspolicyd/testing/lab"

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
-	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
@@ -22,6 +21,7 @@ import (
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/socketmap"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"

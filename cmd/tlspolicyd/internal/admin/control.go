@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 )
 
 // controlRoutes are the verbs of the control socket, and what the public address

@@ -10,12 +10,12 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"golang.org/x/sync/errgroup"
 
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 )
 

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"tlspolicyd/policymap/policy"
 
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/testing/lab"
 )
 

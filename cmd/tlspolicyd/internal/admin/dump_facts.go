@@ -7,11 +7,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"tlspolicyd/internal/printable"
-	"tlspolicyd/policymap/policy"
-
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/printable"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 )
 

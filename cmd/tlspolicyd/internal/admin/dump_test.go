@@ -8,13 +8,13 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 )
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"sync"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 )
 
 // Counting what the store holds reads all of it, so a scrape gets what was

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -12,6 +11,7 @@ import (
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 )
 
 const namespace = "tlspolicyd"

@@ -12,13 +12,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"
 
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )

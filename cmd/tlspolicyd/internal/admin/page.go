@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"net/http"
 	"time"
+
 	"tlspolicyd/policymap/policy"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"

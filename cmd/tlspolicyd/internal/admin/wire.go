@@ -5,10 +5,10 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/store"
 )
 

@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"tlspolicyd/internal/printable"
 
+	"tlspolicyd/internal/printable"
 	"tlspolicyd/socketmap"
 )
 

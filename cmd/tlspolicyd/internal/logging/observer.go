@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"strings"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 	"tlspolicyd/socketmap"
 )
 

@@ -9,13 +9,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"tlspolicyd/policymap/policy"
 
 	"github.com/google/go-cmp/cmp"
 
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
 )
 
 // linesOf returns the lines that an Observer writes, without their time.
