@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +100,12 @@ func TestLongTTLLeavesALastKnownState(t *testing.T) {
 // policy for longer than a lookup waits.
 func TestHangingPolicyHostsMakeRoom(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Map.Close()
+		var clients atomic.Int64 // each lookup is of another one: no client has too many
+		h.Map = New(Options{
+			Store: h.store, Config: h.config, Observer: h.seen,
+			Client: func(context.Context) string { return fmt.Sprint(clients.Add(1)) },
+		})
 		h.PolicyHost("plain.test", enforce)
 		for i := range 3 * maxFetches {
 			d := fmt.Sprintf("evil%d.test", i)

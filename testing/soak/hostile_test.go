@@ -34,7 +34,9 @@ func TestHostileDomainsAtOnce(t *testing.T) {
 		asking.Go(func() {
 			c := d.client()
 			defer c.Close()
-			if got := ask(c, domain); got != "OK dane" && !strings.HasPrefix(got, "TEMP ") { // on a slow machine the lab is too slow
+			// On a slow machine the lab is too slow: the lookup fails, or the hosts with
+			// TLSA records are those whose addresses cannot be looked up.
+			if got := ask(c, domain); got != "OK dane" && got != "NOTFOUND " && !strings.HasPrefix(got, "TEMP ") {
 				t.Errorf("%s: got %q", domain, got)
 			}
 		})
