@@ -86,7 +86,7 @@ func TestIdleConnectionsAreSmall(t *testing.T) { // issue 5: 10,000 idle connect
 		p.send(frame("m " + strings.Repeat("k", 10000))) // makes its buffers grow
 		p.want("OK m|" + strings.Repeat("k", 10000))
 		p.ask(hitKey)
-		p.r = nil // the test's own buffer is no part of this
+		p.r = nil // the test's own buffer does not count
 	}
 	for s.Stats().Idle < connections {
 		runtime.Gosched()

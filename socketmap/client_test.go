@@ -31,7 +31,7 @@ func pipeClient(t *testing.T, l *pipeListener) *Client {
 	return c
 }
 
-// script is a server that treats each connection as it is told: it reads a
+// script is a server that treats each connection as the test says: it reads a
 // request and sends the given bytes, then waits for the client to hang up, or
 // hangs up itself if the step is closed.
 type step struct {

@@ -56,7 +56,7 @@ func TestAnotherClientIsServedBeyondTheLimit(t *testing.T) {
 		b.ask("k")
 		time.Sleep(time.Second)
 		l.dialFrom(t, other).ask("k")
-		a.wantClosed() // two are its share while the other one has most; the longest idle makes room
+		a.wantClosed() // two are its share while the other one has most; the longest idle one is closed
 		l.dialFrom(t, "192.0.2.3").ask("k")
 		synctest.Wait()
 		if st := s.Stats(); st.Connections != 67 || st.Waiting != 30 || st.Evicted != 1 || st.Refused != 0 {
@@ -71,7 +71,7 @@ func TestAnotherClientIsServedBeyondTheLimit(t *testing.T) {
 
 // §1: the client with the most connections is closed first, however long another's
 // are idle.
-func TestTheClientWithTheMostConnectionsGivesRoom(t *testing.T) {
+func TestTheClientWithTheMostConnectionsLosesAnIdleOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
 		s := &Server{Handler: mirror, MaxConnections: 3}
@@ -136,7 +136,7 @@ func TestTooManyOfOneClientAreRefused(t *testing.T) {
 	})
 }
 
-func TestWhoIsAtTheOtherEnd(t *testing.T) {
+func TestClientsAreIdentified(t *testing.T) {
 	from := func(addr string) string {
 		return peerOf(fromConn{from: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))}).String()
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestAtTheLimitTheLongestIdleConnectionMakesRoom(t *testing.T) { // §1
+func TestAtTheLimitTheLongestIdleConnectionIsClosed(t *testing.T) { // §1
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
 		s := &Server{Handler: mirror, MaxConnections: 3}

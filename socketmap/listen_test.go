@@ -48,7 +48,7 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
-// An IPv4 literal is no way in over IPv6, nor the other way round.
+// A listener on an IPv4 literal accepts nothing over IPv6, and the reverse.
 func TestATCPLiteralIsOfOneAddressFamily(t *testing.T) {
 	for address, want := range map[string]string{
 		"0.0.0.0:8461": "tcp4", "127.0.0.1:8461": "tcp4", "[::ffff:127.0.0.1]:8461": "tcp4",
@@ -69,7 +69,7 @@ func TestATCPLiteralIsOfOneAddressFamily(t *testing.T) {
 	}
 }
 
-// stale leaves a socket behind that nobody listens on, as a killed daemon does.
+// stale leaves a socket behind that no process listens on, as a killed daemon does.
 func stale(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
@@ -157,7 +157,7 @@ func TestListenLeavesASocketOfAnotherKindAlone(t *testing.T) {
 	}
 }
 
-func TestListenRefusesWhatIsNoSocket(t *testing.T) {
+func TestListenRefusesAPathThatIsNotASocket(t *testing.T) {
 	dir := socketDir(t)
 	stale(t, filepath.Join(dir, "target"))
 	for name, make := range map[string]func(path string) error{
@@ -250,7 +250,7 @@ func TestListenSetsModeAndGroupWhateverTheUmask(t *testing.T) {
 	}
 }
 
-func TestNobodyConnectsBeforeModeAndGroupAreSet(t *testing.T) {
+func TestModeAndGroupAreSetBeforeAClientCanConnect(t *testing.T) {
 	path := filepath.Join(socketDir(t), "s")
 	f, err := bindUnix(path)
 	if err != nil {

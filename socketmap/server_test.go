@@ -138,7 +138,7 @@ func TestMalformedRequestsAreToldOnceAMinute(t *testing.T) { // §1
 	})
 }
 
-func TestStalledLogDelaysNobody(t *testing.T) { // §6: logs cannot stop a lookup
+func TestStalledLogDelaysNoLookup(t *testing.T) { // §6: logs cannot stop a lookup
 	log := new(journal)
 	l, _ := listen(t, "unix")
 	s := &Server{Handler: handlerFunc(func(_ context.Context, _, key string) string {

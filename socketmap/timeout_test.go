@@ -18,7 +18,7 @@ func TestHalfSentRequestIsDroppedAfter10s(t *testing.T) { // §1
 				start(t, s, l)
 				p := l.dial(t)
 				p.ask("whole.test")
-				time.Sleep(time.Minute) // idle is no half-sent request
+				time.Sleep(time.Minute) // an idle connection is not a half-sent request
 				p.send("8:m sl")
 				time.Sleep(9 * time.Second)
 				p.send("owly,") // nor is what came in time

@@ -121,10 +121,10 @@ func torn(random *rand.Rand, before, after []byte, page int) []byte {
 	return file
 }
 
-// Power fails on a disk that lies, or a file system that loses pages: the end
-// of the file is gone, or pages hold noise, zeros or those of another place. It
-// opens with what can be trusted, or it is set aside, an empty one is started
-// and the log says so. A record that is read is one that was written.
+// Power fails on a disk that reports writes it has not done, or a file system loses
+// pages: the end of the file is missing, or pages hold noise, zeros or those of
+// another place. The undamaged records are read, or the file is set aside and an
+// empty one created, with a log line. A record that is read is one that was written.
 func TestPowerLossOnADiskThatLies(t *testing.T) {
 	dir := t.TempDir()
 	good := used(t, someRecords(t, filepath.Join(dir, "good.db")))

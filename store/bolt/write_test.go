@@ -179,7 +179,7 @@ func TestEachReadsInPortions(t *testing.T) {
 	}
 }
 
-func TestLonePutWaitsForNothingButTheDisk(t *testing.T) {
+func TestASinglePutWaitsForOneWriteOnly(t *testing.T) {
 	path := newPath(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, path, Options{})
@@ -227,7 +227,7 @@ func TestGivingUpAfterTheWriteIsQueued(t *testing.T) {
 	})
 }
 
-func TestCloseAnswersThoseWhoWait(t *testing.T) {
+func TestCloseAnswersWaitingCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleStore(t, Options{})
 		var wg sync.WaitGroup

@@ -41,7 +41,7 @@ func Run(t *testing.T, backend Backend) {
 		{"all records in order", testEach},
 		{"writing while listing", testEachWhileWriting},
 		{"eviction order (BEHAVIOUR §6)", testEviction},
-		{"a policy never makes room for a negative answer (BEHAVIOUR §6)", testNegativeGoesFirst},
+		{"no policy is evicted for a negative answer (BEHAVIOUR §6)", testNegativeGoesFirst},
 		{"many at once", testConcurrent},
 		{"closed", testClosed},
 	} {
@@ -196,7 +196,7 @@ func testAllOrNothing(t *testing.T, backend Backend) {
 		t.Error("a record without domain was taken")
 	}
 	wantNone(t, s, "good.test")
-	put(t, s) // nothing at all is no error
+	put(t, s) // no records: not an error
 }
 
 func testCancelled(t *testing.T, backend Backend) {
