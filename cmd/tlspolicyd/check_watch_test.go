@@ -99,7 +99,7 @@ func TestCheckWatch(t *testing.T) {
 			{"nothing has changed", func() {}, ""},
 			{
 				"a certificate has ended", func() { mx.Set(lab.SMTP{Cert: lab.Expired}) },
-				"TIME  good.test  FAIL  mx.good.test: The certificate has expired. (certificate-expired)\n",
+				"TIME  good.test  FAIL  mx.good.test: The certificate has expired. (mx-certificate-expired)\n",
 			},
 			{"and still has", func() {}, ""},
 			{
@@ -115,7 +115,7 @@ func TestCheckWatch(t *testing.T) {
 				"the certificate is good again, the id is new", func() { mx.Set(lab.SMTP{}); w.Replace("_mta-sts.good.test", "TXT", `"v=STSv1; id=2;"`) },
 				"TIME  good.test  ok    Exactly one MTA-STS record, and it is valid; its id is 2. (sts-record-ok)\n" +
 					"TIME  good.test  ok    mx.good.test: TLS 1.3, and a valid certificate for this host. (smtp-ok)\n" +
-					"TIME  good.test  gone  mx.good.test: The certificate has expired. (certificate-expired)\n",
+					"TIME  good.test  gone  mx.good.test: The certificate has expired. (mx-certificate-expired)\n",
 			},
 		} {
 			step.arrange()

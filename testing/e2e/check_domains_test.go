@@ -67,7 +67,7 @@ func checkDomains() []checkDomain {
 		{name: "policy-slow", site: "limit_rate 40;", want: []string{"warn policy-slow"}, status: sent},
 
 		{name: "healthy", status: sent, ok: []string{
-			"mx-found", "sts-record-ok", "policy-fetched", "policy-line-ok", "mx-in-policy", "smtp-ok", "dane-ok", "mode-enforce",
+			"mx-found", "sts-record-ok", "policy-fetched", "policy-line-ok", "mx-in-policy", "smtp-ok", "dane-ok", "policy-mode-enforce",
 			"tlsrpt-ok", "senders-reply", "delivery-ok",
 		}},
 		{name: "healthy", open: true, status: sent, ok: []string{"dane-absent", "mx-in-policy", "smtp-ok", "delivery-ok"}},
@@ -124,20 +124,20 @@ func checkDomains() []checkDomain {
 		{name: "imap", hosts: "imap", open: true, want: []string{"fail delivery-failed", "fail smtp-protocol-error"}, status: deferred},
 		{name: "plain", hosts: "plain", dns: "_25._tcp.plain TLSA-OF good 3 1 1", want: []string{"fail delivery-failed", "fail starttls-missing", "unknown dane-inconclusive"}, status: deferred},
 		{name: "keyless", hosts: "keyless", open: true, want: []string{"fail delivery-failed", "fail starttls-refused"}, status: deferred},
-		{name: "anonymous", hosts: "anonymous", open: true, want: []string{"fail delivery-failed", "fail tls-failed"}, status: deferred},
+		{name: "anonymous", hosts: "anonymous", open: true, want: []string{"fail delivery-failed", "fail smtp-tls-failed"}, status: deferred},
 		// Postfix takes old TLS where it need not know whom it speaks with.
-		{name: "old", hosts: "old", want: []string{"fail delivery-failed", "fail tls-version-old"}, status: deferred},
-		{name: "old", hosts: "old", open: true, want: []string{"fail delivery-failed", "fail tls-version-old"}, status: deferred},
-		{name: "oldtesting", hosts: "old", open: true, policy: file("testing", "2592000"), want: []string{"warn mode-testing", "warn tls-version-old"}, status: sent},
+		{name: "old", hosts: "old", want: []string{"fail delivery-failed", "fail smtp-tls-version-old"}, status: deferred},
+		{name: "old", hosts: "old", open: true, want: []string{"fail delivery-failed", "fail smtp-tls-version-old"}, status: deferred},
+		{name: "oldtesting", hosts: "old", open: true, policy: file("testing", "2592000"), want: []string{"warn policy-mode-testing", "warn smtp-tls-version-old"}, status: sent},
 		{name: "private", dns: "good A 192.168.1.1", want: []string{"fail delivery-failed", "fail mx-not-public", "unknown dane-inconclusive"}},
 
 		// Their certificates.
-		{name: "ended", hosts: "ended", open: true, want: []string{"fail certificate-expired", "fail delivery-failed"}, status: deferred},
-		{name: "ended", hosts: "ended", want: []string{"fail certificate-expired"}, status: sent}, // DANE minds only the key
-		{name: "early", hosts: "early", open: true, want: []string{"fail certificate-not-yet-valid", "fail delivery-failed"}, status: deferred},
-		{name: "ending", hosts: "ending", open: true, want: []string{"warn certificate-expiring"}, status: sent},
-		{name: "misnamed", hosts: "misnamed", open: true, want: []string{"fail certificate-name-mismatch", "fail delivery-failed"}, status: deferred},
-		{name: "self", hosts: "self", open: true, want: []string{"fail certificate-untrusted", "fail delivery-failed"}, status: deferred},
+		{name: "ended", hosts: "ended", open: true, want: []string{"fail mx-certificate-expired", "fail delivery-failed"}, status: deferred},
+		{name: "ended", hosts: "ended", want: []string{"fail mx-certificate-expired"}, status: sent}, // DANE minds only the key
+		{name: "early", hosts: "early", open: true, want: []string{"fail mx-certificate-not-yet-valid", "fail delivery-failed"}, status: deferred},
+		{name: "ending", hosts: "ending", open: true, want: []string{"warn mx-certificate-expiring"}, status: sent},
+		{name: "misnamed", hosts: "misnamed", open: true, want: []string{"fail mx-certificate-name-mismatch", "fail delivery-failed"}, status: deferred},
+		{name: "self", hosts: "self", open: true, want: []string{"fail mx-certificate-untrusted", "fail delivery-failed"}, status: deferred},
 
 		// DANE.
 		{name: "newkey", dns: "_25._tcp.good TLSA " + tlsaSigned, want: []string{"fail dane-mismatch", "fail delivery-failed"}, status: deferred},
@@ -158,8 +158,8 @@ func checkDomains() []checkDomain {
 		{name: "tlsa200-alone", dns: "_25._tcp.good TLSA-OF ca 2 0 0", status: sent},
 		{name: "tlsa210-alone", dns: "_25._tcp.good TLSA-OF ca 2 1 0", status: sent},
 		{name: "tlsa211-alone", dns: "_25._tcp.good TLSA-OF ca 2 1 1", want: []string{"fail dane-mismatch", "fail delivery-failed"}, status: deferred},
-		{name: "tlsa211-name", hosts: "misnamed-chain", dns: "_25._tcp.misnamed-chain TLSA-OF ca 2 1 1", want: []string{"fail certificate-name-mismatch", "fail dane-mismatch", "fail delivery-failed"}, status: deferred},
-		{name: "tlsa211-ended", hosts: "ended-chain", dns: "_25._tcp.ended-chain TLSA-OF ca 2 1 1", want: []string{"fail certificate-expired", "fail dane-mismatch", "fail delivery-failed"}, status: deferred},
+		{name: "tlsa211-name", hosts: "misnamed-chain", dns: "_25._tcp.misnamed-chain TLSA-OF ca 2 1 1", want: []string{"fail mx-certificate-name-mismatch", "fail dane-mismatch", "fail delivery-failed"}, status: deferred},
+		{name: "tlsa211-ended", hosts: "ended-chain", dns: "_25._tcp.ended-chain TLSA-OF ca 2 1 1", want: []string{"fail mx-certificate-expired", "fail dane-mismatch", "fail delivery-failed"}, status: deferred},
 		{name: "tlsa211-leaf", dns: "_25._tcp.good TLSA-OF good 2 1 1", want: []string{"fail dane-mismatch", "fail delivery-failed"}, status: deferred},
 		{name: "tlsa311-ca", hosts: "chain", dns: "_25._tcp.chain TLSA-OF ca 3 1 1", want: []string{"fail dane-mismatch", "fail delivery-failed"}, status: deferred},
 		{name: "tlsa311-also", dns: "_25._tcp.good TLSA " + tlsaSigned + "\n_25._tcp.good TLSA-OF good 3 1 1", status: sent},
@@ -172,8 +172,8 @@ func checkDomains() []checkDomain {
 		{name: "insecuremx", open: true, dns: "@ MX 10 good.healthy.audit.test.", policy: "version: STSv1\nmode: enforce\nmx: good.healthy.audit.test\nmax_age: 2592000\n", want: []string{"warn dane-insecure-mx"}, status: sent},
 
 		// Mode and max_age.
-		{name: "none", policy: "version: STSv1\nmode: none\nmax_age: 86400\n", want: []string{"warn mode-none"}, status: sent},
-		{name: "forgetful", policy: file("enforce", "86400"), want: []string{"warn max-age-short"}, status: sent},
+		{name: "none", policy: "version: STSv1\nmode: none\nmax_age: 86400\n", want: []string{"warn policy-mode-none"}, status: sent},
+		{name: "forgetful", policy: file("enforce", "86400"), want: []string{"warn policy-max-age-short"}, status: sent},
 		{name: "unannounced", dns: "_mta-sts", want: []string{"fail policy-unannounced", "warn sts-record-missing"}, status: sent},
 
 		// TLSRPT.

@@ -81,14 +81,14 @@ func Codes() []Code {
 		{"smtp-protocol-error", "fail", "", "what answers at port 25 is not an SMTP server"},
 		{"starttls-missing", "fail", "", "the host does not offer STARTTLS"},
 		{"starttls-refused", "fail", "", "the host offers STARTTLS and then refuses it"},
-		{"tls-failed", "fail", "", "no TLS session after STARTTLS"},
-		{"tls-version-old", "fail, warn", "", "TLS 1.0 or 1.1 (RFC 8996), which senders refuse under MTA-STS and DANE; warn where no policy applies"},
+		{"smtp-tls-failed", "fail", "", "no TLS session after STARTTLS"},
+		{"smtp-tls-version-old", "fail, warn", "", "TLS 1.0 or 1.1 (RFC 8996), which senders refuse under MTA-STS and DANE; warn where no policy applies"},
 		{"mx-not-public", "fail", "", "an address of a mail host that is not public"},
-		{"certificate-expired", "fail, warn", "", "the certificate of a mail host has expired; this and the following are warn where no policy is enforced"},
-		{"certificate-not-yet-valid", "fail, warn", "", "the certificate of a mail host is not valid yet"},
-		{"certificate-name-mismatch", "fail, warn", "", "the certificate of a mail host is for other names; the subject alone does not count"},
-		{"certificate-untrusted", "fail, unknown, warn", "", "the certificate of a mail host is not signed by a trusted authority, is self-signed, or its intermediates are not sent"},
-		{"certificate-expiring", "warn", "", "the certificate of a mail host expires within two weeks, or within a fifth of its life where that is shorter"},
+		{"mx-certificate-expired", "fail, warn", "", "the certificate of a mail host has expired; this and the following are warn where no policy is enforced"},
+		{"mx-certificate-not-yet-valid", "fail, warn", "", "the certificate of a mail host is not valid yet"},
+		{"mx-certificate-name-mismatch", "fail, warn", "", "the certificate of a mail host is for other names; the subject alone does not count"},
+		{"mx-certificate-untrusted", "fail, unknown, warn", "", "the certificate of a mail host is not signed by a trusted authority, is self-signed, or its intermediates are not sent"},
+		{"mx-certificate-expiring", "warn", "", "the certificate of a mail host expires within two weeks, or within a fifth of its life where that is shorter"},
 
 		// check, topic dane.
 		{"dane-ok", "ok", "", "the host presents what its TLSA record names"},
@@ -105,10 +105,10 @@ func Codes() []Code {
 		{"resolver-untrusted", "unknown", "warn", "the resolver is not on this host and dns.trust_ad is false, so its AD bits do not count and DANE is off (RFC 7672 section 2.1.3)"},
 
 		// check, topic mode.
-		{"mode-enforce", "ok", "", "senders enforce the policy"},
-		{"mode-testing", "warn", "", "senders report failures but deliver"},
-		{"mode-none", "warn", "", "mode none, as in a removal (RFC 8461 section 8.3)"},
-		{"max-age-short", "warn", "", "a policy in mode enforce with a max_age under a week"},
+		{"policy-mode-enforce", "ok", "", "senders enforce the policy"},
+		{"policy-mode-testing", "warn", "", "senders report failures but deliver"},
+		{"policy-mode-none", "warn", "", "mode none, as in a removal (RFC 8461 section 8.3)"},
+		{"policy-max-age-short", "warn", "", "a policy in mode enforce with a max_age under a week"},
 		{"policy-unannounced", "fail", "", "a policy file without a record"},
 		{"sts-record-without-policy", "fail", "", "a record without a policy file: a removal that was not announced, or a policy host that is down"},
 

@@ -101,7 +101,7 @@ func (f *Facts) judgeDialogue(h Host, p *smtpprobe.Result) audit.Finding {
 	case p.Stage != smtpprobe.TLS:
 		return audit.Failed("smtp-protocol-error", "", "What answers at port 25 does not speak SMTP.", p.Reason, "Check which program listens there.", "")
 	}
-	out := audit.Failed("tls-failed", "", "It accepts STARTTLS, but opens no TLS session.", p.Reason, "Read its log and check its TLS settings; this must work:",
+	out := audit.Failed("smtp-tls-failed", "", "It accepts STARTTLS, but opens no TLS session.", p.Reason, "Read its log and check its TLS settings; this must work:",
 		fmt.Sprintf("openssl s_client -starttls smtp -connect %s -servername %s", p.Addr, h.Name))
 	if strings.Contains(p.Reason, "failed to parse certificate") {
 		// OpenSSL accepts some certificates that crypto/x509 does not.
@@ -119,7 +119,7 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 	if use != notNeeded {
 		for i := range faults {
 			faults[i].Grade = use.grade()
-			if f.NoRoots && faults[i].Code == "certificate-untrusted" {
+			if f.NoRoots && faults[i].Code == "mx-certificate-untrusted" {
 				faults[i].Grade = audit.Unknown
 			}
 		}
@@ -133,7 +133,7 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 		}
 		found = append(found, audit.Passed("smtp-ok", "", text, certificateText(leaf, f.At)))
 		if expiresSoon(leaf.NotBefore, leaf.NotAfter, f.At) && (use != notNeeded || a.Match.Record.Usage == 2) {
-			found = append(found, audit.Warned("certificate-expiring", "", "The certificate expires soon.", leftText(leaf.NotAfter, f.At),
+			found = append(found, audit.Warned("mx-certificate-expiring", "", "The certificate expires soon.", leftText(leaf.NotAfter, f.At),
 				"Renew it, reload the mail server, and find out why it was not renewed automatically.", ""))
 		}
 	}
@@ -148,7 +148,7 @@ func (f *Facts) judgeSession(h Host, a Address) (found []audit.Finding) {
 // which OpenSSL 3 grants to TLS 1.2 and later only.
 func (f *Facts) oldTLS(h Host, p *smtpprobe.Result) audit.Finding {
 	text := "It speaks no TLS newer than " + tls.VersionName(p.TLSVersion) + ", which RFC 8996 forbids; "
-	out := audit.Warned("tls-version-old", "", text+"more and more senders refuse it.", p.CipherSuite, "Update the mail server, or enable TLS 1.2 and 1.3.", "")
+	out := audit.Warned("smtp-tls-version-old", "", text+"more and more senders refuse it.", p.CipherSuite, "Update the mail server, or enable TLS 1.2 and 1.3.", "")
 	if f.mode() == mtasts.Enforce || h.Verdict.HasUsable() {
 		out.Grade = audit.Fail
 		out.Text = text + "under MTA-STS or DANE senders, Postfix with OpenSSL 3 among them, refuse it."

@@ -58,16 +58,16 @@ func (f *Facts) judgePolicyMode() (found []audit.Finding) {
 	seen := "max_age " + ageText(p.MaxAge)
 	switch p.Mode {
 	case mtasts.Enforce:
-		found = append(found, audit.Passed("mode-enforce", "", "Mode enforce: senders enforce the policy.", seen))
+		found = append(found, audit.Passed("policy-mode-enforce", "", "Mode enforce: senders enforce the policy.", seen))
 		if p.MaxAge < week {
-			found = append(found, audit.Warned("max-age-short", "", "The max_age is under a week: an attacker who can block the policy host for that long switches the policy off.",
+			found = append(found, audit.Warned("policy-max-age-short", "", "The max_age is under a week: an attacker who can block the policy host for that long switches the policy off.",
 				seen, "Raise it to some weeks once the policy works (RFC 8461 section 3.2):", "max_age: 2592000"))
 		}
 	case mtasts.Testing:
-		found = append(found, audit.Warned("mode-testing", "", "Mode testing: senders report failures but deliver, so mail is not protected yet.",
+		found = append(found, audit.Warned("policy-mode-testing", "", "Mode testing: senders report failures but deliver, so mail is not protected yet.",
 			seen, "Read the TLSRPT reports for some weeks, then publish mode enforce with a new id.", ""))
 	case mtasts.None:
-		found = append(found, audit.Warned("mode-none", "", "Mode none: the policy says that there is none, as when MTA-STS is being removed.",
+		found = append(found, audit.Warned("policy-mode-none", "", "Mode none: the policy says that there is none, as when MTA-STS is being removed.",
 			seen, "Remove the record and the file when the max_age of the policy before it is over, or go on to mode testing.", ""))
 	}
 	return found

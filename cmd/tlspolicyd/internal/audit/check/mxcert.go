@@ -17,15 +17,15 @@ func (f *Facts) certificateFaults(host string, chain []*x509.Certificate) (fault
 	at := f.At
 	switch {
 	case at.After(leaf.NotAfter):
-		faults = append(faults, audit.Failed("certificate-expired", "", "The certificate has expired.", certificateText(leaf, f.At), "Renew it and reload the mail server.", ""))
+		faults = append(faults, audit.Failed("mx-certificate-expired", "", "The certificate has expired.", certificateText(leaf, f.At), "Renew it and reload the mail server.", ""))
 		at = leaf.NotAfter
 	case at.Before(leaf.NotBefore):
-		faults = append(faults, audit.Failed("certificate-not-yet-valid", "", "The certificate is not valid yet.", "begins "+leaf.NotBefore.UTC().Format(time.RFC3339),
+		faults = append(faults, audit.Failed("mx-certificate-not-yet-valid", "", "The certificate is not valid yet.", "begins "+leaf.NotBefore.UTC().Format(time.RFC3339),
 			"Use the previous one until then, or check the clock of the host that issued it.", ""))
 		at = leaf.NotBefore
 	}
 	if leaf.VerifyHostname(host) != nil {
-		fault := audit.Failed("certificate-name-mismatch", "", "The certificate is not for this host.", certificateText(leaf, f.At), "Get a certificate for "+host+".", "")
+		fault := audit.Failed("mx-certificate-name-mismatch", "", "The certificate is not for this host.", certificateText(leaf, f.At), "Get a certificate for "+host+".", "")
 		if len(leaf.DNSNames) == 0 {
 			fault.Text = "The certificate has no subjectAltName; the name in its subject does not count (RFC 6125 section 6.4.4)."
 		}
@@ -48,7 +48,7 @@ func (f *Facts) certificateFaults(host string, chain []*x509.Certificate) (fault
 func untrusted(chain []*x509.Certificate, err error) audit.Finding {
 	leaf := chain[0]
 	issuer := "issued by " + issuerText(leaf.Issuer.String())
-	out := audit.Failed("certificate-untrusted", "", "The certificate is not signed by a trusted authority.", issuer+"; "+oneLine(err.Error()), "Get one from a public authority.", "")
+	out := audit.Failed("mx-certificate-untrusted", "", "The certificate is not signed by a trusted authority.", issuer+"; "+oneLine(err.Error()), "Get one from a public authority.", "")
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
 	case leaf.CheckSignature(leaf.SignatureAlgorithm, leaf.RawTBSCertificate, leaf.Signature) == nil:

@@ -174,7 +174,7 @@ func (f *Facts) refusalSecure(h Host, p *smtpprobe.Result) (why string, known bo
 	switch {
 	case len(faults) == 0:
 		return "", true
-	case faults[0].Code == "certificate-untrusted" && f.NoRoots:
+	case faults[0].Code == "mx-certificate-untrusted" && f.NoRoots:
 		return "this host has no certificate authorities", false
 	}
 	return strings.TrimSuffix(faults[0].Text, "."), true

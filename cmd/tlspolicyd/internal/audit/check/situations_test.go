@@ -56,7 +56,7 @@ func situations() []situation {
 
 	return []situation{
 		{name: "healthy", arrange: func(*scene) {}, ok: []string{
-			"mx-found", "sts-record-ok", "policy-fetched", "policy-line-ok", "mx-in-policy", "smtp-ok", "dane-ok", "mode-enforce",
+			"mx-found", "sts-record-ok", "policy-fetched", "policy-line-ok", "mx-in-policy", "smtp-ok", "dane-ok", "policy-mode-enforce",
 			"tlsrpt-ok", "senders-reply", "delivery-ok",
 		}},
 		{name: "no DANE, but all else", arrange: noDANE, ok: []string{"dane-absent", "smtp-ok"}},
@@ -84,7 +84,7 @@ func situations() []situation {
 		{name: "no IPv4, and none asked for", arrange: func(s *scene) { s.NoRoute(s.mx1.Addr(), s.mx2.Addr()); s.Family = 6 }},
 		{name: "no certificate authorities", arrange: func(s *scene) { s.Fetcher.RootCAs = x509.NewCertPool() }, want: []string{"unknown trust-store-empty"}},
 		{name: "no certificate authorities and no DANE", arrange: both(noDANE, func(s *scene) { s.Fetcher.RootCAs = x509.NewCertPool() }), want: []string{
-			"unknown certificate-untrusted", "unknown delivery-inconclusive", "unknown trust-store-empty",
+			"unknown mx-certificate-untrusted", "unknown delivery-inconclusive", "unknown trust-store-empty",
 		}},
 		{name: "a proxy that fails", arrange: func(s *scene) { s.Fetcher.Proxy = mustURL("http://10.99.0.1:3128") }, want: []string{"unknown proxy-failed"}},
 
@@ -113,7 +113,7 @@ func situations() []situation {
 			s.Replace(domain, "MX", "10 mx1.good.test.", "20 alias.good.test.")
 			s.Zone("alias.good.test. CNAME mx2.good.test.")
 			s.web.SetPolicy("version: STSv1\nmode: enforce\nmx: mx1.good.test\nmx: alias.good.test\nmax_age: 2592000\n")
-		}, want: []string{"fail certificate-name-mismatch", "warn mx-alias"}},
+		}, want: []string{"fail mx-certificate-name-mismatch", "warn mx-alias"}},
 		{name: "an MX host without address", arrange: func(s *scene) {
 			s.Replace(domain, "MX", "10 mx1.good.test.", "20 mx2.good.test.", "30 gone.good.test.")
 			s.web.SetPolicy(policyDoc + "mx: gone.good.test\n")
@@ -183,7 +183,7 @@ func situations() []situation {
 		},
 		{
 			name: "the same in mode testing", arrange: policy("version: STSv1\nmode: testing\nmx: mx1.good.test\nmax_age: 2592000\n"),
-			want: []string{"warn mode-testing", "warn mx-not-in-policy"},
+			want: []string{"warn policy-mode-testing", "warn mx-not-in-policy"},
 		},
 		{name: "the same without DANE", arrange: both(noDANE, policy("version: STSv1\nmode: enforce\nmx: mx1.good.test\nmax_age: 2592000\n")), want: []string{
 			"fail mx-not-in-policy", "warn delivery-failed",
@@ -233,12 +233,12 @@ func situations() []situation {
 			"fail starttls-refused", "unknown dane-inconclusive", "warn delivery-failed",
 		}},
 		{name: "no TLS after STARTTLS", arrange: first(lab.SMTP{Garbage: true}), want: []string{
-			"fail tls-failed", "unknown dane-inconclusive", "warn delivery-failed",
+			"fail smtp-tls-failed", "unknown dane-inconclusive", "warn delivery-failed",
 		}},
-		{name: "TLS 1.1", arrange: first(lab.SMTP{TLSMax: tls.VersionTLS11}), want: []string{"fail tls-version-old", "warn delivery-failed"}},
-		{name: "TLS 1.1 without DANE", arrange: both(noDANE, first(lab.SMTP{TLSMax: tls.VersionTLS11})), want: []string{"fail tls-version-old", "warn delivery-failed"}},
+		{name: "TLS 1.1", arrange: first(lab.SMTP{TLSMax: tls.VersionTLS11}), want: []string{"fail smtp-tls-version-old", "warn delivery-failed"}},
+		{name: "TLS 1.1 without DANE", arrange: both(noDANE, first(lab.SMTP{TLSMax: tls.VersionTLS11})), want: []string{"fail smtp-tls-version-old", "warn delivery-failed"}},
 		{name: "TLS 1.1 without DANE, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{TLSMax: tls.VersionTLS11})), want: []string{
-			"warn mode-testing", "warn tls-version-old",
+			"warn policy-mode-testing", "warn smtp-tls-version-old",
 		}},
 		{name: "a mail host at a private address", arrange: func(s *scene) {
 			s.Replace("mx1.good.test", "A", "192.168.1.1")
@@ -247,29 +247,29 @@ func situations() []situation {
 
 		// Certificates of mail hosts. DANE checks the key alone, so that mail
 		// goes on under it.
-		{name: "certificate has ended", arrange: first(lab.SMTP{Cert: lab.Expired}), want: []string{"fail certificate-expired"}},
+		{name: "certificate has ended", arrange: first(lab.SMTP{Cert: lab.Expired}), want: []string{"fail mx-certificate-expired"}},
 		{name: "certificate has ended, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.Expired})), want: []string{
-			"warn certificate-expired", "warn mode-testing",
+			"warn mx-certificate-expired", "warn policy-mode-testing",
 		}},
 		{name: "not valid yet, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.NotYetValid})), want: []string{
-			"warn certificate-not-yet-valid", "warn mode-testing",
+			"warn mx-certificate-not-yet-valid", "warn policy-mode-testing",
 		}},
 		{name: "for another name, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.WrongName})), want: []string{
-			"warn certificate-name-mismatch", "warn mode-testing",
+			"warn mx-certificate-name-mismatch", "warn policy-mode-testing",
 		}},
 		{name: "self-signed, in mode testing", arrange: both(noDANE, policy(strings.Replace(policyDoc, "enforce", "testing", 1)), first(lab.SMTP{Cert: lab.SelfSigned})), want: []string{
-			"warn certificate-untrusted", "warn mode-testing",
+			"warn mx-certificate-untrusted", "warn policy-mode-testing",
 		}},
 		{name: "has ended, without DANE", arrange: both(noDANE, first(lab.SMTP{Cert: lab.Expired})), want: []string{
-			"fail certificate-expired", "warn delivery-failed",
+			"fail mx-certificate-expired", "warn delivery-failed",
 		}},
-		{name: "not valid yet", arrange: first(lab.SMTP{Cert: lab.NotYetValid}), want: []string{"fail certificate-not-yet-valid"}},
-		{name: "for another name", arrange: first(lab.SMTP{Cert: lab.WrongName}), want: []string{"fail certificate-name-mismatch"}},
-		{name: "without subjectAltName", arrange: first(lab.SMTP{Cert: lab.NoSAN}), want: []string{"fail certificate-name-mismatch"}},
-		{name: "self-signed", arrange: first(lab.SMTP{Cert: lab.SelfSigned}), want: []string{"fail certificate-untrusted"}},
-		{name: "the intermediate is not sent", arrange: first(lab.SMTP{HalfChain: true}), want: []string{"fail certificate-untrusted"}},
+		{name: "not valid yet", arrange: first(lab.SMTP{Cert: lab.NotYetValid}), want: []string{"fail mx-certificate-not-yet-valid"}},
+		{name: "for another name", arrange: first(lab.SMTP{Cert: lab.WrongName}), want: []string{"fail mx-certificate-name-mismatch"}},
+		{name: "without subjectAltName", arrange: first(lab.SMTP{Cert: lab.NoSAN}), want: []string{"fail mx-certificate-name-mismatch"}},
+		{name: "self-signed", arrange: first(lab.SMTP{Cert: lab.SelfSigned}), want: []string{"fail mx-certificate-untrusted"}},
+		{name: "the intermediate is not sent", arrange: first(lab.SMTP{HalfChain: true}), want: []string{"fail mx-certificate-untrusted"}},
 		{name: "the intermediate is sent", arrange: first(lab.SMTP{FullChain: true}), ok: []string{"smtp-ok"}},
-		{name: "ends soon", arrange: first(lab.SMTP{Cert: lab.Expiring}), want: []string{"warn certificate-expiring"}},
+		{name: "ends soon", arrange: first(lab.SMTP{Cert: lab.Expiring}), want: []string{"warn mx-certificate-expiring"}},
 		{name: "self-signed, with DANE and without a policy", arrange: both(first(lab.SMTP{Cert: lab.SelfSigned}), func(s *scene) {
 			s.web.RemoveTXT()
 			s.Replace("mta-sts.good.test", "A")
@@ -322,12 +322,12 @@ func situations() []situation {
 		}},
 
 		// Mode and max_age.
-		{name: "mode testing", arrange: policy(strings.Replace(policyDoc, "enforce", "testing", 1)), want: []string{"warn mode-testing"}},
-		{name: "mode none", arrange: policy("version: STSv1\nmode: none\nmax_age: 86400\n"), want: []string{"warn mode-none"}},
-		{name: "mode none without DANE", arrange: both(noDANE, policy("version: STSv1\nmode: none\nmax_age: 86400\n")), want: []string{"warn mode-none"}},
-		{name: "a short max_age", arrange: policy(strings.Replace(policyDoc, "2592000", "86400", 1)), want: []string{"warn max-age-short"}},
+		{name: "mode testing", arrange: policy(strings.Replace(policyDoc, "enforce", "testing", 1)), want: []string{"warn policy-mode-testing"}},
+		{name: "mode none", arrange: policy("version: STSv1\nmode: none\nmax_age: 86400\n"), want: []string{"warn policy-mode-none"}},
+		{name: "mode none without DANE", arrange: both(noDANE, policy("version: STSv1\nmode: none\nmax_age: 86400\n")), want: []string{"warn policy-mode-none"}},
+		{name: "a short max_age", arrange: policy(strings.Replace(policyDoc, "2592000", "86400", 1)), want: []string{"warn policy-max-age-short"}},
 		{name: "a max_age of a week", arrange: policy(strings.Replace(policyDoc, "2592000", "604800", 1))},
-		{name: "a short max_age in mode testing", arrange: policy("version: STSv1\nmode: testing\nmx: *.good.test\nmax_age: 60\n"), want: []string{"warn mode-testing"}},
+		{name: "a short max_age in mode testing", arrange: policy("version: STSv1\nmode: testing\nmx: *.good.test\nmax_age: 60\n"), want: []string{"warn policy-mode-testing"}},
 		{name: "the record was removed, the policy not", arrange: func(s *scene) { s.web.RemoveTXT() }, want: []string{
 			"fail policy-unannounced", "warn sts-record-missing",
 		}},

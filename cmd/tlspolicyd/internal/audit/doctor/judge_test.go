@@ -306,6 +306,9 @@ func situations() []situation {
 		{"unit-restarting", audit.Fail, "the service fails again and again", func(f *Facts) {
 			f.Units.Service.Active, f.Units.Service.Sub = "activating", "auto-restart"
 		}},
+		{"unit-restarting", audit.Fail, "the same, at the moment of a start", func(f *Facts) {
+			f.Units.Service.Active, f.Units.Service.Sub, f.Units.Service.Restarts = "activating", "start", "17"
+		}},
 		{"unit-disabled", audit.Warn, "not enabled", func(f *Facts) { f.Units.Socket.Enabled = "disabled" }},
 	}
 }
@@ -369,6 +372,9 @@ func TestHealthy(t *testing.T) {
 		"through proxymap(8)": func(f *Facts) {
 			f.setMaps("proxy:socketmap:unix:" + hostSocket + ":postfix-tlsrpt")
 			f.param("proxy_read_maps", "$x "+f.Postfix.RawMaps)
+		},
+		"the service is being started": func(f *Facts) {
+			f.Units.Service.Active, f.Units.Service.Sub, f.Units.Service.Restarts = "activating", "start", "0"
 		},
 		"Unbound at the address of systemd-resolved": func(f *Facts) { f.Resolver.Tests[0] = goodServer("127.0.0.53:53") },
 		"lines in place of a file":                   func(f *Facts) { f.setMaps("pcre:{{/x/ may}}, " + ourTable) },

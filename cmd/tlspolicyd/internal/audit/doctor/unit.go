@@ -87,9 +87,10 @@ func gatherUnits(ctx context.Context, systemd string) Units {
 	return u
 }
 
-// restarting reports a service that has failed and waits to be started again.
+// restarting reports a service that has failed and is started again: it waits for
+// that, or is being started, once more.
 func (u Unit) restarting() bool {
-	return u.Active == "activating" && strings.HasPrefix(u.Sub, "auto-restart")
+	return u.Active == "activating" && (strings.HasPrefix(u.Sub, "auto-restart") || u.Restarts != "" && u.Restarts != "0")
 }
 
 // parseUnits reads the output of systemctl show, a blank line between units.
