@@ -12,12 +12,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/cmd/tlspolicyd/internal/logging"
+	"tlspolicyd/internal/hostname"
 	"tlspolicyd/socketmap"
 )
 
@@ -123,5 +125,25 @@ func TestControlSocketIsTaken(t *testing.T) {
 	defer other.Close()
 	if _, err := startOperator(t.Context(), cfg, p, server, nil, log); !errors.Is(err, socketmap.ErrInUse) || !strings.HasPrefix(err.Error(), "listen.admin: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// listen.http answers to the names of this host: those configured, the one that it
+// listens on, and the machine's own.
+func TestNamesOfListenHTTP(t *testing.T) {
+	own, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := httpNames(config.Listen{HTTP: "Mail.Example.test:9461", HTTPHosts: []string{"monitoring.example.test"}})
+	want := []string{"monitoring.example.test", "mail.example.test"}
+	if name, err := hostname.Parse(own); err == nil {
+		want = append(want, name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := httpNames(config.Listen{HTTP: "0.0.0.0:9461"}); slices.Contains(got, "0.0.0.0") {
+		t.Errorf("an address is a name: %q", got)
 	}
 }

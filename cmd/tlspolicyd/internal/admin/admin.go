@@ -108,12 +108,23 @@ func New(o Options) *Server {
 
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:        h,
+		Handler:        s.guarded(h),
 		IdleTimeout:    idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return s.ctx },
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+}
+
+// guarded has a defect in a handler logged and counted; net/http would only log
+// it, at the level of its other messages. The client sees a connection that is
+// cut, so that it takes no part of an answer for all of it.
+func (s *Server) guarded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.guard(r.URL.Path, func() { h.ServeHTTP(w, r) }) != nil {
+			panic(http.ErrAbortHandler)
+		}
+	})
 }
 
 // ServeControl answers the operator on l until Shutdown, and then returns nil.

@@ -173,11 +173,15 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	reply(w, Count{n})
 }
 
-// guard runs the work of a goroutine for one name. A defect that it meets is
-// logged and returned, and costs that name only.
+// guard runs the work of a goroutine for one name, or of a handler for one path.
+// A defect that it meets is logged and returned, and costs that name only.
 func (s *Server) guard(name string, work func()) (met error) {
 	defer func() {
-		if r := recover(); r != nil {
+		switch r := recover(); r {
+		case nil:
+		case http.ErrAbortHandler: // on purpose: see end
+			panic(r)
+		default:
 			err := defect.From(r)
 			s.opt.Metrics.Panicked(name, err)
 			s.log.Error("control request panicked", "name", name, "panic", err.Text, "stack", err.Stack)

@@ -338,6 +338,22 @@ func TestEveryAnswerAndStateHasAName(t *testing.T) {
 	}
 }
 
+// A defect in a handler cuts its connection, and is counted.
+func TestADefectInAHandlerIsCounted(t *testing.T) {
+	d := start(t)
+	d.store.at.Store("readyz.invalid")
+	if resp, err := http.Get("http://" + d.public + "/readyz"); err == nil {
+		resp.Body.Close()
+		t.Errorf("answered with %s", resp.Status)
+	}
+	if n := d.metrics.panics.Load(); n != 1 {
+		t.Errorf("%d defects counted", n)
+	}
+	if status, _ := d.get(t, "GET", "/healthz"); status != http.StatusOK {
+		t.Errorf("afterwards: status %d", status)
+	}
+}
+
 // A defect that one record brings about costs an operator that one, and is
 // counted; the rest of what was asked for is done.
 func TestDefectCostsOneName(t *testing.T) {
