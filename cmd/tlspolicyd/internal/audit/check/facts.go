@@ -144,13 +144,15 @@ func (f *Facts) connected25() bool {
 	return false
 }
 
-// policyInconclusive reports whether the policy could not be fetched for a reason that may
-// be on this side: no connection to anything, no proxy, no authorities.
+// policyInconclusive reports whether the policy could not be fetched for a reason
+// that may be on this side: no connection to anything, no proxy, no authorities.
 func (f *Facts) policyInconclusive() bool {
-	if f.FetchErr != nil && f.FetchErr.Stage == mtasts.StageCertificate {
-		return f.NoRoots
-	}
-	if f.FetchErr == nil || f.Exchange != nil && f.Exchange.Connected.IsValid() {
+	switch {
+	case f.FetchErr == nil:
+		return false
+	case f.FetchErr.LocalFault():
+		return true
+	case f.Exchange != nil && f.Exchange.Connected.IsValid():
 		return false
 	}
 	switch f.FetchErr.Stage {
