@@ -35,7 +35,7 @@ func TestDocumentsAgreeWithHelp(t *testing.T) {
 		}
 		for _, m := range commandInText.FindAllStringSubmatch(string(text), -1) {
 			words := strings.Fields(m[1])
-			command, rest, err := newRoot().Find(words)
+			command, rest, err := newRoot(new(options)).Find(words)
 			if err != nil || !command.HasParent() {
 				continue // prose: "tlspolicyd answers", "tlspolicyd is"
 			}

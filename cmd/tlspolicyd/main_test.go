@@ -338,5 +338,5 @@ func TestHelpFits80Columns(t *testing.T) {
 			}
 		}
 	}
-	walk(newRoot())
+	walk(newRoot(new(options)))
 }

@@ -15,7 +15,7 @@ import (
 func writePages(t *testing.T, date string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := writeManPages(newRoot(), dir, "tlspolicyd 1", date); err != nil {
+	if err := writeManPages(newRoot(new(options)), dir, "tlspolicyd 1", date); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.[58]"))
@@ -95,7 +95,7 @@ func TestManPages(t *testing.T) {
 // tlspolicyd(8) lists the commands, and each page those below it.
 func TestTheMainPageListsTheCommands(t *testing.T) {
 	pages := writePages(t, "")
-	for _, c := range newRoot().Commands() {
+	for _, c := range newRoot(new(options)).Commands() {
 		if want := ".TP\n.BR tlspolicyd\\-" + c.Name() + " (8)\n" + roffLine(c.Short) + "\n"; c.IsAvailableCommand() && !strings.Contains(pages["tlspolicyd.8"], want) {
 			t.Errorf("no %q", want)
 		}

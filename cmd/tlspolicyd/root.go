@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func runWith(ctx context.Context, o *options, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRootWith(o)
+	root := newRoot(o)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -103,9 +103,7 @@ func (o *options) load() (config.Config, error) {
 	return c, nil
 }
 
-func newRoot() *cobra.Command { return newRootWith(new(options)) }
-
-func newRootWith(o *options) *cobra.Command {
+func newRoot(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   programName,
 		Short: "TLS policies for Postfix: DANE and MTA-STS",

@@ -16,10 +16,7 @@ import (
 )
 
 // Client is the operator's end of a control socket.
-type Client struct {
-	path string
-	http *http.Client
-}
+type Client struct{ http *http.Client }
 
 // NewClient makes a client for the control socket at a path. It connects when
 // it is used.
@@ -27,7 +24,7 @@ func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 1}}}
+	return &Client{http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 1}}}
 }
 
 // Close closes idle connections.

@@ -84,7 +84,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 	counter("connections_evicted_total", "Connections without a complete request that were closed at the limit.", c.Evicted)
 	counter("connections_refused_total", "Connections closed because too many of the same client are waiting.", c.Refused)
 	counter("connections_malformed_total", "Connections closed for a malformed or half-sent request.", c.Malformed)
-	counter("lookup_panics_total", "Lookups and refreshes that panicked: a defect of this program.", c.Panics+opt.Metrics.panics.Load())
+	counter("lookup_panics_total", "Lookups, refreshes and control requests that panicked: a defect of this program.", c.Panics+opt.Metrics.panics.Load())
 
 	gauge("resolver_ad_trusted", "Whether AD bits count: resolvers on loopback, or dns.trust_ad.", number(opt.Resolver().Trusted()))
 	if t := g.server.health.latest(); !t.at.IsZero() {
