@@ -19,7 +19,10 @@ const dnsDir = workDir + "/dns"
 // nameServers are NSD, which knows the zones, and Unbound, which validates them.
 type nameServers struct {
 	root    string
-	config  strings.Builder // the zones, for NSD
+	top     string            // the domain above all others, "test"
+	address string            // of NSD
+	config  strings.Builder   // the zones, for NSD
+	keys    map[string]string // that sign a zone, so that it can be signed again
 	nsd     *process
 	unbound *process
 }
@@ -27,45 +30,55 @@ type nameServers struct {
 // startNameServers serves the zones below "test", "test" itself and a root
 // whose key is the resolver's trust anchor.
 func startNameServers(root string, children []testZone) (*nameServers, error) {
-	n := &nameServers{root: root}
-	if err := os.MkdirAll(dnsDir, 0o755); err != nil {
-		return nil, err
-	}
-	glue := "ns.test. A " + authAddr + "\n"
-	test := testZone{origin: "test", signing: signed, records: glue}
-	for _, z := range children {
-		ds, err := n.publish(z)
-		if err != nil {
-			return nil, err
-		}
-		test.records += z.origin + ". NS ns.test.\n" + ds
-	}
-	ds, err := n.publish(test)
+	n, err := startNSD(root, "test", authAddr, children)
 	if err != nil {
 		return nil, err
 	}
-	anchor, err := n.publish(testZone{origin: ".", signing: signed, records: "test. NS ns.test.\n" + glue + ds})
-	if err != nil {
-		return nil, err
-	}
-	err = errors.Join(
-		write(dnsDir+"/anchor", anchor),
-		write(dnsDir+"/hints", ". 3600 NS ns.test.\n"+"ns.test. 3600 A "+authAddr+"\n"),
-		write(dnsDir+"/nsd.conf", nsdConfig+n.config.String()),
-		write(dnsDir+"/unbound.conf", unboundConfig),
-	)
-	if err != nil {
-		return nil, err
-	}
-	if err := n.startNSD(); err != nil {
+	if err := write(dnsDir+"/unbound.conf", unboundConfig); err != nil {
 		return nil, err
 	}
 	return n, n.startUnbound()
 }
 
+// startNSD serves all zones up to the root.
+func startNSD(root, top, address string, children []testZone) (*nameServers, error) {
+	n := &nameServers{root: root, top: top, address: address, keys: map[string]string{}}
+	if err := os.MkdirAll(dnsDir, 0o755); err != nil {
+		return nil, err
+	}
+	server := "ns." + top + "."
+	delegation, glue := ". NS "+server+"\n", server+" A "+address+"\n"
+	above := testZone{origin: top, signing: signed, records: glue}
+	for _, z := range children {
+		ds, err := n.publish(z)
+		if err != nil {
+			return nil, err
+		}
+		if z.signing == island {
+			ds = ""
+		}
+		above.records += z.origin + delegation + ds
+	}
+	ds, err := n.publish(above)
+	if err != nil {
+		return nil, err
+	}
+	anchor, err := n.publish(testZone{origin: ".", signing: signed, records: top + delegation + glue + ds})
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(
+		write(dnsDir+"/anchor", anchor),
+		write(dnsDir+"/hints", ". 3600 NS "+server+"\n"+server+" 3600 A "+address+"\n"),
+		write(dnsDir+"/nsd.conf", "server:\n  ip-address: "+address+"\n"+nsdConfig+n.config.String()),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.startNSD()
+}
+
 const nsdConfig = `
-server:
-  ip-address: ` + authAddr + `
   username: ""
   zonesdir: "` + dnsDir + `"
   database: ""
@@ -94,9 +107,10 @@ server:
   val-log-level: 2
   do-not-query-localhost: no
   local-zone: "test." nodefault
+` + rowsData + `
 remote-control:
   control-enable: no
-`
+` + rowsForwards
 
 // publish writes a zone where NSD finds it, signed as it asks for, and returns
 // its DS record for the parent.
@@ -104,7 +118,7 @@ func (n *nameServers) publish(z testZone) (ds string, err error) {
 	file := dnsDir + "/" + strings.TrimSuffix(z.origin, ".") + ".zone"
 	fmt.Fprintf(&n.config, "zone:\n  name: %s\n  zonefile: %s\n", z.origin, file)
 	text := "$ORIGIN " + dns.Fqdn(z.origin) + "\n$TTL 300\n" +
-		"@ SOA ns.test. hostmaster.test. 1 3600 600 86400 300\n@ NS ns.test.\n" + z.records
+		"@ SOA ns." + n.top + ". hostmaster." + n.top + ". 1 3600 600 86400 300\n@ NS ns." + n.top + ".\n" + z.records
 	if err := write(file, text); err != nil || z.signing == unsigned {
 		return "", err
 	}
@@ -117,7 +131,10 @@ func (n *nameServers) publish(z testZone) (ds string, err error) {
 		return "", err
 	}
 	argv := []string{"/usr/bin/ldns-signzone", "-o", z.origin, "-f", file + ".signed"}
-	if z.signing == expired {
+	switch z.signing {
+	case optOut:
+		argv = append(argv, "-n", "-p")
+	case expired:
 		lastMonth := time.Now().AddDate(0, -1, 0)
 		argv = append(argv,
 			"-i", lastMonth.AddDate(0, -1, 0).Format("20060102"), "-e", lastMonth.Format("20060102"))
@@ -136,10 +153,10 @@ func (n *nameServers) finish(z testZone, file, ksk string) (ds string, err error
 	}
 	text := string(zone)
 	if z.tamper[0] != "" {
-		if strings.Count(text, z.tamper[0]) != 1 {
-			return "", fmt.Errorf("zone %s does not hold the text to tamper with once", z.origin)
+		if !strings.Contains(text, z.tamper[0]) {
+			return "", fmt.Errorf("zone %s does not contain the text to tamper with", z.origin)
 		}
-		text = strings.Replace(text, z.tamper[0], z.tamper[1], 1)
+		text = strings.ReplaceAll(text, z.tamper[0], z.tamper[1])
 	}
 	if err := write(file, text); err != nil {
 		return "", err
@@ -148,11 +165,19 @@ func (n *nameServers) finish(z testZone, file, ksk string) (ds string, err error
 	return string(record), err
 }
 
-// key makes a signing key and returns its file name without the suffix.
+// key makes a signing key, once, and returns its file name without the suffix.
 func (n *nameServers) key(origin string, flags ...string) (string, error) {
+	id := strings.Join(append(flags, origin), " ")
+	if file, ok := n.keys[id]; ok {
+		return file, nil
+	}
 	argv := append([]string{"/usr/bin/ldns-keygen", "-r", "/dev/urandom", "-a", "ECDSAP256SHA256"}, flags...)
 	name, _, err := command(n.root, append(argv, origin)...)
-	return workDir + "/" + strings.TrimSpace(name), err
+	if err != nil {
+		return "", err
+	}
+	n.keys[id] = workDir + "/" + strings.TrimSpace(name)
+	return n.keys[id], nil
 }
 
 func (n *nameServers) startNSD() (err error) {
@@ -160,7 +185,7 @@ func (n *nameServers) startNSD() (err error) {
 	if err != nil {
 		return err
 	}
-	return answers(authAddr, ".")
+	return answers(n.address, ".")
 }
 
 func (n *nameServers) startUnbound() (err error) {
@@ -171,7 +196,7 @@ func (n *nameServers) startUnbound() (err error) {
 	return answers(resolverAddr, ".")
 }
 
-// republish changes the text of an unsigned zone and starts both servers
+// republish changes the text of a zone and starts both servers
 // afresh, so that nothing old is left in a cache.
 func (n *nameServers) republish(z testZone) error {
 	if _, err := n.publish(z); err != nil {

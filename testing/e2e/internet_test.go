@@ -14,6 +14,8 @@ const (
 	plainHost    = "127.0.1.3" // no STARTTLS
 	daneHost     = "127.0.1.4" // self-signed, right TLSA record
 	rolledHost   = "127.0.1.5" // the same, until a test changes its key
+	secondHost   = "127.0.1.6" // certificate of the authority with the names of backup hosts
+	downHost     = "127.0.1.9" // no listener
 
 	policyHost      = "127.0.2.1" // nginx with the right certificate
 	wrongPolicyHost = "127.0.2.2" // nginx with another name in its certificate
@@ -34,6 +36,8 @@ const (
 	unsigned signing = iota
 	signed
 	expired // signatures that were valid until last month
+	optOut  // signed with NSEC3 and the opt-out flag
+	island  // signed, without a DS record above
 )
 
 // policy is a policy file as nginx serves it for a domain.
@@ -56,6 +60,7 @@ func zones(good, dane, rolled keyPair) []testZone {
 			tamper: [2]string{tlsaSigned[len("3 1 1 "):], tlsaForged},
 		},
 		{origin: "expired.test", signing: expired, records: expiredRecords},
+		rowsZone(good, dane),
 	}
 }
 
@@ -220,7 +225,7 @@ func policies() []policy {
 	hostile.text += "x: } policy_failure=sts-policy-invalid {\n" +
 		"y: match=.test policy_type=no-policy-found\n" +
 		"mx_host_pattern: *.test\n"
-	return []policy{
+	all := []policy{
 		enforced("sts.open.test", "mx.sts.open.test"),
 		enforced("wildcard.open.test", "*.wildcard.open.test", "MX2.wildcard.open.test"),
 		enforced("deep.open.test", "*.deep.open.test"),
@@ -237,13 +242,15 @@ func policies() []policy {
 		testing,
 		hostile,
 	}
+	return append(all, rowsPolicies()...)
 }
 
 // goodNames are the MX hosts at goodHost.
 func goodNames() []string {
-	return []string{
+	names := []string{
 		"mx.sts.open.test", "mx.wildcard.open.test", "a.b.deep.open.test", "other.unlisted.open.test",
 		"mx.hostile.open.test", "mx.forged.open.test", "mx.changing.open.test", "plain.signed.test",
 		"mx.healthy.signed.test",
 	}
+	return append(names, rowsGoodNames()...)
 }

@@ -28,6 +28,7 @@ const (
 func listeners() map[string]string {
 	return map[string]string{
 		"good": goodHost, "mismatch": mismatchHost, "plain": plainHost, "dane": daneHost, "rolled": rolledHost,
+		"second": secondHost,
 	}
 }
 

@@ -149,17 +149,24 @@ type reply struct {
 // query asks a map as postmap -q does, which is how an administrator tests it.
 func (p *postfix) query(t *testing.T, table, key string) reply {
 	t.Helper()
+	r, err := p.tryQuery(table, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (p *postfix) tryQuery(table, key string) (reply, error) {
 	stdout, stderr, err := p.run("postmap", "-q", key, table)
 	_, reason, failed := strings.Cut(stderr, "socketmap server ")
 	switch {
 	case failed:
 		reason, _, _ = strings.Cut(reason, "\n")
-		return reply{reason: reason}
+		return reply{reason: reason}, nil
 	case err == nil:
-		return reply{value: strings.TrimSuffix(stdout, "\n"), found: true}
+		return reply{value: strings.TrimSuffix(stdout, "\n"), found: true}, nil
 	case stderr == "" && stdout == "":
-		return reply{}
+		return reply{}, nil
 	}
-	t.Fatalf("postmap -q %q %s: %v", key, table, err)
-	return reply{}
+	return reply{}, fmt.Errorf("postmap -q %q %s: %w", key, table, err)
 }

@@ -16,6 +16,7 @@ type world struct {
 	bookworm, trixie string // folders for chroot(2)
 
 	ca         *authority
+	good, dane keyPair // of two mail hosts
 	names      *nameServers
 	web        *policyHosts
 	receiver   *postfix
@@ -58,6 +59,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Check", testCheck},
 		{"WildcardDepth", testWildcardDepth},
 		{"MailWithTLSRPT", testMailWithTLSRPT},
+		{"Rows", testRows},
 		{"KeyChange", testKeyChange},
 		{"Doctor", testDoctor},
 		{"Outage", testOutage},
@@ -110,11 +112,13 @@ func (w *world) startInternet() (err error) {
 	mismatch, err2 := w.ca.certificate("unrelated.invalid")
 	dane, err3 := selfSigned()
 	rolled, err4 := selfSigned()
+	second, err6 := w.ca.certificate(rowsSecondNames()...)
 	var err5 error
 	w.checked, err5 = newCheckWorld(w.ca)
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return err
 	}
+	w.good, w.dane = good, dane
 	all := append(zones(good, dane, rolled), w.checked.zones()...)
 	if w.names, err = startNameServers(w.bookworm, all); err != nil {
 		return err
@@ -126,7 +130,7 @@ func (w *world) startInternet() (err error) {
 		return err
 	}
 	w.receiver, err = startReceiver(w.bookworm, map[string]keyPair{
-		"good": good, "mismatch": mismatch, "dane": dane, "rolled": rolled,
+		"good": good, "mismatch": mismatch, "dane": dane, "rolled": rolled, "second": second,
 	})
 	return err
 }
