@@ -82,6 +82,7 @@ func (r *refresher) run() {
 // look does what is called for now and returns when to look again.
 func (r *refresher) look() (next time.Time) {
 	if step := r.book.FollowClock(); step != 0 {
+		r.backlog.began = r.backlog.began.Add(step)
 		r.observer.ClockStepped(step)
 	}
 	r.book.Flush()

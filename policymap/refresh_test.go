@@ -530,3 +530,28 @@ func TestPolicyEndsOnAHostThatSleeps(t *testing.T) {
 		h.want("plain.test", "NOTFOUND ")
 	})
 }
+
+// §7: work that was overdue at the start is spread over 10 minutes. A step of the
+// clock back during or after that does not stop refreshes for as long.
+func TestClockStepsBackAfterAnOverdueStart(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		var behind atomic.Int64
+		h.wall = func() time.Time { return time.Now().Add(-time.Duration(behind.Load())) }
+		h.restart()
+		h.want("none.test", "NOTFOUND ")
+		h.after(time.Minute)
+		h.stop()
+		h.after(time.Hour) // what is known of none.test is due by then
+		h.start()
+		h.after(20 * time.Minute)
+		behind.Store(int64(5 * time.Hour))
+		h.after(5 * time.Minute)
+		ph := h.PolicyHost("plain.test", withMaxAge(enforce, 1200))
+		h.want("plain.test", secure)
+		h.after(2 * time.Hour)
+		if n := ph.Requests(); n < 10 {
+			t.Errorf("%d fetches in two hours of a policy that lives 20 minutes", n)
+		}
+		h.want("plain.test", secure)
+	})
+}

@@ -1,0 +1,334 @@
+//go:build linux
+
+package simulate
+
+import (
+	"crypto/tls"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"tlspolicyd/testing/lab"
+)
+
+// The choices that an event's arguments are indexes of.
+var (
+	questions = []string{"MX", "TXT", "A0", "A1", "TLSA0", "TLSA1", "AAAA0", "policyA"}
+	dnsFaults = []lab.Fault{lab.ServFail, lab.Bogus, lab.Refused, lab.Drop, lab.Garbage, lab.CountLies, lab.TruncateAll, lab.StreamSilent, lab.CNAMELoop}
+	maxAges   = []int{1200, 43200, 86400, 7 * 86400, 30 * 86400} // the first costs a fetch every 10 minutes
+	modes     = []string{"enforce", "testing", "none"}
+
+	hostFaults = []lab.HostFault{
+		{Refuse: true},
+		{Stall: lab.AtConnect},
+		{Stall: lab.AtHandshake},
+		{Stall: lab.AtHeaders},
+		{Stall: lab.AtBody},
+		{Cert: lab.WrongName},
+		{Cert: lab.SelfSigned},
+		{Status: 404},
+		{Status: 500},
+		{Redirect: "https://elsewhere.test/"},
+		{MediaType: "text/html"},
+		{Size: 80_000},
+		{CloseEarly: true},
+		{Hangup: lab.AtHeaders},
+		{Gzip: true},
+		{NoTLS: "hello\r\n"},
+		{Raw: "HTTP/1.1 200 OK\r\n\r\nversion: STSv1\r\n"},
+		{TLSMax: tls.VersionTLS11},
+		{Drip: 5 * time.Second},
+		{Delay: 20 * time.Second}, // these two work, late
+		{Delay: 2 * time.Second},
+	}
+)
+
+const late = 19 // the first of hostFaults that works
+
+// ttl is that of every record, as the lab gives it.
+const ttl = 300 * time.Second
+
+// truth is how the world is, as far as the daemon can find out. It changes with
+// world.apply only.
+type truth struct {
+	faults map[string]bool // "name type" that cannot be looked up
+	dns    int             // 0: works, 1: silent, 2: fails, 3: says that nothing is signed
+	signed map[string]bool // zones
+	tlsa   map[string]int  // mail hosts: 0, 1: none, 2: usable, 3: unusable
+	domain [domains]domainTruth
+}
+
+// domainTruth is how a domain is.
+type domainTruth struct {
+	mx    int // 0: both hosts, 1: the first, 2: the second, 3: null MX, 4: the domain is gone
+	txt   bool
+	file  *policyFile // nil: none was ever published
+	fault int         // of the policy host: index in hostFaults and 1
+
+	fileAt, idAt time.Time // of the last change
+	changed      time.Time // of anything that matters for MTA-STS
+}
+
+// policyFile is a policy as published.
+type policyFile struct {
+	mode   string
+	mx     []string
+	maxAge time.Duration
+}
+
+func (p *policyFile) String() string {
+	if p == nil {
+		return "no policy"
+	}
+	return fmt.Sprintf("%s %v %v", p.mode, p.mx, p.maxAge)
+}
+
+func (p *policyFile) text() string {
+	text := "version: STSv1\nmode: " + p.mode + "\n"
+	for _, mx := range p.mx {
+		text += "mx: " + mx + "\n"
+	}
+	return text + fmt.Sprintf("max_age: %d\n", p.maxAge/time.Second)
+}
+
+// names of a domain.
+func domainName(d int) string {
+	if d >= smartFrom {
+		return fmt.Sprintf("s%d.test", d)
+	}
+	return fmt.Sprintf("d%d.test", d)
+}
+
+func keyOf(d int) string {
+	if d >= smartFrom {
+		return "[" + domainName(d) + "]"
+	}
+	return domainName(d)
+}
+
+// hostZone is the zone of a domain's mail hosts.
+func hostZone(d int) string {
+	switch {
+	case d >= smartFrom:
+		return domainName(d)
+	case d >= sharedFrom:
+		d = sharedFrom - 1
+	}
+	return fmt.Sprintf("h%d.test", d)
+}
+
+func mailHost(d, n int) string {
+	if d >= smartFrom {
+		return domainName(d)
+	}
+	return []string{"a.", "b."}[n] + hostZone(d)
+}
+
+// world is the lab and the truth about it.
+type world struct {
+	*lab.World
+	truth
+	hosts [domains]*lab.PolicyHost
+	ids   int
+}
+
+func newWorld() *world {
+	w := &world{World: lab.New(), truth: truth{faults: map[string]bool{}, signed: map[string]bool{}, tlsa: map[string]int{}}}
+	for d := range domains {
+		w.signed[domainName(d)], w.signed[hostZone(d)] = true, true
+		for n := range 2 {
+			w.Replace(mailHost(d, n), "A", fmt.Sprintf("10.21.%d.%d", d, n+1))
+		}
+		w.setMX(d, 0)
+		// Apart from each other, so that what happens has an order.
+		w.Delay(time.Duration(7*d+3)*time.Millisecond, domainName(d))
+		w.Delay(time.Duration(5*d+11)*time.Millisecond, mailHost(d, 0))
+		w.Delay(time.Duration(3*d+29)*time.Millisecond, mailHost(d, 1))
+	}
+	return w
+}
+
+func (w *world) setMX(d, form int) {
+	if d >= smartFrom {
+		return
+	}
+	w.domain[d].mx = form
+	mx := []string{"10 " + mailHost(d, 0) + ".", "20 " + mailHost(d, 1) + "."}
+	switch form {
+	case 1:
+		mx = mx[:1]
+	case 2:
+		mx = mx[1:]
+	case 3:
+		mx = []string{"0 ."}
+	case 4:
+		mx = nil
+	}
+	w.Replace(domainName(d), "MX", mx...)
+	var gone lab.Fault
+	if form == 4 {
+		gone = lab.NXDomain
+	}
+	if !w.faults[domainName(d)+" MX"] {
+		w.Fault(domainName(d), "MX", gone)
+	}
+}
+
+// question returns the name and type that a fault is about.
+func question(d, n int) (name, qtype string) {
+	switch kind := questions[n]; kind {
+	case "MX":
+		return domainName(d), "MX"
+	case "TXT":
+		return "_mta-sts." + domainName(d), "TXT"
+	case "A0", "A1", "AAAA0":
+		return mailHost(d, int(kind[len(kind)-1]-'0')), strings.TrimRight(kind, "01")
+	case "TLSA0", "TLSA1":
+		return "_25._tcp." + mailHost(d, int(kind[len(kind)-1]-'0')), "TLSA"
+	default:
+		return "mta-sts." + domainName(d), "A"
+	}
+}
+
+// apply changes the world by an event, or returns false if it is not one of the
+// world's.
+func (w *world) apply(e event) bool {
+	d, t := e.domain, &w.domain[e.domain]
+	sts := true // the event matters for MTA-STS
+	switch e.kind {
+	case "mx":
+		w.setMX(d, e.a)
+	case "tlsa":
+		w.tlsa[mailHost(d, e.a)] = e.b
+		var rrs []string
+		switch e.b {
+		case 2:
+			rrs = []string{"3 1 1 " + strings.Repeat("ab", 32)}
+		case 3:
+			rrs = []string{"1 1 1 " + strings.Repeat("ab", 32)}
+		}
+		w.Replace("_25._tcp."+mailHost(d, e.a), "TLSA", rrs...)
+		sts = false
+	case "sign":
+		for n, zone := range []string{domainName(d), hostZone(d)} {
+			w.signed[zone] = []int{e.a, e.b}[n] == 0
+			if w.signed[zone] {
+				w.Secure(zone)
+			} else {
+				w.Insecure(zone)
+			}
+		}
+	case "policy":
+		w.publish(d, e.a, e.b)
+		w.newID(d)
+	case "file":
+		w.publish(d, e.a, e.b)
+	case "id":
+		w.newID(d)
+	case "notxt":
+		if w.hosts[d] != nil {
+			w.hosts[d].RemoveTXT()
+		}
+		t.txt = false
+	case "fault":
+		name, qtype := question(d, e.a)
+		var f lab.Fault
+		if e.b > 0 {
+			f = dnsFaults[e.b-1]
+		} else if qtype == "MX" && t.mx == 4 {
+			f = lab.NXDomain
+		}
+		w.Fault(name, qtype, f)
+		w.faults[name+" "+qtype] = e.b > 0
+	case "host":
+		if w.hosts[d] == nil {
+			return true
+		}
+		t.fault = e.b
+		var f lab.HostFault
+		if e.b > 0 {
+			f = hostFaults[e.b-1]
+		}
+		w.hosts[d].Fault(f)
+	case "dns":
+		w.dns = e.b
+		w.Down(e.b == 1)
+		w.Fault("*", "", []lab.Fault{0, 0, lab.ServFail, lab.NoAD}[e.b])
+	default:
+		return false
+	}
+	for i := range w.domain {
+		if sts && (i == d || e.kind == "dns") {
+			w.domain[i].changed = time.Now()
+		}
+	}
+	return true
+}
+
+func (w *world) publish(d, form, age int) {
+	t := &w.domain[d]
+	p := &policyFile{mode: modes[form%10], maxAge: time.Duration(maxAges[age]) * time.Second}
+	switch form / 10 {
+	case 0:
+		p.mx = []string{mailHost(d, 0), mailHost(d, 1)}
+	case 1:
+		p.mx = []string{"*." + hostZone(d), mailHost(d, 0)}
+	default:
+		p.mx = []string{mailHost(d, 0)}
+	}
+	if d >= smartFrom {
+		p.mx = p.mx[len(p.mx)-1:]
+	}
+	if t.file == nil || t.file.text() != p.text() {
+		t.fileAt = time.Now()
+	}
+	if w.hosts[d] == nil {
+		w.hosts[d] = w.PolicyHost(domainName(d), p.text())
+		t.txt, t.idAt = true, time.Now()
+	}
+	w.hosts[d].SetPolicyKeepID(p.text())
+	t.file = p
+}
+
+func (w *world) newID(d int) {
+	if w.hosts[d] == nil {
+		return
+	}
+	w.ids++
+	w.hosts[d].SetID(fmt.Sprint("id", w.ids))
+	w.domain[d].txt, w.domain[d].idAt = true, time.Now()
+}
+
+// fails reports whether a question gets no usable answer.
+func (t *truth) fails(name, qtype string) bool {
+	return t.faults[name+" "+qtype] || t.dns == 1 || t.dns == 2
+}
+
+// secure reports whether answers from a zone have the AD bit.
+func (t *truth) secure(zone string) bool { return t.signed[zone] && t.dns != 3 }
+
+// policyHostWorks reports whether a fetch gets the policy file.
+func (t *truth) policyHostWorks(d int) bool {
+	f := t.domain[d].fault
+	return t.domain[d].file != nil && (f == 0 || f > late) && !t.fails("mta-sts."+domainName(d), "A")
+}
+
+// stsHealthy reports whether TXT and policy can be found at once.
+func (t *truth) stsHealthy(d int) bool {
+	return t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
+}
+
+// mailHosts returns the hosts in the MX answer.
+func (t *truth) mailHosts(d int) []string {
+	hosts := []string{mailHost(d, 0), mailHost(d, 1)}
+	switch mx := t.domain[d].mx; {
+	case d >= smartFrom, mx == 1:
+		return hosts[:1]
+	case mx == 2:
+		return hosts[1:]
+	case mx >= 3:
+		return nil
+	}
+	return slices.Clone(hosts)
+}
