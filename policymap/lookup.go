@@ -119,12 +119,8 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 		inTime = sts.wait(l.ctx, min(cfg.FetchWait, daneTimeout)-l.book.Clock.Now().Sub(began))
 	}
 
-	rec = l.book.Get(hop.Domain)
-	if rec.Class == store.Positive && done.res != nil && policy.Endpoint(&rec, hop) == nil &&
-		l.book.Clock.Now().Sub(began) < timeToWrite {
-		// When DANE was decided nothing called for writing it at once, and it was
-		// evicted since: it goes to disk with the policy.
-		l.book.LearnDANE(hop, *done.res, began, untrusted || !l.config.Load().trusted())
+	if done.res != nil && l.book.Clock.Now().Sub(began) < timeToWrite {
+		l.writeEvidence(hop, *done.res, began, untrusted || !l.config.Load().trusted())
 	}
 	e := l.conclude(cfg, v, sts, inTime)
 	if recheck != nil {
@@ -135,6 +131,14 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 		Reply: string(e.answer.Replies.Postfix), Took: l.book.Clock.Now().Sub(began), DNS: dns,
 	})
 	return e
+}
+
+// writeEvidence has the evidence on disk with a policy that was learned since: when
+// DANE was decided nothing called for writing it at once, and it was evicted.
+func (l *lookups) writeEvidence(hop policy.NextHop, res dane.Result, used time.Time, untrusted bool) {
+	if rec := l.book.Get(hop.Domain); rec.Class == store.Positive && policy.Endpoint(&rec, hop) == nil {
+		l.book.LearnDANE(hop, res, used, untrusted)
+	}
 }
 
 // lookedUpSTS reports whether the answer before, which has ended, already had the

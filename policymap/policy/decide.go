@@ -95,7 +95,8 @@ const (
 	keepIncomplete = 5 * time.Minute  // how long an answer is kept while a host of the domain fails
 )
 
-// Decide returns the row of the table that fits.
+// Decide returns the row of the table that fits. Where it names hosts, View.Decide
+// then leaves out those that the policy does not allow.
 func Decide(d DANEFacts, sts STSState, set Settings) Decision {
 	if d.NullMX {
 		return Decision{Level: NoPolicy, Row: RowNone, Why: "null MX: the domain takes no mail (RFC 7505)"}

@@ -8,11 +8,12 @@
 //   - nexthop.go reads the key: "example.com", "[mail.example.com]:587".
 //   - overrides.go finds the operator's own answer for it.
 //   - view.go reads the stored facts: what they mean at this moment (sts.go for
-//     MTA-STS, dane.go for DANE).
+//     MTA-STS, evidence.go for DANE, which is kept for each mail host).
 //   - decide.go is the decision table of docs/behaviour.md §5: from the DANE
 //     state and the MTA-STS mode to a row.
 //   - render.go writes the decision in Postfix's syntax.
 //   - schedule.go says when each fact is to be looked up again.
+//   - change.go compares what applied before with what applies now, for the log.
 //
 // Postfix does three different things with the answers. With "dane-only" it
 // delivers only to a mail host whose certificate matches its TLSA records. With

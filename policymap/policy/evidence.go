@@ -22,8 +22,8 @@ type DANEFacts struct {
 	HasUsable bool // a host has a secure TLSA record that SMTP can use
 
 	// Failing: the TLSA records of a host are unknown, because their lookup fails
-	// and the last proof is gone. Proved are the other hosts then, if they are
-	// proved to have no usable record.
+	// and there is no proof, or it is too old. Proved are the other hosts then, if
+	// they are proved to have no usable record.
 	Failing bool
 	Proved  []string
 

@@ -41,7 +41,7 @@ func WantsFetch(s *store.STS, txt mtasts.RecordResult, now time.Time, why Occasi
 	switch {
 	case !txt.Found:
 		return why != OnLookup && inForce && !Gone(txt) && !(s.TXTGone && txt.Failed)
-	case s == nil || why == OnRequest, why == OnSchedule && inForce:
+	case s == nil, why == OnRequest, why == OnSchedule && inForce:
 		return true
 	case s.FailedID == txt.Record.ID && now.Sub(NotFuture(s.FailedAt, now)) < fetchRetry:
 		return false

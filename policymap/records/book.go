@@ -1,7 +1,8 @@
 // Package records is the only writer of the store. The cold lookup, background
-// lookups, the refresher, imports and the clock all change a record through
-// Book.Learn, under a lock for its domain, so that no change is lost and the
-// answers in memory follow each one.
+// lookups, the refresher, imports and the clock all change what is known through
+// Book.Learn, LearnDANE and LearnSTS, under a lock for its domain, so that no change
+// is lost and the answers in memory follow each one; keep writes it. Reschedule and
+// Delay move the due time alone.
 package records
 
 import (

@@ -157,7 +157,7 @@ func TestRefresh(t *testing.T) {
 		t.Error("full.test was not looked up")
 	}
 
-	// What fails is told, and what was known stands.
+	// A failure is reported, and what was known is kept.
 	ph.Fault(lab.HostFault{Status: 500})
 	if p := d.refresh(t, Names{Names: []string{"plain.test"}})["plain.test"]; !strings.Contains(p.Error, "500") || p.Policy != "notfound" {
 		t.Errorf("a failing policy host: %+v", p)

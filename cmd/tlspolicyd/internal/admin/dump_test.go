@@ -112,7 +112,7 @@ func withDANE(d string) string {
 	return `{"domain":"a.test","dane":[{"known_at":"2026-01-01T00:00:00Z","expires_at":"2026-01-01T01:00:00Z",` + d + `}]}`
 }
 
-// A broken line is told with its number and what is wrong, and no other is lost.
+// A broken line is reported with its number and what is wrong, and no other is lost.
 func TestDumpWithABrokenLine(t *testing.T) {
 	for name, tt := range map[string]struct{ line, want string }{
 		"no JSON":            {`nonsense`, "JSON"},

@@ -102,7 +102,7 @@ func (d Details) writeSTS(line func(string, string, ...any), at func(time.Time) 
 	}
 }
 
-// String is a line about what became of a name.
+// String is the result for one name, in one line.
 func (p Progress) String() string {
 	text := p.Policy
 	switch {

@@ -132,7 +132,7 @@ func (r *repeats) ended(key string) {
 	c := r.causes[key]
 	now := time.Now()
 	if c == nil || r.closed || now.Before(c.expires) {
-		return // it rang while it was being set anew
+		return // the timer fired while it was being reset
 	}
 	if c.began.IsZero() {
 		delete(r.causes, key)

@@ -104,7 +104,7 @@ func newMetrics(reg *prometheus.Registry) metrics {
 		return v
 	}
 	return metrics{
-		grade:    gauge("grade", "1 for the grade that the domain comes to, 0 for the others.", "grade"),
+		grade:    gauge("grade", "1 for the domain's grade, 0 for the others.", "grade"),
 		findings: gauge("findings", "Findings of each grade.", "grade"),
 		finding:  gauge("finding", "How many findings have this code, of those that are not ok.", "code", "grade"),
 		days:     gauge("certificate_days_left", "Whole days until the end of a certificate of the policy host or of a mail host; negative: ended.", "role", "host", "address"),
