@@ -21,6 +21,7 @@ type entry struct {
 	origin   Origin       // of a hit; set by put
 	checking atomic.Bool  // a background lookup that this entry started is under way
 	next     atomic.Int64 // from then on a hit starts one, Unix nanoseconds; 0: never
+	txt      atomic.Int64 // until then the TXT record need not be looked up, whatever the record says
 	answer   policy.Answer
 
 	hop   policy.NextHop
@@ -55,6 +56,20 @@ func (e *entry) lookAgain(at time.Time) {
 		return
 	}
 	e.next.Store(at.UnixNano())
+}
+
+// inherit takes over when the TXT record was looked up, from an entry that rests on
+// the same TXT facts: where nothing but the time of checking moved the record does
+// not know.
+func (e *entry) inherit(old *entry) {
+	if !e.answer.TXTUntil.Equal(old.answer.TXTUntil) {
+		return
+	}
+	txt := old.txt.Load()
+	e.txt.Store(txt)
+	if !e.answer.Decision.Stale && e.next.Load() != 0 {
+		e.next.Store(max(e.next.Load(), txt))
+	}
 }
 
 // touch notes a use. The last use is kept coarsely, so that a busy entry's cache
@@ -224,9 +239,7 @@ func (c *cache) put(key string, e *entry) {
 		old := c.get([]byte(key))
 		if old != nil {
 			e.lastUsed.Store(max(e.lastUsed.Load(), old.lastUsed.Load()))
-			if next := e.next.Load(); next != 0 {
-				e.next.Store(max(next, old.next.Load()))
-			}
+			e.inherit(old)
 		}
 		next = t.without(old)
 	}

@@ -62,29 +62,36 @@ func (l *lookups) startLookup(hop policy.NextHop) <-chan singleflight.Result {
 	return l.flight(&l.cold, hop.String(), func() any { return l.lookUp(hop) })
 }
 
-// await waits for the cold lookup of a next hop. Its client has a place as long as
-// that is under way, also where it does not wait any more.
+// await waits for the cold lookup of a next hop, which has a place among those of
+// its client as long as it is under way.
 func (l *lookups) await(ctx context.Context, hop policy.NextHop) *entry {
-	leave, reason := l.places.take(ctx, l.client(ctx))
-	if reason == nil {
-		ended := make(chan singleflight.Result, 1)
-		result := l.startLookup(hop)
-		go func() {
-			defer leave()
-			ended <- <-result
-		}()
-		reason = errStopping
-		select {
-		case r := <-ended:
-			if r.Err == nil {
-				return r.Val.(*entry)
-			}
-			reason = r.Err
-		case <-ctx.Done():
-		case <-l.ctx.Done():
+	client := l.client(ctx)
+	reason := errStopping
+	select {
+	case r := <-l.flight(&l.cold, hop.String(), func() any {
+		leave, err := l.places.take(l.ctx, client)
+		if err != nil {
+			return l.withoutLookup(hop, err)
 		}
+		defer leave()
+		return l.lookUp(hop)
+	}):
+		if r.Err == nil {
+			return r.Val.(*entry)
+		}
+		reason = r.Err
+	case <-ctx.Done():
+	case <-l.ctx.Done():
 	}
 	return &entry{hop: hop, answer: policy.Failure(hop, policy.ReasonOf(reason))}
+}
+
+// withoutLookup answers by what is last known, and keeps nothing.
+func (l *lookups) withoutLookup(hop policy.NextHop, err error) *entry {
+	cfg, rec := l.config.Load(), l.book.Get(hop.Domain)
+	v := l.view(cfg, &rec, hop, l.book.Clock.Now())
+	v.DANE = v.DANE.Failed(policy.ReasonOf(err))
+	return &entry{hop: hop, answer: v.Answer(cfg.Settings)}
 }
 
 // lookUp looks a next hop up: DANE and MTA-STS side by side, as far as the store
@@ -100,7 +107,7 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	switch {
 	case !v.STS.Known && !(v.Fresh && v.DANE.NullMX):
 		sts = l.sts.startSTS(hop.Domain, began, policy.OnLookup)
-	case v.STS.Known && began.After(v.STS.Recheck) && !l.lookedUpSTS(hop, began):
+	case v.STS.Known && began.After(v.STS.Recheck) && !l.lookedUpSTS(v):
 		recheck = l.sts.startSTS(hop.Domain, began, policy.OnLookup) // the policy in force answers meanwhile
 	}
 	var done evaluation
@@ -143,9 +150,9 @@ func (l *lookups) writeEvidence(hop policy.NextHop, res dane.Result, used time.T
 
 // lookedUpSTS reports whether the answer before, which has ended, already had the
 // TXT record looked up within its TTL.
-func (l *lookups) lookedUpSTS(hop policy.NextHop, now time.Time) bool {
-	old := l.cache.getString(hop.String())
-	return old != nil && now.UnixNano() < old.next.Load()
+func (l *lookups) lookedUpSTS(v policy.View) bool {
+	old := l.cache.getString(v.Hop.String())
+	return old != nil && old.answer.TXTUntil.Equal(v.STS.Recheck) && v.Now.UnixNano() < old.txt.Load()
 }
 
 // conclude makes the answer of a cold lookup and keeps it. sts is the flight that
@@ -215,7 +222,9 @@ func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singlefli
 	return l.flight(&l.danes, hop.String(), func() any {
 		rec := l.book.Get(hop.Domain)
 		last := policy.Endpoint(&rec, hop)
-		bound := policy.ReadSTS(rec.STS, l.book.Clock.Now()).Policy != nil && (last == nil || !last.NullMX)
+		now := l.book.Clock.Now()
+		null := last != nil && last.NullMX && now.Before(policy.DANEExpiry(last, now))
+		bound := policy.ReadSTS(rec.STS, now).Policy != nil && !null
 		ctx, cancel := context.WithTimeout(l.ctx, daneTimeout)
 		defer cancel()
 		cfg := l.config.Load()
@@ -275,8 +284,8 @@ func (l *lookups) stored(hop policy.NextHop) (e *entry) {
 	return e
 }
 
-// recheck starts what a hit on an ageing answer calls for: the TXT record, and
-// for a stale answer the DANE evaluation that failed. The hit does not wait.
+// recheck starts what a hit on an ageing answer calls for: the TXT record, or for a
+// stale answer the lookup that failed. The hit does not wait.
 func (l *lookups) recheck(e *entry) {
 	if !e.answer.Decision.Stale {
 		l.followUp(e, l.sts.startSTS(e.hop.Domain, l.book.Clock.Now(), policy.OnLookup))
@@ -284,7 +293,6 @@ func (l *lookups) recheck(e *entry) {
 	}
 	l.start(func() {
 		defer e.checking.Store(false)
-		l.sts.startSTS(e.hop.Domain, l.book.Clock.Now(), policy.OnLookup)
 		<-l.startLookup(e.hop)
 		e.lookAgain(l.book.Clock.Now().Add(policy.KeepFailure))
 	})
@@ -296,6 +304,10 @@ func (l *lookups) followUp(e *entry, sts *stsFlight) {
 	l.start(func() {
 		defer e.checking.Store(false)
 		<-sts.done
-		e.lookAgain(l.book.Clock.Now().Add(sts.nextLook()))
+		next := l.book.Clock.Now().Add(sts.nextLook())
+		e.txt.Store(next.UnixNano())
+		if !e.answer.Decision.Stale {
+			e.lookAgain(next)
+		}
 	})
 }

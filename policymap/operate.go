@@ -104,7 +104,7 @@ func (m *Map) current(cfg *Config, v policy.View) Answer {
 	if e := m.cache.getString(key); e != nil && v.Now.Before(e.answer.Until) {
 		return answerOf(key, e.answer.Decision, e.answer.Replies)
 	}
-	if v.DANE.State == dane.Unknown && v.DANE.Reason == "" {
+	if !v.Fresh && v.DANE.Reason == "" {
 		v.DANE.Reason = "not looked up again yet"
 	}
 	a := v.Answer(cfg.Settings)

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxLookups   = 512                    // lookups under way for one client
+	maxLookups   = 512                    // next hops looked up at a time for one client
 	waitForPlace = 500 * time.Millisecond // with lookupTimeout's half second to spare
 )
 

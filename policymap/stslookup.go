@@ -273,7 +273,12 @@ func (f fetched) note(s *store.STS, now time.Time, why policy.Occasion) {
 // are made before it is believed.
 func unchanged(s *store.STS, body []byte) int {
 	newID := s.TXTID != "" && s.TXTID != s.PolicyID
-	if s.Policy == nil || !bytes.Equal(s.Policy, body) || !newID && s.Unchanged == 0 || s.Unchanged == 3 {
+	switch {
+	case s.Policy == nil || !bytes.Equal(s.Policy, body):
+		return 0
+	case newID:
+		return 1
+	case s.Unchanged == 0 || s.Unchanged == 3:
 		return 0
 	}
 	return s.Unchanged + 1

@@ -44,7 +44,7 @@ func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 }
 
 func (m *Map) inDanger(rec *store.Record, sts policy.STSFacts, now time.Time, soon time.Duration) bool {
-	if sts.Policy == nil {
+	if sts.Policy == nil || rec.STS.TXTGone { // one that was withdrawn may end
 		return false
 	}
 	used := policy.Latest(rec.LastUsed, m.usedInMemory(rec.Domain))

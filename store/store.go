@@ -104,7 +104,7 @@ type Class uint8
 
 const (
 	Negative Class = iota // nothing but negative answers
-	Positive              // holds a policy
+	Positive              // holds a policy, TLSA records, or a host that may have some
 )
 
 var (

@@ -184,11 +184,20 @@ func provedHosts(d DANEFacts) Decision {
 func decideUnknown(d DANEFacts, enforce bool, set Settings) Decision {
 	some := Decision{Level: DANE, Row: RowUnknownSome, Reason: d.Reason, KeepAtMost: keepIncomplete}
 	switch {
+	case enforce && d.MX == dane.MXInsecure && set.InsecureMXPrefersDANE && len(d.Proved) > 0 && !d.HasTLSA:
+		return provedHosts(d)
+	case enforce && d.MX == dane.MXInsecure && set.InsecureMXPrefersDANE && d.Failing:
+		some.Why = `the TLSA lookup of a host failed, and policy.insecure_mx = "dane" prefers DANE: Postfix looks up each host itself`
+		return some
 	case enforce && d.MX == dane.MXInsecure:
 		return Decision{
 			Level: Secure, Row: RowUnknownSTS, Reason: d.Reason, KeepAtMost: keepIncomplete,
 			Why: "the MX answer is insecure, so MTA-STS decides whatever the failing hosts have",
 		}
+	case enforce && set.PartialPrefersSTS && d.HasUsable:
+		// Full would be dane-only, and Partial secure: neither sends without a check.
+		some.Level, some.Why = DANEOnly, `the TLSA lookup of a host failed, and policy.partial = "mta-sts" wants no host without a check`
+		return some
 	case d.HasTLSA:
 		some.Why = "some hosts have TLSA records and the lookup of another failed: Postfix skips that one"
 		return some

@@ -51,7 +51,7 @@ func merge(old *store.DANE, hop NextHop, res dane.Result, unvalidated bool, now 
 	for i := range res.Hosts {
 		h := mergeHost(old, &res.Hosts[i].Evidence, now)
 		d.Hosts = append(d.Hosts, h)
-		if dane.Verdict(h.Verdict).HasTLSA() {
+		if res.Hosts[i].Verdict.HasTLSA() {
 			d.Unvalidated = false
 		}
 	}
@@ -64,7 +64,11 @@ func mergeHost(old *store.DANE, e *dane.Evidence, now time.Time) store.Host {
 		return h
 	}
 	h.KnownAt, h.Failure, h.Error = time.Time{}, uint8(e.Verdict), ReasonOf(e.Err)
-	if verdict, at, ok := lastProof(old, e.Name, now); ok {
+	verdict, at, ok := lastProof(old, e.Name, now)
+	if e.Verdict == dane.TLSAFailed && verdict == dane.NoAddress {
+		ok = false // it has addresses now, and nothing is known of its TLSA records
+	}
+	if ok {
 		h.Verdict, h.KnownAt = uint8(verdict), at
 	}
 	return h

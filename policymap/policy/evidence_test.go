@@ -36,8 +36,11 @@ func (m *model) evaluate(mx dane.MXAnswer, hosts [2]dane.Verdict, at time.Time) 
 	}
 	m.mx, m.mxAt, m.now = mx, at, hosts
 	for i, v := range hosts {
-		if !v.Failed() {
+		switch {
+		case !v.Failed():
 			m.verdict[i], m.at[i] = v, at
+		case v == dane.TLSAFailed && m.verdict[i] == dane.NoAddress:
+			m.at[i] = time.Time{} // it has addresses now: what was proved is over
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"tlspolicyd/internal/printable"
 )
 
-// This file is the only one that knows Postfix's syntax: socketmap Replies
+// This file is the only one that knows Postfix's syntax: socketmap replies
 // (socketmap_table(5)) and TLS policies (postconf(5), smtp_tls_policy_maps).
 
 // maxReply is how many bytes of a reply Postfix reads (socketmap_table(5)).

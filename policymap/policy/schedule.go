@@ -133,11 +133,17 @@ func (c Schedule) DueNow(rec *store.Record, f STSFacts, now, used time.Time) (st
 	sts = isDue(c.STSDue(rec.STS, f, now, used)) && (f.Policy != nil || wanted(rec.STS.CheckedAt, used, now))
 	for i := range rec.DANE {
 		d := &rec.DANE[i]
-		if now.Before(DANEExpiry(d, now)) && isDue(c.daneDue(d, now, used)) && now.Sub(used) <= daneTTL(d)+UsedGrain {
+		if isDue(c.daneDue(d, now, used)) && c.inUse(d, now, used) {
 			endpoints = append(endpoints, i)
 		}
 	}
 	return sts, endpoints
+}
+
+// inUse reports whether DANE evidence that has not ended was asked for within its
+// TTL.
+func (c Schedule) inUse(d *store.DANE, now, used time.Time) bool {
+	return now.Before(DANEExpiry(d, now)) && now.Sub(used) <= daneTTL(d)+UsedGrain
 }
 
 // wanted reports whether facts that are due now and were learned at from were
@@ -158,7 +164,11 @@ func (c Schedule) Next(rec *store.Record, f STSFacts, now, used time.Time) time.
 	}
 	for i := range rec.DANE {
 		d := &rec.DANE[i]
-		dues = append(dues, c.daneDue(d, now, used))
+		due := c.daneDue(d, now, used)
+		if !due.IsZero() && !due.After(now) && c.inUse(d, now, used) {
+			due = now.Add(fetchRetry) // it was tried and failed
+		}
+		dues = append(dues, due)
 		if now.Sub(used) <= c.UnusedFor { // not wanted after half a day, it may be by its end
 			dues = append(dues, ahead(NotFuture(d.KnownAt, now), DANEExpiry(d, now)))
 		}

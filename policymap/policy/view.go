@@ -59,8 +59,9 @@ type Answer struct {
 	Decision Decision
 	DANE     DANEFacts // that the decision rests on
 	STS      STSState
-	STSWhy   string // STSAbsent: why
-	Pending  bool   // given while MTA-STS was still unknown: kept for a minute at most
+	STSWhy   string    // STSAbsent: why
+	TXTUntil time.Time // from then on the TXT record is to be looked up, as far as the record knows
+	Pending  bool      // given while MTA-STS was still unknown: kept for a minute at most
 }
 
 // Enough reports whether the facts are enough for an answer without a lookup.
@@ -108,7 +109,7 @@ func (v View) Answer(set Settings) Answer {
 	alone := DANEAlone(v.DANE, set)
 	a := Answer{
 		Decision: d, DANE: v.DANE, STS: v.STS.State, STSWhy: v.STS.Reason,
-		Replies: Render(d, v.Hop.Domain, v.STS.Policy, ""),
+		Replies: Render(d, v.Hop.Domain, v.STS.Policy, ""), TXTUntil: v.STS.Recheck,
 		Pending: !v.STS.Known && !v.STS.Once && !alone,
 	}
 	until, recheck := v.hold(d, alone)
@@ -125,7 +126,8 @@ func (v View) hold(d Decision, alone bool) (until, recheck time.Time) {
 	switch {
 	case d.Stale:
 		// Served until the evidence is too old to be used, looked up again soon.
-		until, recheck = v.Now.Add(LastKnownFor-v.DANE.Age), v.Now.Add(KeepFailure)
+		// Not for long: without lookups in between, the next one tries DNS first.
+		until, recheck = v.Now.Add(min(LastKnownFor-v.DANE.Age, keepIncomplete)), v.Now.Add(KeepFailure)
 		if v.Fresh {
 			recheck = DANEExpiry(v.stored, v.Now)
 		}

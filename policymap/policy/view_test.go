@@ -41,8 +41,8 @@ func TestHold(t *testing.T) {
 		{"max_age 0", Decision{}, none, ttl(time.Hour), STSFacts{State: STSEnforce, Policy: enforce, Once: true}, false, 0, -1},
 		{"a failure", Decision{KeepAtMost: KeepFailure}, DANEFacts{}, nil, absent, true, 10 * time.Second, 20 * time.Minute},
 		{"some hosts failed", Decision{KeepAtMost: keepIncomplete}, DANEFacts{HasTLSA: true}, nil, absent, false, 5 * time.Minute, 20 * time.Minute},
-		{"as last known", Decision{Stale: true}, DANEFacts{State: dane.Full, Age: 5 * time.Hour}, ttl(time.Hour), absent, true, 19 * time.Hour, 10 * time.Second},
-		{"as last known, the policy expires first", Decision{Stale: true}, DANEFacts{State: dane.None, Age: 5 * time.Hour}, ttl(time.Hour), enforced, false, 2 * time.Hour, 10 * time.Second},
+		{"as last known", Decision{Stale: true}, DANEFacts{State: dane.Full, Age: 5 * time.Hour}, ttl(time.Hour), absent, true, 5 * time.Minute, 10 * time.Second},
+		{"as last known, the policy expires first", Decision{Stale: true}, DANEFacts{State: dane.None, Age: 5 * time.Hour}, ttl(time.Hour), enforced, false, 5 * time.Minute, 10 * time.Second},
 	} {
 		until, recheck := View{Now: now, STS: c.sts, DANE: c.facts, Fresh: c.dn != nil && !c.d.Stale, stored: c.dn}.hold(c.d, c.alone)
 		if until != in(c.until) {

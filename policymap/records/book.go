@@ -300,8 +300,12 @@ func (b *Book) Delay(domain string, pause time.Duration) {
 func (b *Book) Expire(domain string) (expired bool) {
 	b.Locked(domain, func(rec store.Record) {
 		now := b.Clock.Now()
-		if now.Before(policy.KeepUntil(&rec, policy.ReadSTS(rec.STS, now), now)) ||
-			rec.Class == store.Positive && now.Sub(b.Clock.Began()) < clockTrusted {
+		if now.Before(policy.KeepUntil(&rec, policy.ReadSTS(rec.STS, now), now)) {
+			return
+		}
+		if rec.Class == store.Positive && now.Sub(b.Clock.Began()) < clockTrusted {
+			rec.Due = b.Clock.Began().Add(policy.Jitter(domain, clockTrusted*5/4)) // spread over minutes
+			_ = b.disk.put(rec, false)
 			return
 		}
 		err := b.forget(context.Background(), domain)

@@ -34,6 +34,9 @@ func (b *Book) merge(rec *store.Record, in store.Record) {
 	}
 	for _, d := range in.DANE {
 		hop := policy.HopOf(rec.Domain, &d)
+		if policy.ReadSTS(rec.STS, now).Policy != nil {
+			d.NullMX = false // it ends no policy in force
+		}
 		old := policy.Endpoint(rec, hop)
 		switch {
 		case old == nil && len(rec.DANE) < maxEndpoints:
