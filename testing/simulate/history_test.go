@@ -121,15 +121,18 @@ func (g *generator) publish(at time.Duration, d int) {
 	}
 	g.add(at, "mx", d, g.r.IntN(3), 0)
 	if g.r.IntN(3) > 0 {
-		g.add(at, "policy", d, g.policyForm(), g.maxAge())
+		g.add(at, "policy", d, g.policyForm(), g.maxAge(d))
 	}
 }
 
 // policyForm is a mode and a choice of mx patterns.
 func (g *generator) policyForm() int { return max(g.r.IntN(5)-2, 0) + 10*g.r.IntN(3) }
 
-func (g *generator) maxAge() int {
-	if g.r.IntN(15) == 0 {
+// maxAge chooses from maxAges. A domain does not keep the shortest for long,
+// because it costs a fetch every 10 minutes.
+func (g *generator) maxAge(d int) int {
+	if g.r.IntN(10) == 0 {
+		g.add(g.soon(3*time.Hour), "policy", d, g.policyForm(), 1+g.r.IntN(len(maxAges)-1))
 		return 0
 	}
 	return 1 + g.r.IntN(len(maxAges)-1)
@@ -148,12 +151,12 @@ func (g *generator) trouble() {
 	}
 	switch g.r.IntN(24) {
 	case 0, 1:
-		g.add(g.at, "policy", d, g.policyForm(), g.maxAge())
+		g.add(g.at, "policy", d, g.policyForm(), g.maxAge(d))
 	case 2: // the id before the file
 		g.add(g.at, "id", d, 0, 0)
-		g.add(g.soon(2*time.Hour), "file", d, g.policyForm(), g.maxAge())
+		g.add(g.soon(2*time.Hour), "file", d, g.policyForm(), g.maxAge(d))
 	case 3: // the file before the id
-		g.add(g.at, "file", d, g.policyForm(), g.maxAge())
+		g.add(g.at, "file", d, g.policyForm(), g.maxAge(d))
 		g.add(g.soon(2*time.Hour), "id", d, 0, 0)
 	case 4:
 		g.add(g.at, "notxt", d, 0, 0)
