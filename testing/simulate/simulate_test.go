@@ -155,7 +155,12 @@ func (r *run) step(e event) {
 		}
 		r.o.diskOff = e.b > 0
 		r.o.diskBack = time.Now()
+		r.o.diskWrites = time.Time{}
+		failed := r.d.db.Stats().Failing
 		r.check(r.d.db.refuse(e.b > 0))
+		if e.b == 0 && failed {
+			r.wg.Go(func() { r.watchDisk(e.a == 1) })
+		}
 	case "vanish":
 		if !r.o.diskOff {
 			r.o.lostUntil = time.Now().Add(65 * time.Second)
@@ -178,6 +183,28 @@ func (r *run) step(e event) {
 		r.d.flood(e.a)
 	default:
 		r.t.Fatalf("no such event: %v", e)
+	}
+}
+
+// watchDisk waits for the first write after the disk failed, and kills the process
+// then if it is told to.
+func (r *run) watchDisk(kill bool) {
+	for range 15_000 {
+		time.Sleep(time.Millisecond)
+		r.mu.Lock()
+		over := r.o.diskOff || !r.o.diskWrites.IsZero() || r.d.isDead()
+		if !over && !r.d.db.Stats().Failing {
+			r.o.diskWrites, over = time.Now(), true
+			if kill {
+				r.note("killed after the first write")
+				r.o.look()
+				r.d.kill()
+			}
+		}
+		r.mu.Unlock()
+		if over {
+			return
+		}
 	}
 }
 
