@@ -85,7 +85,7 @@ e2e: build ## real Postfix, Unbound, NSD and nginx around the daemon; root
 
 ##@ Figures and long tests
 
-.PHONY: bench bench-short soak fuzz faults pgo
+.PHONY: bench bench-short soak simulate fuzz faults pgo
 # The real daemon first, then its parts.
 bench: build ## the figures of docs/figures.md; five minutes on a quiet machine
 	$(GO) run ./testing/bench -daemon bin/tlspolicyd
@@ -98,9 +98,18 @@ bench-short: build ## some of each figure, in one minute
 
 # The tests of testing/soak and of power loss with larger numbers; their short
 # form is part of "make unit".
-soak: ## SIGKILL 200 times, floods, faults of the machine; 20 minutes, root for all of it
+soak: ## SIGKILL 200 times, floods, faults of the machine, new histories; 30 minutes, root for all of it
 	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v ./testing/soak
 	TLSPOLICYD_SOAK=1 $(GO) test -count=1 -timeout 3h -v -run PowerLoss ./store/bolt
+	$(GO) test -count=1 -timeout 3h -run 'TestHistories$$' ./testing/simulate -args -for 10m
+
+# Seeds are printed; a history that fails is printed as short as it can be made,
+# in the form of testing/simulate/testdata. SEED=0 takes new ones.
+SEED ?= 0
+RUNS ?= 100
+DAYS ?= 30
+simulate: ## the daemon through RUNS=100 histories of DAYS=30 days from SEED=, with an oracle
+	$(GO) test -count=1 -pgo=off -timeout 3h -v -run 'TestHistories$$' ./testing/simulate -args -seed $(SEED) -runs $(RUNS) -days $(DAYS)
 
 fuzz: ## each parser of bytes from outside, FUZZTIME=10s each
 	@for pkg in $$($(GO) list ./...); do \

@@ -121,15 +121,18 @@ func (g *generator) publish(at time.Duration, d int) {
 	}
 	g.add(at, "mx", d, g.r.IntN(3), 0)
 	if g.r.IntN(3) > 0 {
-		g.add(at, "policy", d, g.policyForm(), g.maxAge())
+		g.add(at, "policy", d, g.policyForm(), g.maxAge(d))
 	}
 }
 
 // policyForm is a mode and a choice of mx patterns.
 func (g *generator) policyForm() int { return max(g.r.IntN(5)-2, 0) + 10*g.r.IntN(3) }
 
-func (g *generator) maxAge() int {
-	if g.r.IntN(15) == 0 {
+// maxAge chooses from maxAges. A domain does not keep the shortest for long,
+// because it costs a fetch every 10 minutes.
+func (g *generator) maxAge(d int) int {
+	if g.r.IntN(10) == 0 {
+		g.add(g.soon(3*time.Hour), "policy", d, g.policyForm(), 1+g.r.IntN(len(maxAges)-1))
 		return 0
 	}
 	return 1 + g.r.IntN(len(maxAges)-1)
@@ -148,12 +151,12 @@ func (g *generator) trouble() {
 	}
 	switch g.r.IntN(24) {
 	case 0, 1:
-		g.add(g.at, "policy", d, g.policyForm(), g.maxAge())
+		g.add(g.at, "policy", d, g.policyForm(), g.maxAge(d))
 	case 2: // the id before the file
 		g.add(g.at, "id", d, 0, 0)
-		g.add(g.soon(2*time.Hour), "file", d, g.policyForm(), g.maxAge())
+		g.add(g.soon(2*time.Hour), "file", d, g.policyForm(), g.maxAge(d))
 	case 3: // the file before the id
-		g.add(g.at, "file", d, g.policyForm(), g.maxAge())
+		g.add(g.at, "file", d, g.policyForm(), g.maxAge(d))
 		g.add(g.soon(2*time.Hour), "id", d, 0, 0)
 	case 4:
 		g.add(g.at, "notxt", d, 0, 0)
@@ -170,14 +173,40 @@ func (g *generator) trouble() {
 	case 14:
 		until("dns", 0, 1+g.r.IntN(3))
 	case 15, 16:
-		until("disk", 0, 1)
-		if g.r.IntN(2) == 0 {
-			g.add(end+g.between(time.Second, 10*time.Minute), "kill", d, 0, 0)
+		atWrite := g.r.IntN(2)
+		until("disk", atWrite, 1)
+		if atWrite == 1 { // killed at the first write; without a network the disk alone knows
+			g.add(end+10500*time.Millisecond, "dns", d, 0, 1)
+			g.add(end+g.between(2*time.Second, time.Minute), "ask", d, 0, 0)
+			g.add(end+g.between(time.Minute, 10*time.Minute), "dns", d, 0, 0)
+			if g.r.IntN(2) == 0 {
+				g.add(g.at-time.Millisecond, "host", d, 0, late+2)
+			}
+		}
+		if g.r.IntN(2) == 0 { // something to be learned meanwhile
+			g.add(g.at+g.between(100*time.Millisecond, time.Second), "policy", d, 10*g.r.IntN(3), 2)
+			g.asks(g.at-g.between(2*time.Second, 20*time.Second), d, 1)
+			g.asks(g.at+g.between(2*time.Second, time.Minute), d, 3)
+		}
+		if g.r.IntN(3) > 0 {
+			at := end + g.between(time.Second, time.Minute)
+			g.add(at, "kill", d, 0, 0)
+			g.asks(at+g.between(time.Second, time.Minute), d, 1)
+			if g.r.IntN(2) == 0 {
+				g.add(at+10*time.Millisecond, "dns", d, 0, 1)
+				g.add(at+g.between(time.Minute, 10*time.Minute), "dns", d, 0, 0)
+			}
 		}
 	case 17:
 		g.add(g.at, "vanish", d, 0, 0)
-	case 18, 19:
-		g.add(g.soon(time.Minute), "kill", d, 0, 0)
+	case 18, 19: // often in the middle of an outage
+		at := g.soon(time.Minute)
+		g.add(at, "kill", d, 0, 0)
+		if f := g.r.IntN(3); f > 0 {
+			g.asks(g.at-g.between(time.Second, time.Minute), d, 1)
+			g.add(at+10*time.Millisecond, "dns", d, 0, f)
+			g.add(at+g.between(time.Minute, time.Hour), "dns", d, 0, 0)
+		}
 	case 20:
 		g.add(g.at, "killin", d, 1+g.r.IntN(4), g.r.IntN(3))
 	case 21:

@@ -163,10 +163,10 @@ func (b *belief[T]) settle(now time.Time, diskWorks bool) {
 	if b.next != nil && now.After(b.due) {
 		b.now, b.next = b.next, nil
 	}
-	if diskWorks && b.next == nil && now.Sub(b.quiet) > 30*time.Second {
+	if diskWorks && b.next == nil && (b.told || now.Sub(b.quiet) > 30*time.Second) {
 		b.disk = slices.Clone(b.now)
 		if !b.told {
-			var nothing T // §6: absences need not be on disk
+			var nothing T // §6: absences need not be there
 			b.disk = distinct(append(b.disk, nothing))
 		}
 	}
@@ -331,14 +331,15 @@ type oracle struct {
 		fetchFailed              bool
 		expect                   []expectation
 	}
-	started   time.Time // the process
-	disturbed time.Time // by a start, a reload or the clock
-	diskOff   bool
-	diskBack  time.Time
-	lostUntil time.Time
-	steps     []step
-	asked     int
-	wrong     []string
+	started    time.Time // the process
+	disturbed  time.Time // by a start, a reload or the clock
+	diskOff    bool
+	diskBack   time.Time
+	diskWrites time.Time // when the store was first seen to write after that
+	lostUntil  time.Time
+	steps      []step
+	asked      int
+	wrong      []string
 }
 
 // expectation is an evaluation that has to begin soon.
@@ -374,10 +375,11 @@ func (o *oracle) stepped(since time.Time) bool {
 	return len(o.steps) > 0 && o.steps[len(o.steps)-1].at.After(since)
 }
 
-func (o *oracle) diskWorks() bool { return !o.diskOff && time.Since(o.diskBack) > diskGrace }
-
-// diskGrace is how long after the disk works again everything is on it.
-const diskGrace = 15 * time.Second
+// diskWorks reports whether all that was told is on disk: a record that waits is
+// tried again after 10 s, or with the first write that succeeds.
+func (o *oracle) diskWorks() bool {
+	return !o.diskOff && (time.Since(o.diskBack) > 15*time.Second || !o.diskWrites.IsZero())
+}
 
 // look takes in what the daemon asked since the last time. The world has not
 // changed since.

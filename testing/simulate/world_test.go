@@ -16,7 +16,7 @@ import (
 var (
 	questions = []string{"MX", "TXT", "A0", "A1", "TLSA0", "TLSA1", "AAAA0", "policyA"}
 	dnsFaults = []lab.Fault{lab.ServFail, lab.Bogus, lab.Refused, lab.Drop, lab.Garbage, lab.CountLies, lab.TruncateAll, lab.StreamSilent, lab.CNAMELoop}
-	maxAges   = []int{1200, 43200, 86400, 7 * 86400, 30 * 86400} // the first costs a fetch every 10 minutes
+	maxAges   = []int{1200, 43200, 86400, 7 * 86400, 30 * 86400}
 	modes     = []string{"enforce", "testing", "none"}
 
 	hostFaults = []lab.HostFault{
