@@ -213,13 +213,15 @@ func (n *nameServers) republish(z testZone) error {
 
 // answers waits until a server has an answer.
 func answers(server, name string) error {
-	return waitFor(func() error {
-		reply, err := ask(server, name, dns.TypeSOA)
-		if err == nil && reply.Rcode != dns.RcodeSuccess {
-			err = fmt.Errorf("DNS server %s answers %s", server, dns.RcodeToString[reply.Rcode])
-		}
-		return err
-	})
+	return waitFor(func() error { return answersOnce(server, name) })
+}
+
+func answersOnce(server, name string) error {
+	reply, err := ask(server, name, dns.TypeSOA)
+	if err == nil && reply.Rcode != dns.RcodeSuccess {
+		err = fmt.Errorf("DNS server %s answers %s", server, dns.RcodeToString[reply.Rcode])
+	}
+	return err
 }
 
 func ask(server, name string, qtype uint16) (*dns.Msg, error) {
