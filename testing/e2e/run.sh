@@ -18,7 +18,7 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 tags=e2e
-run=TestEndToEnd
+run=Test
 if [ "${1:-}" = field ]; then
 	shift
 	tags=e2e,field run="TestField$ TestFieldPostfix$"
