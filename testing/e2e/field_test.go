@@ -105,15 +105,13 @@ func resolvers() []resolver {
 			},
 			add: func(root string, s setting) error {
 				extra := "\nlog_target('stderr')\nhints.root_file('/usr/share/dns/root.hints')\n"
-				anchor, err := os.ReadFile(dnsDir + "/anchor")
-				extra += "trust_anchors.remove('.')\n"
-				if s.dnssec == "yes" {
-					extra += "trust_anchors.add('" + strings.TrimSpace(rootDS(string(anchor))) + "')\n"
+				if s.dnssec == "no" {
+					extra += "trust_anchors.remove('.')\n"
 				}
 				if s.dns64 != "" {
 					extra += "modules.load('dns64')\ndns64.config('" + nat64Prefix + "')\n"
 				}
-				return errors.Join(err, appendTo(root+"/etc/knot-resolver/kresd.conf", extra))
+				return appendTo(root+"/etc/knot-resolver/kresd.conf", extra)
 			},
 		},
 		{
