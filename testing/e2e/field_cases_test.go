@@ -13,7 +13,7 @@ type fieldCase struct {
 	policy    []string // hosts that a policy in mode enforce names
 	validated string   // the answer behind a resolver that validates
 	plain     string   // behind one that does not
-	dns64     string   // where it also makes up addresses; empty: as validated
+	dns64     string   // where it makes up addresses without the AD bit; empty: as validated
 }
 
 func (c fieldCase) want(s setting, madeUp bool) string {
@@ -174,7 +174,7 @@ type fieldResult struct {
 // fieldReport are the tables of docs/field.md.
 func fieldReport(results []fieldResult) string {
 	var b strings.Builder
-	b.WriteString("| situation | DNSSEC | no DNSSEC | DNSSEC, DNS64 |\n| --- | --- | --- | --- |\n")
+	b.WriteString("| situation | DNSSEC | no DNSSEC | DNSSEC, addresses made up without the AD bit |\n| --- | --- | --- | --- |\n")
 	for _, c := range fieldCases() {
 		fmt.Fprintf(&b, "| %s | `%s` | `%s` | `%s` |\n", c.name, c.validated, c.plain, c.want(setting{"yes", "yes"}, true))
 	}

@@ -48,7 +48,7 @@ type resolver struct {
 // setting is how a resolver is configured.
 type setting struct {
 	dnssec string // "yes", "no", or another word for what the forwarder does
-	dns64  string // "", "yes", or another word
+	dns64  string // "", "yes", or "break-dnssec" of BIND
 }
 
 func (s setting) String() string {
@@ -86,7 +86,11 @@ func resolvers() []resolver {
 				}
 				extra := "dnssec-validation " + s.dnssec + ";\n"
 				if s.dns64 != "" {
-					extra += "dns64 " + nat64Prefix + "/96 { clients { any; }; break-dnssec " + s.dns64 + "; };\n"
+					extra += "dns64 " + nat64Prefix + "/96 { clients { any; };"
+					if s.dns64 == "break-dnssec" {
+						extra += " break-dnssec yes;"
+					}
+					extra += " };\n"
 				}
 				edited := strings.Replace(strings.Replace(string(text), "dnssec-validation auto;", "", 1), "\n};", "\n"+extra+"};", 1)
 				anchor, err := staticAnchor()
@@ -305,7 +309,7 @@ func (r resolver) settings() []setting {
 	case "systemd-resolved":
 		return append(all, setting{dnssec: "allow-downgrade"})
 	case "bind9":
-		return append(all, setting{"yes", "no"}, setting{"yes", "yes"})
+		return append(all, setting{"yes", "yes"}, setting{"yes", "break-dnssec"})
 	}
 	return append(all, setting{"yes", "yes"})
 }
