@@ -5,8 +5,8 @@
 # that apt uses here: no service of this machine is touched, and the versions
 # are those of Debian 12 and 13 wherever the tests run.
 #
-#   TLSPOLICYD_E2E_CACHE  where the folders are kept (about 600 MB);
-#                         remove it to have them made afresh
+#   TLSPOLICYD_E2E_CACHE  where the folders are kept (about 600 MB, 2 GB with
+#                         "field"); remove it to have them made afresh
 #
 # Arguments are passed to the test binary, e.g. -test.run TestEndToEnd/Mail.
 # With "field" as the first one it runs the tests of docs/field.md instead: each
