@@ -60,7 +60,7 @@ formatted: ## lists files that gofumpt would change
 
 lint: formatted ## formatting, vet, staticcheck, tidy module files
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./testing/e2e/
+	$(GO) vet -tags e2e,field ./testing/e2e/
 	$(GO) vet -tags profile ./cmd/tlspolicyd
 	$(TOOL) staticcheck ./...
 	$(GO) mod tidy -diff
@@ -85,7 +85,7 @@ e2e: build ## real Postfix, Unbound, NSD and nginx around the daemon; root
 
 ##@ Figures and long tests
 
-.PHONY: bench bench-short soak simulate fuzz faults pgo
+.PHONY: bench bench-short soak simulate field fuzz faults pgo
 # The real daemon first, then its parts.
 bench: build ## the figures of docs/figures.md; five minutes on a quiet machine
 	$(GO) run ./testing/bench -daemon bin/tlspolicyd
@@ -110,6 +110,9 @@ RUNS ?= 100
 DAYS ?= 30
 simulate: ## the daemon through RUNS=100 histories of DAYS=30 days from SEED=, with an oracle
 	$(GO) test -count=1 -pgo=off -timeout 3h -v -run 'TestHistories$$' ./testing/simulate -args -seed $(SEED) -runs $(RUNS) -days $(DAYS)
+
+field: build ## the daemon behind each resolver of Debian, and the Postfix of unstable; root
+	testing/e2e/run.sh field
 
 fuzz: ## each parser of bytes from outside, FUZZTIME=10s each
 	@for pkg in $$($(GO) list ./...); do \

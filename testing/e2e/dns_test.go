@@ -63,13 +63,14 @@ func startNSD(root, top, address string, children []testZone) (*nameServers, err
 	if err != nil {
 		return nil, err
 	}
-	anchor, err := n.publish(testZone{origin: ".", signing: signed, records: top + delegation + glue + ds})
+	rootServer := "ns. A " + address + "\n"
+	anchor, err := n.publish(testZone{origin: ".", signing: signed, records: rootServer + top + delegation + glue + ds})
 	if err != nil {
 		return nil, err
 	}
 	err = errors.Join(
 		write(dnsDir+"/anchor", anchor),
-		write(dnsDir+"/hints", ". 3600 NS "+server+"\n"+server+" 3600 A "+address+"\n"),
+		write(dnsDir+"/hints", ". 3600 NS ns.\n"+"ns. 3600 A "+address+"\n"),
 		write(dnsDir+"/nsd.conf", "server:\n  ip-address: "+address+"\n"+nsdConfig+n.config.String()),
 	)
 	if err != nil {
@@ -117,8 +118,12 @@ remote-control:
 func (n *nameServers) publish(z testZone) (ds string, err error) {
 	file := dnsDir + "/" + strings.TrimSuffix(z.origin, ".") + ".zone"
 	fmt.Fprintf(&n.config, "zone:\n  name: %s\n  zonefile: %s\n", z.origin, file)
+	server := "ns." + n.top + "."
+	if z.origin == "." {
+		server = "ns." // in a signed zone below, Knot Resolver would not find it
+	}
 	text := "$ORIGIN " + dns.Fqdn(z.origin) + "\n$TTL 300\n" +
-		"@ SOA ns." + n.top + ". hostmaster." + n.top + ". 1 3600 600 86400 300\n@ NS ns." + n.top + ".\n" + z.records
+		"@ SOA " + server + " hostmaster." + n.top + ". 1 3600 600 86400 300\n@ NS " + server + "\n" + z.records
 	if err := write(file, text); err != nil || z.signing == unsigned {
 		return "", err
 	}
@@ -213,13 +218,15 @@ func (n *nameServers) republish(z testZone) error {
 
 // answers waits until a server has an answer.
 func answers(server, name string) error {
-	return waitFor(func() error {
-		reply, err := ask(server, name, dns.TypeSOA)
-		if err == nil && reply.Rcode != dns.RcodeSuccess {
-			err = fmt.Errorf("DNS server %s answers %s", server, dns.RcodeToString[reply.Rcode])
-		}
-		return err
-	})
+	return waitFor(func() error { return answersOnce(server, name) })
+}
+
+func answersOnce(server, name string) error {
+	reply, err := ask(server, name, dns.TypeSOA)
+	if err == nil && reply.Rcode != dns.RcodeSuccess {
+		err = fmt.Errorf("DNS server %s answers %s", server, dns.RcodeToString[reply.Rcode])
+	}
+	return err
 }
 
 func ask(server, name string, qtype uint16) (*dns.Msg, error) {

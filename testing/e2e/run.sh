@@ -5,16 +5,25 @@
 # that apt uses here: no service of this machine is touched, and the versions
 # are those of Debian 12 and 13 wherever the tests run.
 #
-#   TLSPOLICYD_E2E_CACHE  where the folders are kept (about 600 MB);
-#                         remove it to have them made afresh
+#   TLSPOLICYD_E2E_CACHE  where the folders are kept (about 600 MB, 2 GB with
+#                         "field"); remove it to have them made afresh
 #
 # Arguments are passed to the test binary, e.g. -test.run TestEndToEnd/Mail.
+# With "field" as the first one it runs the tests of docs/field.md instead: each
+# resolver of Debian 12 and 13, and the Postfix of Debian unstable.
 set -eu
 
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/../.." && pwd)
+tags=e2e
+run=Test
+if [ "${1:-}" = field ]; then
+	shift
+	tags=e2e,field run="TestField$ TestFieldPostfix$"
+	export TLSPOLICYD_E2E_TABLE="$repo/docs/field.md"
+fi
 
 die() {
 	printf 'e2e: %s\n' "$*" >&2
@@ -83,7 +92,7 @@ find_mirror() {
 # --no-check-gpg, and it fails when it cannot.
 make_root() {
 	suite=$1 packages=$2
-	root=$cache/$suite
+	root=$cache/${3:-}$suite
 	stamp="$suite $packages"
 	if [ -f "$root/.e2e" ] && [ "$(cat "$root/.e2e")" = "$stamp" ]; then
 		return 0
@@ -99,6 +108,20 @@ make_root() {
 	: >>"$root.partial/etc/resolv.conf"
 	echo "$stamp" >"$root.partial/.e2e"
 	mv "$root.partial" "$root"
+}
+
+# add_resolved ROOT: systemd-resolved, unpacked only, because configuring it
+# needs a bus and replaces resolv.conf.
+add_resolved() {
+	chroot "$1" sh -ec '[ ! -e /usr/lib/systemd/systemd-resolved ] || exit 0
+		apt-get -qq update
+		cd /tmp
+		apt-get -qq download systemd-resolved
+		dpkg --unpack --force-all systemd-resolved*.deb
+		rm -rf systemd-resolved*.deb /etc/resolv.conf /var/lib/apt/lists/*
+		: >/etc/resolv.conf
+		systemd-sysusers' </dev/null >>"$cache/resolved.log" 2>&1 ||
+		die "cannot unpack systemd-resolved, see $cache/resolved.log"
 }
 
 # In a mount namespace: what debootstrap mounts is gone with it, even killed.
@@ -127,6 +150,14 @@ made=yes
 wait $bookworm || made=no
 wait $trixie || made=no
 [ $made = yes ] || exit 1
+if [ $tags = e2e,field ]; then
+	resolvers=unbound,bind9,knot-resolver,pdns-recursor,dnsmasq,netbase,systemd
+	for suite in bookworm trixie; do
+		make_root $suite $resolvers field-
+		add_resolved "$cache/field-$suite"
+	done
+	make_root sid postfix,netbase field-
+fi
 exec 9>&-
 
 cd "$repo"
@@ -137,12 +168,14 @@ trap 'rm -rf "$work"' EXIT
 go build -buildvcs=false -o "$work/tlspolicyd" ./cmd/tlspolicyd
 # For what is said of a daemon that is of another version than the program.
 go build -buildvcs=false -ldflags '-X main.version=0.0.0-e2e' -o "$work/other" ./cmd/tlspolicyd
-go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./testing/e2e/
+go test -c -buildvcs=false -tags $tags -o "$work/e2e.test" ./testing/e2e/
 
 {
 	status=0
-	TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
-		"$work/e2e.test" -test.v -test.timeout 30m "$@" </dev/null || status=$?
+	for tests in $run; do
+		TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
+			"$work/e2e.test" -test.v -test.timeout 30m -test.run "$tests" "$@" </dev/null || status=$?
+	done
 	echo $status >"$work/status"
 } 2>&1 | tee "$work/log"
 # Once more, where it is seen: what took part.
