@@ -41,7 +41,7 @@ func TestFieldPostfix(t *testing.T) {
 		}
 		t.Run(how, func(t *testing.T) {
 			name := fmt.Sprintf("unstable%d", i)
-			if err := shareSockets("postfix310", name); err != nil {
+			if err := shareSockets(root, "postfix310", name); err != nil {
 				t.Fatal(err)
 			}
 			s, err := startSender(root, name, fmt.Sprintf("127.0.0.%d", 4+i), "postfix-tlsrpt")
@@ -74,12 +74,13 @@ func TestFieldPostfix(t *testing.T) {
 }
 
 // shareSockets puts the sockets that are in one queue directory into another.
-func shareSockets(from, to string) error {
+// A mount that is made now is not seen in the folder, so it is made there too.
+func shareSockets(root, from, to string) error {
 	for _, name := range []string{"/queue/run/tlspolicyd", "/queue/run/tlsrpt"} {
 		if err := os.MkdirAll(workDir+"/"+to+name, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(workDir+"/"+from+name, workDir+"/"+to+name, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(workDir+"/"+from+name, root+workDir+"/"+to+name, "", unix.MS_BIND, ""); err != nil {
 			return err
 		}
 	}

@@ -374,7 +374,7 @@ type field struct {
 
 func newField() (*field, error) {
 	cache, built := os.Getenv("TLSPOLICYD_E2E_CACHE"), os.Getenv("TLSPOLICYD_E2E_DAEMON")
-	if err := errors.Join(makePrivate(), os.MkdirAll(logDir, 0o755), addAddress("lo:field", fieldServer)); err != nil {
+	if err := errors.Join(makePrivate(), os.MkdirAll(logDir, 0o755), addAddress("lo:field", fieldServer), addLink()); err != nil {
 		return nil, err
 	}
 	resolvConf := workDir + "/resolv.conf"
@@ -421,6 +421,34 @@ func newField() (*field, error) {
 	return w, w.web.start()
 }
 
+// addLink gives the namespace an interface that is up: without one beside
+// loopback systemd-resolved asks nothing.
+func addLink() error {
+	const name = "field0"
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0) // open until the test ends
+	if err != nil {
+		return err
+	}
+	link, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	link.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, link); err != nil {
+		return fmt.Errorf("add an interface: %w", err)
+	}
+	if err := addAddress(name, "9.0.1.1"); err != nil {
+		return err
+	}
+	link.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, link)
+}
+
 // compare starts a daemon behind the resolver, with nothing in its cache, and
 // returns the answers that differ from those of a resolver that validates, or
 // that does not, as the setting says.
@@ -449,11 +477,13 @@ func (w *field) compare(t *testing.T, r resolver, s setting) (differ []string) {
 	})
 	// Addresses that DNS64 makes up. Unbound and BIND say that those are secure.
 	madeUp := false
-	if reply, err := ask(r.address, "mx1.full.signed.field", dns.TypeAAAA); err != nil {
-		t.Error(err)
-	} else {
-		madeUp = len(addressesOf(reply)) > 0 && !reply.AuthenticatedData
-	}
+	mustWait(t, func() error {
+		reply, err := ask(r.address, "mx1.full.signed.field", dns.TypeAAAA)
+		if err == nil {
+			madeUp = len(addressesOf(reply)) > 0 && !reply.AuthenticatedData
+		}
+		return err
+	})
 	exceptions := fieldExceptions(r.name, s)
 	type answer struct{ got, full string }
 	got := make([]chan answer, len(fieldCases()))
