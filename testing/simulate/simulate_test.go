@@ -187,7 +187,7 @@ func (r *run) step(e event) {
 }
 
 // watchDisk waits for the first write after the disk failed, and kills the process
-// then if it is told to.
+// then, if kill says so.
 func (r *run) watchDisk(kill bool) {
 	for range 15_000 {
 		time.Sleep(time.Millisecond)
