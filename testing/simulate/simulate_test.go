@@ -220,8 +220,8 @@ func (r *run) crash() {
 	err := r.d.crash()
 	synctest.Wait()
 	r.mu.Lock()
-	r.w.ResetQueries()
 	r.o.crashed()
+	r.o.look() // the new process may have begun with a refresh
 	r.check(err)
 }
 
