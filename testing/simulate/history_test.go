@@ -168,6 +168,14 @@ func (g *generator) trouble() {
 		g.add(g.at, "mx", d, g.r.IntN(5), 0)
 	case 8, 9, 10:
 		until("fault", g.r.IntN(len(questions)), 1+g.r.IntN(len(dnsFaults)))
+		if g.r.IntN(2) == 0 { // what was answered meanwhile holds after a crash
+			at := g.soon(time.Minute)
+			g.asks(g.at+g.between(time.Second, 10*time.Second), d, 1)
+			g.add(at+30*time.Second, "kill", d, 0, 0)
+			g.add(at+30*time.Second+10*time.Millisecond, "dns", d, 0, 1)
+			g.asks(at+40*time.Second, d, 1)
+			g.add(at+2*time.Minute, "dns", d, 0, 0)
+		}
 	case 11, 12, 13:
 		until("host", 0, 1+g.r.IntN(len(hostFaults)))
 	case 14:

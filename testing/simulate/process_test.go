@@ -49,7 +49,7 @@ type process struct {
 	server *socketmap.Server
 	ln     *pipeListener
 	served chan error
-	dead   chan struct{} // closed by kill: what is said after that was never said
+	dead   chan struct{} // closed by kill: replies after that do not count
 	once   sync.Once
 }
 

@@ -187,7 +187,7 @@ func (r *run) step(e event) {
 }
 
 // watchDisk waits for the first write after the disk failed, and kills the process
-// then if it is told to.
+// then, if kill says so.
 func (r *run) watchDisk(kill bool) {
 	for range 15_000 {
 		time.Sleep(time.Millisecond)
@@ -220,8 +220,8 @@ func (r *run) crash() {
 	err := r.d.crash()
 	synctest.Wait()
 	r.mu.Lock()
-	r.w.ResetQueries()
 	r.o.crashed()
+	r.o.look() // the new process may have begun with a refresh
 	r.check(err)
 }
 
