@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "the first seed; 0: from the time")
-	runsFlag = flag.Int("runs", 4, "histories")
+	runsFlag = flag.Int("runs", 0, "histories")
 	daysFlag = flag.Int("days", 30, "simulated days of each")
 	forFlag  = flag.Duration("for", 0, "histories are begun for so long; instead of -runs")
 	shorten  = flag.Bool("shorten", true, "make a history that fails as short as possible")
@@ -247,6 +247,9 @@ func (r *run) ask(d int, tlsrpt bool) {
 
 // Histories of new seeds. A failing one is printed with its seed and made short.
 func TestHistories(t *testing.T) {
+	if *runsFlag == 0 && *forFlag == 0 {
+		t.Skip("new histories are played by make simulate and make soak; the kept ones always")
+	}
 	first := *seedFlag
 	if first == 0 {
 		first = uint64(time.Now().UnixNano())%1_000_000_000 + 1
@@ -345,6 +348,9 @@ func TestKeptHistories(t *testing.T) {
 
 // The same seed leads to the same replies at the same times.
 func TestHistoriesRepeat(t *testing.T) {
+	if *runsFlag == 0 && *forFlag == 0 {
+		t.Skip("new histories are played by make simulate and make soak; the kept ones always")
+	}
 	seed := rand.Uint64() % 1_000_000
 	h := generate(seed, 10)
 	if a, b := play(t, h), play(t, h); a.log != b.log {
