@@ -90,6 +90,7 @@ e2e: build ## real Postfix, Unbound, NSD and nginx around the daemon; root
 bench: build ## the figures of docs/figures.md; five minutes on a quiet machine
 	$(GO) run ./testing/bench -daemon bin/tlspolicyd
 	$(GO) test -run '^$$' -bench . -benchmem ./socketmap ./policymap ./store/... ./internal/dane
+	$(GO) test -count=1 -v -run ADayOfADomainInUse ./policymap
 
 # It fails on a wrong answer, and on memory or a file far above what
 # docs/figures.md says.
