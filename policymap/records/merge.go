@@ -26,6 +26,7 @@ func (b *Book) merge(rec *store.Record, in store.Record) {
 	now := b.Clock.Now()
 	MoveTimes(&in, func(t time.Time) time.Time { return policy.NotFuture(t, now) })
 	rec.LastUsed = policy.Latest(rec.LastUsed, in.LastUsed)
+	bound := policy.ReadSTS(rec.STS, now).Policy != nil
 	if in.STS != nil && (rec.STS == nil || laterSTS(in.STS, rec.STS)) {
 		if c, ok := policy.ChangeOfSTS(rec.Domain, policy.ReadSTS(rec.STS, now), policy.ReadSTS(in.STS, now)); ok {
 			b.hooks.Changed(c)
@@ -34,9 +35,7 @@ func (b *Book) merge(rec *store.Record, in store.Record) {
 	}
 	for _, d := range in.DANE {
 		hop := policy.HopOf(rec.Domain, &d)
-		if policy.ReadSTS(rec.STS, now).Policy != nil {
-			d.NullMX = false // it ends no policy in force
-		}
+		d.NullMX = d.NullMX && !bound // it ends no policy in force
 		old := policy.Endpoint(rec, hop)
 		switch {
 		case old == nil && len(rec.DANE) < maxEndpoints:
