@@ -162,7 +162,7 @@ func (s *Server) checkResolver(ctx context.Context) check {
 	case t.validates:
 		c.Note = "validates"
 	case s.opt.Resolver().Trusted():
-		c.Note = "does not validate: DANE is never answered"
+		c.Note = "sets no AD bit in its answer about the root: if it validates nothing, DANE is never answered"
 	default:
 		c.Note = "not trusted to validate: DANE is never answered"
 	}

@@ -269,7 +269,7 @@ func TestHealth(t *testing.T) {
 	d.Down(false)
 	d.Insecure(".")
 	d.server.health.test(t.Context())
-	if status, text := d.get(t, "GET", "/readyz"); status != 200 || !strings.Contains(text, "resolver: ok, does not validate") {
+	if status, text := d.get(t, "GET", "/readyz"); status != 200 || !strings.Contains(text, "resolver: ok, sets no AD bit") {
 		t.Errorf("%d %s", status, text)
 	}
 	d.wantSamples(t, map[string]string{
