@@ -5,18 +5,21 @@ import (
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/dane"
+	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )
 
 // §6 (A4): an answer as last known is looked up again every 10 s while it is asked
 // for, however long the TXT record is good.
-func TestStaleAnswerIsFollowedThoughTheTXTRecordIsGoodForADay(t *testing.T) {
+func TestStaleAnswerIsFollowedThoughTheTXTRecordIsGood(t *testing.T) {
 	inBubble(t, twoHosts+tlsa1+tlsa2, func(t *testing.T, h *host) {
 		h.PolicyHost("two.test", twoPolicy)
-		h.Replace("_mta-sts.two.test", "TXT", `_mta-sts.two.test. 86400 IN TXT "v=STSv1; id=1"`)
-		h.want("two.test", "OK dane-only")
-		h.after(90 * time.Second)
-		h.want("two.test", "OK dane-only")
+		h.Replace("_mta-sts.two.test", "TXT", `_mta-sts.two.test. 3600 IN TXT "v=STSv1; id=1"`)
+		for range 65 { // past the end of the TTL: the TXT record was looked up again
+			h.want("two.test", "OK dane-only")
+			h.after(time.Minute)
+		}
 		h.after(10 * time.Minute)
 		h.Fault("two.test", "MX", lab.ServFail)
 		h.want("two.test", "OK dane-only")
@@ -167,5 +170,37 @@ func TestSecondNewIDWithTheOldFile(t *testing.T) {
 		if n := ph.Requests() - before; n != 4 {
 			t.Errorf("%d fetches in two hours, want one for the id and three more", n)
 		}
+	})
+}
+
+// §4 (A7): a null MX that is over does not let a later one end a policy that came in
+// between.
+func TestNullMXAfterAPolicy(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Insecure("null.test")
+		h.want("null.test", "NOTFOUND ")
+		h.after(2 * time.Hour)
+		h.Fault("null.test", "MX", lab.ServFail)
+		h.PolicyHost("null.test", enforce)
+		h.want("null.test", secure)
+		h.Fault("null.test", "MX", 0)
+		h.after(2 * time.Hour)
+		h.want("null.test", secure)
+	})
+}
+
+// §4 (A7): nor does one that is imported.
+func TestImportedNullMXEndsNoPolicy(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		h.after(time.Second)
+		null := store.Record{Domain: "plain.test", DANE: []store.DANE{{
+			Port: 25, MX: uint8(dane.MXInsecure), NullMX: true, KnownAt: time.Now(), ExpiresAt: time.Now().Add(time.Hour),
+		}}}
+		if err := h.Import(t.Context(), []store.Record{null}); err != nil {
+			t.Fatal(err)
+		}
+		h.want("plain.test", secure)
 	})
 }

@@ -28,6 +28,8 @@ func TestWhenNext(t *testing.T) {
 		{"unused", store.STS{Policy: policy(604800), FetchedAt: now, CheckedAt: now}, now.Add(-31 * day), time.Time{}},
 		{"failed once", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 1, FailedAt: now}, now, now.Add(5 * time.Minute)},
 		{"failed ten times", store.STS{Policy: policy(604800), FetchedAt: now.Add(-day), CheckedAt: now, Failures: 10, FailedAt: now}, now, now.Add(6 * time.Hour)},
+		{"failed ten times, an hour left", store.STS{Policy: policy(604800), FetchedAt: now.Add(time.Hour - 7*day), CheckedAt: now, Failures: 10, FailedAt: now}, now, now.Add(15 * time.Minute)},
+		{"failed ten times, two minutes left", store.STS{Policy: policy(604800), FetchedAt: now.Add(2*time.Minute - 7*day), CheckedAt: now, Failures: 10, FailedAt: now}, now, now.Add(time.Minute)},
 		{"overdue since a week switched off", store.STS{Policy: policy(31557600), FetchedAt: now.Add(-8 * day), CheckedAt: now.Add(-8 * day)}, now.Add(-8 * day), now.Add(-7 * day)},
 		{"fetched in the future", store.STS{Policy: policy(604800), FetchedAt: now.Add(day), CheckedAt: now.Add(day)}, now, now.Add(day)},
 	} {
