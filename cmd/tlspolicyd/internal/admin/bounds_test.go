@@ -52,7 +52,7 @@ func TestRequestsShareTheWorkers(t *testing.T) {
 	})
 }
 
-// Whoever stops the server does not wait longer than they said.
+// Shutdown returns by the deadline of its context.
 func TestStopDoesNotWaitForWorkWithoutEnd(t *testing.T) {
 	d := start(t)
 	release := make(chan struct{})

@@ -80,7 +80,7 @@ func bubble(t *testing.T, names []string, test func(t *testing.T, control, publi
 }
 
 // On a busy host a command may connect and then get no processor for a while:
-// it is answered all the same. At the public address nobody is waited for.
+// it is answered all the same. The public address does not wait.
 func TestACommandThatIsSlowToAskIsAnswered(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, control, public pipes) {
 		for _, tt := range []struct {
