@@ -39,6 +39,20 @@ func (c *core) start(fn func()) bool {
 	return true
 }
 
+// during runs fn as work that Close waits for, unless the map is closed.
+func (c *core) during(fn func()) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.work.Add(1)
+	c.mu.Unlock()
+	defer c.work.Done()
+	fn()
+	return true
+}
+
 // close ends background work and waits for it.
 func (c *core) close() {
 	c.mu.Lock()
