@@ -20,6 +20,7 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/tlsrpt"
 	"tlspolicyd/policymap"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/socketmap"
@@ -77,9 +78,14 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	current.Store(resolver)
 	var fetcher atomic.Pointer[mtasts.Fetcher]
 	fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
+	reports := tlsrpt.NewSender(func(domain string, what tlsrpt.Outcome, err error) {
+		metrics.Reported(what)
+		observer.Reported(domain, what, err)
+	})
+	reports.Use(cfg.TLSRPT.Socket, resolver)
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings,
-		Observer: policymap.Observers{observer, metrics}, Concurrency: cfg.Fetch.Concurrency,
+		Observer: policymap.Observers{observer, metrics, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
 		Client: socketmap.ClientName,
 	})
 	built.Store(m)
@@ -103,6 +109,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			if !slices.Equal(next.Servers(), resolver.Servers()) || next.Trusted() != resolver.Trusted() {
 				logResolvers(log, next.Servers(), next.Trusted())
 			}
+			reports.Use(cfg.TLSRPT.Socket, next)
 			resolver = next
 			current.Store(next)
 			fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
@@ -112,6 +119,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			done := make(chan error, 1)
 			go func() {
 				m.Close()
+				reports.Close()
 				observer.Close()
 				done <- db.Close()
 			}()
@@ -123,6 +131,19 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			}
 		},
 	}, nil
+}
+
+// failedFetches has fetches that failed reported.
+type failedFetches struct {
+	policymap.Observers // none: all other events are dropped
+	*tlsrpt.Sender
+}
+
+// Fetched implements policymap.Observer.
+func (r failedFetches) Fetched(f policymap.Fetch) {
+	if f.Err != nil {
+		r.Failed(tlsrpt.Failure{Domain: f.Domain, Err: f.Err, InForce: f.InForce})
+	}
 }
 
 // newResolver returns the configured resolver; changed, when not nil, gets

@@ -23,6 +23,7 @@ func reaches() map[string]string {
 		"internal/dnsclient/client.go net.Dialer":                "the configured resolvers",
 		"internal/mtasts/dial.go net.Dialer":                     "an address of a policy host that was checked, or the configured proxy",
 		"internal/mtasts/fetch.go http.Transport":                "over a connection that it is handed; no redirect, no proxy of its own",
+		"internal/tlsrpt/sender.go net.DialUnix":                 "the TLSRPT collector at tlsrpt.socket, if one is configured",
 		"policymap/policy/nexthop.go net.Resolver":               "LookupPort: /etc/services, and nobody is asked",
 		"socketmap/client.go net.Dialer":                         "the lookup socket, for tlspolicyd lookup",
 		"socketmap/listen.go net.Dialer":                         "a socket that may be stale, before it is replaced",

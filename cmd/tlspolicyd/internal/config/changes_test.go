@@ -41,6 +41,7 @@ func otherValue(t *testing.T, s setting) string {
 		"cache.path": `"/elsewhere.db"`, "cache.max_entries": "7000", "cache.max_bytes": "70000000",
 		"refresh.interval": `"7h"`, "refresh.unused_for": `"7h"`,
 		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.postfix_level": `"encrypt"`, "policy.testing": `"enforce"`,
+		"tlsrpt.socket": `"/tlsrpt.sock"`,
 		"log.level": `"debug"`, "log.format": `"json"`,
 	}[s.key]
 	if !ok {
