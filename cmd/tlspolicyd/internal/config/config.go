@@ -23,6 +23,7 @@ type Config struct {
 	Fetch   Fetch
 	Cache   Cache
 	Refresh Refresh
+	Share   Share
 	Policy  Policy
 
 	// Override maps a policy domain or ".parent" (A-labels, lower case, no
@@ -144,6 +145,7 @@ func defaults(d Dirs) Config {
 		},
 		Cache:    Cache{Path: d.State + "/policies.db", MaxEntries: 1000000, MaxBytes: 1 << 30},
 		Refresh:  Refresh{Interval: 24 * time.Hour, UnusedFor: 720 * time.Hour},
+		Share:    Share{Prefix: "tlspolicyd", Timeout: 250 * time.Millisecond, VerifyAfter: 7 * 24 * time.Hour},
 		Policy:   Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting, PostfixLevel: "may"},
 		Override: map[string]string{},
 		Log:      Log{Level: slog.LevelInfo, Format: LogAuto},
@@ -158,12 +160,12 @@ func Load(path string) (Config, error) {
 	if name == "" {
 		name = DefaultPath
 	}
-	data, err := readFile(name)
+	data, exposed, err := readFile(name)
 	if path == "" && os.IsNotExist(err) {
 		return Default(), nil
 	}
 	if err != nil {
 		return Config{}, err
 	}
-	return Parse(data, name)
+	return parse(data, name, exposed)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -74,6 +75,7 @@ func TestAnEmptyFileGivesTheDefaults(t *testing.T) {
 		Fetch:   Fetch{Wait: 5 * time.Second, Timeout: 60 * time.Second, Concurrency: 32},
 		Cache:   Cache{Path: "/var/lib/tlspolicyd/policies.db", MaxEntries: 1000000, MaxBytes: 1 << 30},
 		Refresh: Refresh{Interval: 24 * time.Hour, UnusedFor: 720 * time.Hour},
+		Share:   Share{Prefix: "tlspolicyd", Timeout: 250 * time.Millisecond, VerifyAfter: 168 * time.Hour},
 		Policy:  Policy{InsecureMX: MTASTS, Partial: DANE, Testing: IgnoreTesting, PostfixLevel: "may"},
 		Log:     Log{Level: slog.LevelInfo, Format: LogAuto},
 	}
@@ -117,7 +119,14 @@ func full() Config {
 		},
 		Cache:   Cache{Path: "/srv/p.db", MaxEntries: 5000, MaxBytes: 33554432},
 		Refresh: Refresh{Interval: 90 * time.Minute, UnusedFor: 48 * time.Hour},
-		Policy:  Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting, PostfixLevel: "encrypt"},
+		Share: Share{
+			URL:            EngineURL{Network: "tcp", Hosts: []string{"v1.test:26379", "[2001:db8::1]:6379"}, TLS: true, Database: 3},
+			SentinelMaster: "mail", Cluster: true, Username: "tlspolicyd",
+			PasswordFile: "${CREDENTIALS_DIRECTORY}/password", KeyFile: "/etc/tlspolicyd/share.key",
+			CAFile: "/etc/ssl/valkey.pem", CertFile: "/etc/ssl/me.pem", CertKeyFile: "/etc/ssl/me.key",
+			Prefix: "mail:out", Timeout: 100 * time.Millisecond, VerifyAfter: 24 * time.Hour,
+		},
+		Policy: Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting, PostfixLevel: "encrypt"},
 		Override: map[string]string{
 			"broken.test":        "skip",
 			".partner.test":      "secure match=mx.partner.test servername=hostname",
@@ -400,4 +409,64 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("shown settings differ:\n%s", d)
 		}
 	})
+}
+
+// Issue of secrets: a file that local users can read must not have one, and what
+// is shown never has.
+func TestPasswordOfTheEngine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.toml")
+	text := "[share]\nurl = \"redis://mail:s3cret@valkey.test\"\n"
+	for mode, want := range map[os.FileMode]string{
+		0o640: "",
+		0o644: file + ":2:7: share.url: there is a password in it, and every local user can read this file: " +
+			"want the password in share.password_file, or 'chmod o-rwx' for this file",
+	} {
+		if err := os.WriteFile(file, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(file)
+		if (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+		if err == nil && (c.Share.URL.Username != "mail" || c.Share.URL.Password != "s3cret") {
+			t.Error("user and password were not read")
+		}
+		var shown strings.Builder
+		_ = c.WriteTOML(&shown)
+		asJSON, _ := json.Marshal(c)
+		if all := fmt.Sprintf("%s %s %v %+v", &shown, asJSON, c, c); strings.Contains(all, "s3cret") {
+			t.Errorf("the password is shown: %s", all)
+		}
+	}
+}
+
+func TestEngineURL(t *testing.T) {
+	for text, want := range map[string]EngineURL{
+		"unix:/run/valkey/v.sock":          {Network: "unix", Hosts: []string{"/run/valkey/v.sock"}},
+		"unix:///run/valkey/v.sock":        {Network: "unix", Hosts: []string{"/run/valkey/v.sock"}},
+		"redis://127.0.0.1":                {Network: "tcp", Hosts: []string{"127.0.0.1:6379"}},
+		"redis://[::1]:7000,localhost/":    {Network: "tcp", Hosts: []string{"[::1]:7000", "localhost:6379"}},
+		"rediss://u:p@w@a.test,b.test:1/2": {Network: "tcp", Hosts: []string{"a.test:6379", "b.test:1"}, TLS: true, Database: 2, Username: "u", Password: "p@w"},
+	} {
+		got, err := parseEngine(text)
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Errorf("%s: %v\n%s", text, err, d)
+		}
+		if local := !want.TLS; got.Local() != local {
+			t.Errorf("%s: local %v", text, got.Local())
+		}
+	}
+}
+
+func TestSecretPath(t *testing.T) {
+	env := func(string) string { return "/run/credentials/x" }
+	if got, err := SecretPath("${CREDENTIALS_DIRECTORY}/key", env); got != "/run/credentials/x/key" || err != nil {
+		t.Error(got, err)
+	}
+	if _, err := SecretPath("${CREDENTIALS_DIRECTORY}/key", func(string) string { return "" }); err == nil || !strings.Contains(err.Error(), "LoadCredential=key:/path") {
+		t.Error(err)
+	}
 }

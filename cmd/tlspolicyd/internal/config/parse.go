@@ -20,17 +20,21 @@ import (
 // for about 50,000 overrides.
 const maxFile = 4 << 20
 
-func readFile(name string) ([]byte, error) {
+// readFile returns the text of a file, and whether every local user can read it.
+func readFile(name string) (data []byte, exposed bool, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if info, err := f.Stat(); err == nil {
+		exposed = info.Mode().Perm()&0o004 != 0
+	}
+	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("%s: larger than %d MiB: this is not a configuration file", name, maxFile>>20)
 	}
-	return data, err
+	return data, exposed, err
 }
 
 // Error is a mistake in the configuration file. Its text is one line:
@@ -53,9 +57,11 @@ func (e *Error) Error() string {
 
 // Parse reads the settings from the text of a configuration file. The name
 // is for errors only. The first mistake in the file is returned as *Error.
-func Parse(data []byte, name string) (Config, error) {
+func Parse(data []byte, name string) (Config, error) { return parse(data, name, false) }
+
+func parse(data []byte, name string, exposed bool) (Config, error) {
 	c := Default()
-	f := file{name: name, settings: c.settings(), overrides: newOverrides(c.Override), seen: make(map[string]bool)}
+	f := file{name: name, exposed: func() bool { return exposed && c.Share.URL.Password != "" }, settings: c.settings(), overrides: newOverrides(c.Override), seen: make(map[string]bool)}
 	f.parser.Reset(data)
 	var table []string
 	for f.parser.NextExpression() {
@@ -84,6 +90,7 @@ func Parse(data []byte, name string) (Config, error) {
 type file struct {
 	parser    unstable.Parser
 	name      string
+	exposed   func() bool // a password that was read is one that every local user can read
 	settings  []setting
 	overrides overrides
 	seen      map[string]bool // keys, and headers of tables in brackets
@@ -197,6 +204,9 @@ func (f *file) take(e entry) error {
 		err = keyError{errors.New("already defined: want it once")}
 	}
 	f.seen[key] = true
+	if err == nil && f.exposed() {
+		err = errExposed
+	}
 	if err == nil {
 		return nil
 	}

@@ -1,0 +1,371 @@
+// Package valkey is the engine of a fleet (package share) on Valkey or Redis:
+// one server, Sentinel or a cluster.
+//
+// Its protocol client is its own, and small. The engine is bytes from outside like
+// any other, and the client libraries allocate what a reply announces and panic in
+// goroutines of their own where replies do not follow the protocol.
+//
+//   - resp.go reads replies, within bounds; conn.go keeps connections; engine.go
+//     finds the server of a key.
+//   - client.go is the interface: leases and entries, by the scripts of scripts.go.
+//   - breaker.go keeps lookups from waiting for an engine that does not answer.
+//   - watch.go follows what other hosts offer.
+//
+// The keys, where PREFIX is configured:
+//
+//	PREFIX:1:{DOMAIN}        hash     an entry; expires with the policy
+//	PREFIX:1:lease:{DOMAIN}  string   token of the host that fetches; expires
+//	PREFIX:1:changes         stream   domain of each entry that was written
+package valkey
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tlspolicyd/internal/hostname"
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/share"
+)
+
+const (
+	maxField       = 255             // bytes of a field other than the file
+	maxOffers      = 256             // policies that wait to be written
+	background     = 5 * time.Second // for what no lookup waits for
+	changesKept    = "100000"
+	defaultTimeout = 250 * time.Millisecond
+)
+
+// Options are what a Client is made of.
+type Options struct {
+	Engine Engine
+	Prefix string        // of all keys
+	Host   string        // name of this host, in the entries that it writes; printable ASCII
+	Lease  time.Duration // how long a lease is held: the longest fetch and some seconds
+	Log    *slog.Logger
+}
+
+// Settings are what may change while a Client works.
+type Settings struct {
+	Login   Login
+	Keys    share.Keys
+	Timeout time.Duration // of Ask and Claim; 0: 250 ms
+}
+
+// Client is a share.Fleet. It connects when it is first used, and it works without
+// a server as without a fleet.
+type Client struct {
+	opt      Options
+	engine   engine
+	settings atomic.Pointer[Settings]
+	breaker  breaker
+	log      sparseLog
+	member   string // tells the changes of this process from those of others
+
+	offers chan func()
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	watching                                              atomic.Bool
+	hits, misses, errs, stored, dropped, fenced, refusals atomic.Uint64
+}
+
+var _ share.Fleet = (*Client)(nil)
+
+// New makes a client. Close ends it.
+func New(o Options, s Settings) *Client {
+	c := &Client{
+		opt: o, engine: engine{Engine: o.Engine, pools: make(map[string]*pool)},
+		log: sparseLog{log: o.Log}, member: rand.Text(), offers: make(chan func(), maxOffers),
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.breaker.probe = c.probe
+	c.Renew(s)
+	c.work.Go(c.write)
+	return c
+}
+
+// Renew puts other settings in force.
+func (c *Client) Renew(s Settings) {
+	if s.Timeout == 0 {
+		s.Timeout = defaultTimeout
+	}
+	c.settings.Store(&s)
+	c.engine.renew(&s.Login)
+}
+
+// Close ends background work; what was offered and not yet written is dropped.
+func (c *Client) Close() {
+	c.cancel()
+	c.work.Wait()
+	c.engine.close()
+}
+
+// Stats implements share.Fleet.
+func (c *Client) Stats() share.Stats {
+	return share.Stats{
+		Up: c.breaker.up(), Watching: c.watching.Load(),
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Errors: c.errs.Load(),
+		Stored: c.stored.Load(), Dropped: c.dropped.Load(), Fenced: c.fenced.Load(), Refused: c.refusals.Load(),
+	}
+}
+
+func (c *Client) entryKey(domain string) string { return c.opt.Prefix + ":1:{" + domain + "}" }
+func (c *Client) leaseKey(domain string) string { return c.opt.Prefix + ":1:lease:{" + domain + "}" }
+func (c *Client) changes() string               { return c.opt.Prefix + ":1:changes" }
+
+// domainOf returns the domain of an entry's key, or false.
+func (c *Client) domainOf(key string) (string, bool) {
+	rest, ok := strings.CutPrefix(key, c.opt.Prefix+":1:{")
+	domain, closed := strings.CutSuffix(rest, "}")
+	return domain, ok && closed && isDomain(domain)
+}
+
+func isDomain(s string) bool {
+	canonical, err := hostname.Parse(s)
+	return err == nil && canonical == s
+}
+
+// eval runs a script on keys, the first of which says where.
+func (c *Client) eval(ctx context.Context, script string, keys []string, args ...string) (reply, error) {
+	all := append([]string{"EVAL", script, strconv.Itoa(len(keys))}, keys...)
+	return c.engine.do(ctx, keys[0], append(all, args...)...)
+}
+
+// lookup makes a call that a lookup waits for.
+func (c *Client) lookup(ctx context.Context, call func(context.Context) error) error {
+	if !c.breaker.up() {
+		return share.ErrDown
+	}
+	limited, cancel := context.WithTimeout(ctx, c.settings.Load().Timeout)
+	defer cancel()
+	err := call(limited)
+	if ctx.Err() == nil { // else the caller gave up, which says nothing about the engine
+		c.note(err)
+	}
+	return err
+}
+
+// note has the breaker and the log know how a call went.
+func (c *Client) note(err error) {
+	_, refused := errors.AsType[refusal](err)
+	switch {
+	case err == nil, refused, errors.Is(err, share.ErrNone):
+		if c.breaker.succeeded() {
+			c.log.log.Info("shared cache is used again")
+		}
+	case c.ctx.Err() == nil:
+		if c.breaker.failed() {
+			c.work.Go(func() { c.breaker.run(c.ctx) })
+		}
+		c.log.warn("shared cache cannot be used", causeOf(err), "reason", err)
+	}
+}
+
+// probe asks the engine anything.
+func (c *Client) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.settings.Load().Timeout)
+	defer cancel()
+	_, err := c.ask(ctx, "probe.invalid")
+	c.note(err)
+}
+
+// refusal is why an entry is not believed.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+// Ask implements share.Fleet.
+func (c *Client) Ask(ctx context.Context, domain string) (p share.Policy, err error) {
+	err = c.lookup(ctx, func(ctx context.Context) (err error) {
+		p, err = c.ask(ctx, domain)
+		return err
+	})
+	_, refused := errors.AsType[refusal](err)
+	switch {
+	case err == nil:
+		c.hits.Add(1)
+	case refused, errors.Is(err, share.ErrNone):
+		c.misses.Add(1)
+	default:
+		c.errs.Add(1)
+	}
+	return p, err
+}
+
+func (c *Client) ask(ctx context.Context, domain string) (share.Policy, error) {
+	v, err := c.eval(ctx, askScript, []string{c.entryKey(domain)}, strconv.Itoa(mtasts.MaxPolicySize), strconv.Itoa(maxField))
+	var p share.Policy
+	if wrong, ok := errors.AsType[serverError](err); ok && wrong.code() == "WRONGTYPE" {
+		err = refusal{errors.New("the key is that of another program")}
+	}
+	if err == nil {
+		p, err = c.open(domain, v)
+	}
+	if refused, ok := errors.AsType[refusal](err); ok && c.ctx.Err() == nil {
+		c.refusals.Add(1)
+		reason := refused.Error()
+		kind := reason[:strings.IndexAny(reason+":", ":\"0123456789")]
+		c.log.warn("entry of the shared cache is not believed", kind, "domain", domain, "reason", reason)
+	}
+	return p, err
+}
+
+// open reads what askScript returned.
+func (c *Client) open(domain string, v reply) (share.Policy, error) {
+	now, fields := microseconds(v.at(0)), v.at(1)
+	switch {
+	case now == 0 || len(v.array) != 2:
+		return share.Policy{}, errProtocol
+	case string(fields.text) == "large":
+		return share.Policy{}, refusal{errors.New("a field is too long")}
+	case len(fields.array) != 7:
+		return share.Policy{}, errProtocol
+	case fields.array[0].kind == '_' && fields.array[1].kind == '_':
+		return share.Policy{}, share.ErrNone
+	}
+	e := share.Entry{
+		Format: fields.at(0).number(), File: fields.at(1).text, ID: string(fields.at(2).text), Time: fields.at(3).number(),
+		Fence: fields.at(4).number(), Host: string(fields.at(5).text), MAC: fields.at(6).text,
+	}
+	p, err := c.settings.Load().Keys.Open(domain, e, time.UnixMicro(now))
+	if err != nil && !errors.Is(err, share.ErrNone) {
+		err = refusal{err}
+	}
+	return p, err
+}
+
+// microseconds reads the reply of TIME; 0: it is none.
+func microseconds(t reply) int64 {
+	if len(t.array) != 2 {
+		return 0
+	}
+	const most = 1 << 32 // seconds
+	return min(max(t.array[0].number(), 0), most)*1e6 + min(max(t.array[1].number(), 0), 1e6)
+}
+
+// Claim implements share.Fleet.
+func (c *Client) Claim(ctx context.Context, domain string) (lease share.Lease, granted bool, err error) {
+	lease.Token = rand.Text()
+	err = c.lookup(ctx, func(ctx context.Context) error {
+		lease.Granted = time.Now()
+		v, err := c.eval(ctx, claimScript, []string{c.leaseKey(domain)}, lease.Token, strconv.FormatInt(c.opt.Lease.Milliseconds(), 10))
+		lease.Fence = microseconds(v)
+		if err == nil && v.kind != '_' && lease.Fence == 0 {
+			err = errProtocol
+		}
+		return err
+	})
+	if err != nil || lease.Fence == 0 {
+		return share.Lease{}, false, err
+	}
+	return lease, true, nil
+}
+
+// Offer implements share.Fleet.
+func (c *Client) Offer(domain string, p share.Policy, lease share.Lease) {
+	fetched := time.Now().Add(-p.Age)
+	c.later(func() { c.store(domain, p, fetched, lease) }, &c.dropped)
+}
+
+// Release implements share.Fleet.
+func (c *Client) Release(domain string, lease share.Lease) {
+	if lease.Token == "" {
+		return
+	}
+	c.later(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, background)
+		defer cancel()
+		if _, err := c.eval(ctx, releaseScript, []string{c.leaseKey(domain)}, lease.Token); err != nil {
+			c.note(err)
+		}
+	}, new(atomic.Uint64)) // it ends by itself
+}
+
+// later has work done in the background, or counts that it was not.
+func (c *Client) later(work func(), dropped *atomic.Uint64) {
+	if c.breaker.up() {
+		select {
+		case c.offers <- work:
+			return
+		default:
+		}
+	}
+	dropped.Add(1)
+}
+
+// write does what was put off, one after another.
+func (c *Client) write() {
+	for {
+		select {
+		case work := <-c.offers:
+			work()
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// store writes the entry of a policy that was fetched at a time of this host's
+// clock, and has the other hosts know.
+func (c *Client) store(domain string, p share.Policy, fetched time.Time, lease share.Lease) {
+	ctx, cancel := context.WithTimeout(c.ctx, background)
+	defer cancel()
+	result, err := c.put(ctx, domain, p, fetched, lease)
+	switch {
+	case err != nil:
+		c.dropped.Add(1)
+		c.note(err)
+		return
+	case result != "stored":
+		c.fenced.Add(1)
+		return
+	}
+	c.stored.Add(1)
+	if _, err := c.engine.do(ctx, c.changes(), "XADD", c.changes(), "MAXLEN", "~", changesKept, "*", "domain", domain, "member", c.member); err != nil {
+		c.note(err)
+	}
+}
+
+func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched time.Time, lease share.Lease) (result string, err error) {
+	parsed, err := mtasts.ParsePolicy(p.File)
+	left := parsed.MaxAge - time.Since(fetched)
+	if err != nil || left < time.Millisecond {
+		return "over", nil
+	}
+	if lease.Fence == 0 { // fetched without: the time of the server is asked for
+		v, err := c.engine.do(ctx, c.entryKey(domain), "TIME")
+		if err != nil {
+			return "", err
+		}
+		lease.Granted, lease.Fence = time.Now(), microseconds(v)
+		lease.Fence -= lease.Granted.Sub(fetched).Microseconds()
+		lease.Granted = fetched
+	}
+	p.Host = c.opt.Host
+	at := time.UnixMicro(lease.Fence).Add(fetched.Sub(lease.Granted))
+	e := c.settings.Load().Keys.Seal(domain, p, at, lease.Fence)
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	v, err := c.eval(ctx, writeScript, []string{c.entryKey(domain), c.leaseKey(domain)},
+		number(e.Format), number(e.Fence), number(left.Milliseconds()), lease.Token,
+		"format", number(e.Format), "file", string(e.File), "id", e.ID, "time", number(e.Time), "fence", number(e.Fence),
+		"host", e.Host, "mac", string(e.MAC))
+	return string(v.text), err
+}
+
+// Delete implements share.Fleet.
+func (c *Client) Delete(ctx context.Context, domains ...string) error {
+	for _, domain := range domains {
+		if _, err := c.engine.do(ctx, c.entryKey(domain), "DEL", c.entryKey(domain)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package valkey
+
+// What has to happen at one moment is a script. All keys of a call are in one slot
+// of a cluster. The time is that of the server.
+const (
+	// askScript: KEYS entry; ARGV the most bytes of the file and of another field.
+	askScript = `local t = redis.call('TIME')
+if redis.call('HSTRLEN', KEYS[1], 'file') > tonumber(ARGV[1]) then return {t, 'large'} end
+local fields = {'format', 'id', 'time', 'fence', 'host', 'mac'}
+for _, f in ipairs(fields) do
+  if redis.call('HSTRLEN', KEYS[1], f) > tonumber(ARGV[2]) then return {t, 'large'} end
+end
+return {t, redis.call('HMGET', KEYS[1], 'format', 'file', 'id', 'time', 'fence', 'host', 'mac')}`
+
+	// claimScript: KEYS lease; ARGV token, milliseconds. It may be repeated.
+	claimScript = `local t = redis.call('TIME')
+if redis.call('GET', KEYS[1]) == ARGV[1] then return t end
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return t end
+return false`
+
+	// writeScript: KEYS entry, lease; ARGV format, fence, milliseconds to live,
+	// token, then fields and values. It writes nothing over a higher format or a
+	// higher fence, and ends the lease if it is still that of the token.
+	writeScript = `local old = redis.call('HMGET', KEYS[1], 'format', 'fence')
+local result = 'stored'
+if old[1] and (tonumber(old[1]) or 0) > tonumber(ARGV[1]) then result = 'newer'
+elseif old[2] and (tonumber(old[2]) or 0) > tonumber(ARGV[2]) then result = 'fenced'
+else
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], unpack(ARGV, 5))
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+if redis.call('GET', KEYS[2]) == ARGV[4] then redis.call('DEL', KEYS[2]) end
+return result`
+
+	// releaseScript: KEYS lease; ARGV token.
+	releaseScript = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0`
+)
