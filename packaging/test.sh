@@ -17,7 +17,7 @@ set -euo pipefail
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
 PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin # sudo leaves the first out
 repo=$(cd "$(dirname "$0")/.." && pwd)
-packages=postfix,unbound,dns-root-data,ldnsutils,openssl,systemd,systemd-sysv,dbus,ca-certificates,netbase
+packages=postfix,unbound,dns-root-data,ldnsutils,openssl,systemd,systemd-sysv,dbus,ca-certificates,netbase,rpm
 go=${GO:-go}
 work=$(mktemp -d)
 container=
@@ -73,7 +73,7 @@ check_machine() {
 
 install_tools() {
 	local missing=() p
-	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd dpkg-dev debhelper iproute2; do
+	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd dpkg-dev debhelper iproute2 nix-bin; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
@@ -216,7 +216,7 @@ recipe() {
 
 # What distributions build by: debian/, the RPM spec and the APKBUILD.
 check_recipes() {
-	say "debian/, RPM spec, APKBUILD"
+	say "debian/, RPM spec, APKBUILD, NixOS module"
 	local tarball upstream version
 	packaging/dist.sh "$work/source" >/dev/null 2>&1
 	tarball=$(echo "$work"/source/*.tar.gz)
@@ -228,25 +228,64 @@ check_recipes() {
 		DEB_BUILD_OPTIONS=nocheck dpkg-buildpackage -us -uc -d' sh "$tarball" "$version"
 	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$work"/recipe-debian/*.changes
 
-	mkdir -p "$work/rpmbuild/SOURCES" "$work/rpmroot"
+	mkdir -p "$work/rpmbuild/SOURCES"
 	cp "$tarball" "$work/rpmbuild/SOURCES/"
 	# Go and the systemd macros are not from an RPM here.
-	recipe rpm rpmbuild -ba --nodeps --without check --define "_topdir $work/rpmbuild" --define "upstream $upstream" \
+	# Another release than that of "make packages": one is an upgrade to the other.
+	recipe rpm rpmbuild -ba --nodeps --without check --define "_topdir $work/rpmbuild" --define "upstream $upstream" --define "dist .test" \
 		packaging/rpm/tlspolicyd.spec
-	rpm --root "$work/rpmroot" --nodeps --noscripts -i "$work"/rpmbuild/RPMS/*/*.rpm 2>/dev/null
-	"$work/rpmroot/usr/bin/tlspolicyd" version | grep -qF "tlspolicyd $version " || die "the RPM's program is not version $version"
 
 	recipe apk sh -ec '. packaging/alpine/APKBUILD; pkgdir=$1; build; package' sh "$work/apkroot"
 	[ -x "$work/apkroot/etc/init.d/tlspolicyd" ] || die "the APKBUILD installs no OpenRC service"
 
+	# Without a store nothing can be built, nor is anything left on this machine.
+	nix-instantiate --store dummy:// --eval --strict packaging/nix/check.nix >"$work/nix" 2>&1 || true
+	grep -qx '"ok"' "$work/nix" || { cat "$work/nix" && die "the NixOS module"; }
+
 	say "the package of debian/ passes its autopkgtest"
 	deb=$(echo "$work"/recipe-debian/tlspolicyd_*.deb)
-	boot bookworm
+	mkdir "$work/rpms"
+	cp "$work"/a/*.rpm "$work/rpms/first.rpm"
+	cp "$work"/rpmbuild/RPMS/*/*.rpm "$work/rpms/second.rpm"
+	boot bookworm "$work"/rpms/*.rpm
 	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
 	check_installed
 	run sh -c "$(cat packaging/debian/tests/answers)"
 	run dpkg --purge tlspolicyd
 	deb=$(echo "$work"/a/*.deb)
+	check_rpm
+}
+
+# check_rpm has rpm itself install the package of "make packages", upgrade it to
+# that of the spec and back, and remove it. (Debian's systemd has no rpm that
+# provides it: --nodeps.)
+check_rpm() {
+	say "the .rpm: install, upgrade, remove"
+	local pid conf=/etc/tlspolicyd/tlspolicyd.toml
+	run rpm -i --nodeps /root/first.rpm
+	run systemctl start tlspolicyd.socket tlspolicyd.service # as the next boot does
+	check_installed rpm
+	want "" inside rpm -V --nodeps tlspolicyd
+	run sed -i 's/^\[override\]$/&\n"relay.test" = "encrypt"/' $conf
+	run systemctl reload tlspolicyd
+	until_true inside sh -c 'tlspolicyd lookup relay.test | grep -qx "OK encrypt"'
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	run rpm -U --nodeps /root/second.rpm
+	inside tlspolicyd version | grep -qF "tlspolicyd $version " || die "the RPM's program is not version $version"
+	want "OK encrypt" inside tlspolicyd lookup relay.test
+	[ "$(inside systemctl show -P MainPID tlspolicyd)" != "$pid" ] || die "the upgrade did not restart the daemon"
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	inside sh -c "cp $conf /tmp/good; echo 'nonsense = 1' >>$conf"
+	run rpm -U --nodeps --oldpackage /root/first.rpm
+	printed "not restarted, because its configuration has a mistake" "tlspolicyd.toml:" "log.nonsense: "
+	want "$pid" inside systemctl show -P MainPID tlspolicyd
+	inside postconf -e "smtp_tls_policy_maps = socketmap:unix:run/tlspolicyd/socketmap.sock:postfix"
+	run rpm -e tlspolicyd
+	printed "    postconf -X smtp_tls_policy_maps" "    postfix reload"
+	want "" inside sh -c 'cat /proc/[0-9]*/comm | grep -x tlspolicyd'
+	inside test ! -e /usr/bin/tlspolicyd || die "rpm -e left the program"
+	inside test -f $conf.rpmsave || die "rpm -e took the changed configuration"
+	inside test -f /var/lib/tlspolicyd/policies.db || die "rpm -e took the cache"
 }
 
 check_dist() {
@@ -295,12 +334,13 @@ await_roots() {
 	roots=
 }
 
-# boot SUITE starts that Debian: in namespaces without a network, with a cgroup of
+# boot SUITE [FILE...] starts that Debian, with the .deb and the files in /root: in namespaces without a network, with a cgroup of
 # its own and a layer in memory that takes all changes.
 boot() {
 	halt
 	await_roots
 	suite=$1
+	shift
 	root=$cache/packaging-$suite
 	say "booting $suite with systemd"
 	mkdir -p "$work/cgroup" "$work/boot"
@@ -308,7 +348,9 @@ boot() {
 	mkdir "$work/cgroup/tlspolicyd-packaging-$$"
 	cat >"$work/boot.sh" <<'BOOT'
 set -e
-root=$1 dir=$2 deb=$3
+root=$1 dir=$2
+shift 2
+files=$*
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$dir"
 mkdir "$dir/up" "$dir/work" "$dir/m"
@@ -328,7 +370,7 @@ mkdir "$m/dev/pts" "$m/dev/shm"
 mount -t tmpfs -o mode=1777 tmpfs "$m/dev/shm"
 mount -t tmpfs -o mode=755 tmpfs "$m/run"
 mount -t tmpfs -o mode=1777 tmpfs "$m/tmp"
-cp "$deb" "$m/root/"
+cp $files "$m/root/"
 rm -f "$m/etc/resolv.conf" "$m"/etc/systemd/system/*.wants/*
 echo "nameserver 192.0.2.53" >"$m/etc/resolv.conf" # the network's, not on this host
 echo "127.0.0.1 localhost mail.test" >"$m/etc/hosts"
@@ -345,7 +387,7 @@ BOOT
 	(
 		echo $BASHPID >"$work/cgroup/tlspolicyd-packaging-$$/cgroup.procs"
 		exec unshare --cgroup --mount --net --pid --ipc --uts --fork --kill-child \
-			sh "$work/boot.sh" "$root" "$work/boot" "$deb"
+			sh "$work/boot.sh" "$root" "$work/boot" "$deb" "$@"
 	) >"$work/boot.log" 2>&1 </dev/null &
 	container=$!
 	local n
@@ -451,7 +493,7 @@ heal() {
 	! findings | grep "^$1 " || die "$1 is still there after $lines"
 }
 
-# check_installed is what an admin sees of a new installation.
+# check_installed [rpm] is what an admin sees of a new installation.
 check_installed() {
 	want active inside systemctl is-active tlspolicyd.socket
 	want active inside systemctl is-active tlspolicyd.service
@@ -471,9 +513,11 @@ check_installed() {
 	want "root:root 755" owner /var/spool/postfix/run
 	want "root:root 755" owner /var/spool/postfix/run/tlspolicyd
 	want "root:root 666" owner /var/spool/postfix/run/tlspolicyd/socketmap.sock
-	want "/etc/apparmor.d/tlspolicyd /etc/tlspolicyd/tlspolicyd.toml" \
-		inside sh -c 'dpkg-query -W -f "\${Conffiles}" tlspolicyd | cut -d" " -f2 | sort | xargs'
-	want "" inside dpkg --verify tlspolicyd
+	if [ "${1:-deb}" = deb ]; then
+		want "/etc/apparmor.d/tlspolicyd /etc/tlspolicyd/tlspolicyd.toml" \
+			inside sh -c 'dpkg-query -W -f "\${Conffiles}" tlspolicyd | cut -d" " -f2 | sort | xargs'
+		want "" inside dpkg --verify tlspolicyd
+	fi
 
 	# What the daemon is under its unit: no capability, no new privileges, a
 	# system call filter, a user of its own.

@@ -262,9 +262,9 @@ func testRolling(t *testing.T, w *world, wantAnswer func(t *testing.T, name, wan
 	for _, s := range []*sender{w.postfix37, w.postfix310} {
 		wantDelivered(t, s.send(t, "a@rolling.rows.test"), "mx1.rolling.rows.test", "dane", "Verified")
 	}
-	domains := rowsDomains(w.good, w.dane)
+	domains := rowsDomains(w.mailHosts["good"], w.mailHosts["dane"])
 	t.Cleanup(func() {
-		if err := w.names.republish(rowsZoneOf(rowsDomains(w.good, w.dane))); err != nil {
+		if err := w.names.republish(rowsZoneOf(rowsDomains(w.mailHosts["good"], w.mailHosts["dane"]))); err != nil {
 			t.Error(err)
 		}
 	})
