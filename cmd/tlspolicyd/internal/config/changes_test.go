@@ -42,7 +42,7 @@ func otherValue(t *testing.T, s setting) string {
 		"refresh.interval": `"7h"`, "refresh.unused_for": `"7h"`,
 		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.postfix_level": `"encrypt"`, "policy.testing": `"enforce"`,
 		"tlsrpt.socket": `"/tlsrpt.sock"`,
-		"log.level": `"debug"`, "log.format": `"json"`,
+		"log.level":     `"debug"`, "log.format": `"json"`,
 	}[s.key]
 	if !ok {
 		t.Fatalf("no value for %s", s.key)
