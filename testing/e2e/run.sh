@@ -146,7 +146,8 @@ mirror=$(find_mirror)
 
 make_root bookworm postfix,nsd,unbound,nginx-light,ldnsutils,netbase &
 bookworm=$!
-make_root trixie postfix,bind9,netbase &
+# tcc and libtlsrpt0-dev: the library is what our TLSRPT reports are held against.
+make_root trixie postfix,bind9,netbase,tcc,libc6-dev,libtlsrpt0-dev &
 trixie=$!
 made=yes
 wait $bookworm || made=no

@@ -59,6 +59,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Check", testCheck},
 		{"WildcardDepth", testWildcardDepth},
 		{"MailWithTLSRPT", testMailWithTLSRPT},
+		{"FailedFetches", testFailedFetches},
 		{"Rows", testRows},
 		{"KeyChange", testKeyChange},
 		{"Doctor", testDoctor},
@@ -145,7 +146,7 @@ func (w *world) startOurSide(binary string) (err error) {
 	if err := w.daemon.start(); err != nil {
 		return err
 	}
-	if w.reports, err = listenReports(workDir + "/postfix310/queue/run/tlsrpt/tlsrpt.sock"); err != nil {
+	if w.reports, err = listenReports(reportPath); err != nil {
 		return err
 	}
 	w.postfix37, err = startSender(w.bookworm, "postfix37", "127.0.0.2", "postfix")
