@@ -670,6 +670,8 @@ check_postfix_waits() {
 	inside systemctl stop tlspolicyd.socket tlspolicyd.service
 	send second
 	until_true logged second 'dsn=4.7.5, status=deferred'
+	want socket-unreachable inside sh -c \
+		"tlspolicyd why --journal --json second@signed.test | sed -n 's/.*\"code\": \"\(.*\)\".*/\1/p'"
 	inside systemctl start tlspolicyd.service
 	inside postqueue -f
 	until_true logged second 'status=sent'

@@ -66,6 +66,11 @@ func TestFieldPostfix(t *testing.T) {
 			o := s.send(t, "a@mismatch.open.test")
 			wantDeferred(t, o, "4.7.5", "Server certificate not verified")
 			fmt.Fprintf(&report, "| %s | mismatch.open.test | %s, certificate not verified |\n", how, o.status)
+			if chrooted {
+				w.checked.start(t, w.bookworm)
+				w.testWhyOf(t, s, false)
+				fmt.Fprintf(&report, "| %s | those of testing/e2e/why_test.go | 'tlspolicyd why' finds each cause in the log |\n", how)
+			}
 		})
 	}
 	requireTLS(t, w, root, &report)

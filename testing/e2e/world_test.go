@@ -63,6 +63,7 @@ func TestEndToEnd(t *testing.T) {
 		{"Rows", testRows},
 		{"KeyChange", testKeyChange},
 		{"Doctor", testDoctor},
+		{"Why", testWhy},
 		{"Outage", testOutage},
 		{"Forgery", testForgery},
 		{"PolicyChange", testPolicyChange}, // waits a minute for the TTL
