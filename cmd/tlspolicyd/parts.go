@@ -23,6 +23,7 @@ import (
 	"tlspolicyd/internal/tlsrpt"
 	"tlspolicyd/policymap"
 	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
 	"tlspolicyd/socketmap"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
@@ -38,6 +39,7 @@ type parts struct {
 	// For the operator.
 	cache    *policymap.Map
 	store    store.Store
+	fleet    share.Fleet // nil: none
 	metrics  *admin.Metrics
 	resolver *atomic.Pointer[dnsclient.Client] // in force
 	roots    func() error                      // mtasts.ErrNoRoots when there are none now
@@ -78,13 +80,18 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	current.Store(resolver)
 	var fetcher atomic.Pointer[mtasts.Fetcher]
 	fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
+	hosts, err := newFleet(cfg, log)
+	if err != nil {
+		_ = db.Close() // nothing was written
+		return nil, err
+	}
 	reports := tlsrpt.NewSender(func(domain string, what tlsrpt.Outcome, err error) {
 		metrics.Reported(what)
 		observer.Reported(domain, what, err)
 	})
 	reports.Use(cfg.TLSRPT.Socket, resolver)
 	m := policymap.New(policymap.Options{
-		Store: db, Config: settings,
+		Store: db, Config: settings, Fleet: hosts.engine(),
 		Observer: policymap.Observers{observer, metrics, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
 		Client: socketmap.ClientName,
 	})
@@ -95,7 +102,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
-		cache:     m, store: db, metrics: metrics, resolver: current,
+		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, resolver: current,
 		roots: func() error {
 			_, err := fetcher.Load().Roots()
 			return err
@@ -103,6 +110,9 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		reconfigure: func(cfg config.Config) error {
 			next, settings, err := mapConfig(cfg, dial.DialContext, changed)
 			if err != nil {
+				return err
+			}
+			if err := hosts.renew(cfg.Share); err != nil {
 				return err
 			}
 			m.Reconfigure(settings)
@@ -119,6 +129,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			done := make(chan error, 1)
 			go func() {
 				m.Close()
+				hosts.close()
 				reports.Close()
 				observer.Close()
 				done <- db.Close()
@@ -195,6 +206,9 @@ func checkHost(cfg config.Config) error {
 	if _, err := trustStore(cfg.Fetch.CAFile); err != nil {
 		return usageError("%w", err)
 	}
+	if err := checkShare(cfg.Share); err != nil {
+		return usageError("%w", err)
+	}
 	if group := cfg.Listen.SocketGroup; group != "" {
 		_, err := user.LookupGroup(group)
 		if _, number := strconv.ParseUint(group, 10, 31); err != nil && number != nil { // socketmap.ListenOptions takes both
@@ -222,6 +236,8 @@ func mapConfig(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, 
 		FetchWait:       cfg.Fetch.Wait,
 		RefreshInterval: cfg.Refresh.Interval,
 		UnusedFor:       cfg.Refresh.UnusedFor,
+		Host:            fleetHost(cfg.Share),
+		VerifyAfter:     cfg.Share.VerifyAfter,
 	}, nil
 }
 
