@@ -107,4 +107,3 @@ func TestContract(t *testing.T) {
 		return func(host string, keys share.Keys) share.Fleet { return s.client(host, Settings{Keys: keys}) }
 	})
 }
-
