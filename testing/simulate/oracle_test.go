@@ -283,15 +283,20 @@ func (o *oracle) decide(e *evidence, p *policyFile, set settings, lenient bool) 
 		}
 		return one("dane", "partial DANE comes before enforce")
 	case tlsa > 0 && failing > 0:
+		if enforce && set.partialSTS {
+			return one("dane-only", "a host has TLSA records, another one fails, and no host goes without a check")
+		}
 		return one("dane", "a host has TLSA records, another one fails")
 	case tlsa > 0:
 		return one("dane-only", "full DANE")
 	case n[tlsaFails] > 0 || n[addressFails] > 0 && n[noTLSA] == 0:
 		switch {
-		case enforce && !e.secure:
+		case enforce && !e.secure && (!set.insecureDANE || n[tlsaFails] == 0):
 			return []answer{secureAnswer(p.mx, "unknown hosts of an insecure MX answer, enforce")}
 		case enforce && n[tlsaFails] > 0 && len(proved) > 0:
 			return cut()
+		case enforce && !e.secure:
+			return one("dane", "unknown hosts of an insecure MX answer, and DANE comes first there")
 		case !enforce && n[tlsaFails] > 0 && (len(proved) > 0 || !e.secure):
 			if set.strict {
 				return one("notfound", "a host fails, postfix_level is strict")
@@ -342,6 +347,16 @@ type oracle struct {
 	wrong      []string
 }
 
+func newOracle(w *world) *oracle {
+	o := &oracle{w: w, started: time.Now()}
+	for d := range o.domains {
+		x := &o.domains[d]
+		x.dane.now, x.dane.disk = []*evidence{nil}, []*evidence{nil}
+		x.sts.now, x.sts.disk = []*fetched{nil}, []*fetched{nil}
+	}
+	return o
+}
+
 // expectation is an evaluation that has to begin soon.
 type expectation struct{ since, by time.Time }
 
@@ -383,7 +398,6 @@ func (o *oracle) diskWorks() bool {
 
 // reply holds a reply to a lookup against what is allowed.
 func (o *oracle) reply(d int, tlsrpt bool, began time.Time, sets []settings, reply string) {
-	o.look()
 	o.asked++
 	now, x, t := time.Now(), &o.domains[d], &o.w.domain[d]
 	if took := now.Sub(began); took > 15*time.Second {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -54,12 +55,12 @@ type process struct {
 }
 
 func (d *daemon) start() error {
-	db, err := bolt.Open(d.path, bolt.Options{})
-	if err != nil {
+	p := &process{db: &disk{path: d.path}, ln: newPipeListener(), served: make(chan error, 1), dead: make(chan struct{})}
+	p.db.kill = p.kill
+	var err error
+	if p.db.Store, err = bolt.Open(d.path, bolt.Options{Log: slog.New(p.db)}); err != nil {
 		return err
 	}
-	p := &process{db: &disk{Store: db, path: d.path}, ln: newPipeListener(), served: make(chan error, 1), dead: make(chan struct{})}
-	p.db.kill = p.kill
 	p.m = policymap.New(policymap.Options{
 		Store: p.db, Config: d.config(), Concurrency: 4, MemorySize: 1024,
 		Wall: func() time.Time { return time.Now().Add(time.Duration(d.steps.Load())) },
@@ -160,17 +161,63 @@ func (p *process) end() error {
 // can be killed.
 type disk struct {
 	*bolt.Store
-	path string
-	kill func()
+	slog.Handler // of the store's log, from which the end of an outage is read
+	path         string
+	kill         func()
 
 	refusing bool
 	fd       int // of the database, while it refuses writes
 	saved    int // the same with the right to write
 
-	mu      sync.Mutex
-	killIn  int // writes until the process is killed; 0: it is not
-	moment  int // of that write: 0 before, 1 after, 2 in the middle of it
-	whatWas []byte
+	mu        sync.Mutex
+	killIn    int  // writes until the process is killed; 0: it is not
+	moment    int  // of that write: 0 before, 1 after, 2 in the middle of it
+	killAtEnd bool // of the outage: with its first write
+	wroteAt   time.Time
+	whatWas   []byte // the file as a write left it in which the process was killed
+}
+
+// killLater has the process killed at the nth call of Put from now on.
+func (d *disk) killLater(n, moment int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.killIn, d.moment = n, moment
+}
+
+// recovers says whether the process is killed when the first write after an outage
+// succeeds. If none has failed there was no outage.
+func (d *disk) recovers(kill bool) {
+	failing := d.Stats().Failing
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.killAtEnd, d.wroteAt = kill && failing, time.Time{}
+}
+
+// wrote returns when the last outage was over by the store's log; zero: it may
+// not be.
+func (d *disk) wrote() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.wroteAt
+}
+
+// Enabled implements slog.Handler.
+func (d *disk) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (d *disk) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "database can be written again" {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.wroteAt = time.Now()
+	if d.killAtEnd {
+		d.killAtEnd = false
+		d.whatWas, _ = os.ReadFile(d.path)
+		d.kill()
+	}
+	return nil
 }
 
 // refuse makes writes fail, or ends that. It puts a descriptor without the right
@@ -343,11 +390,12 @@ func (p *process) askOnce(name, key string) (string, error) {
 	return string(reply[:n]), nil
 }
 
-// flood opens connections that send half a request or none, and closes them
-// after a minute or when the server does.
+// flood opens connections one after the other that send half a request or none,
+// and closes them after a minute or when the server does.
 func (p *process) flood(n int) {
 	for i := range n {
 		go func() {
+			time.Sleep(time.Duration(i) * 97 * time.Microsecond)
 			c, err := p.ln.dial()
 			if err != nil {
 				return
