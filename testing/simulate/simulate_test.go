@@ -166,9 +166,9 @@ func (r *run) look() {
 func (r *run) step(e event) {
 	r.look()
 	r.note("%v", e)
-	var before [domains]string
+	var before [domains]view
 	for d := range before {
-		before[d] = r.w.view(d).key()
+		before[d] = r.w.view(d)
 	}
 	if r.w.apply(e) {
 		r.o.changed(before)

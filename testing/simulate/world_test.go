@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"hash/fnv"
-	"slices"
 	"strings"
 	"time"
 
@@ -326,16 +325,61 @@ func (t *truth) stsHealthy(d int) bool {
 	return t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
 }
 
-// mailHosts returns the hosts in the MX answer.
-func (t *truth) mailHosts(d int) []string {
-	hosts := []string{mailHost(d, 0), mailHost(d, 1)}
-	switch mx := t.domain[d].mx; {
-	case d >= smartFrom, mx == 1:
-		return hosts[:1]
-	case mx == 2:
-		return hosts[1:]
-	case mx >= 3:
-		return nil
+// verdict is what the lookups of a mail host say.
+type verdict int
+
+const (
+	noTLSA verdict = iota // proved to have none, or insecure
+	usable
+	unusable
+	tlsaFails
+	addressFails
+)
+
+func (v verdict) String() string {
+	return [...]string{"no TLSA", "usable", "unusable", "TLSA fails", "address fails"}[v]
+}
+
+// view is what an evaluation of DANE finds, should it see the world as it is.
+type view struct {
+	fails, secure, null, gone bool       // the MX answer
+	listed                    [2]bool    // the hosts in it
+	verdicts                  [2]verdict // of both
+}
+
+func (w *world) view(d int) view {
+	mx := w.domain[d].mx
+	v := view{
+		fails: w.fails(domainName(d), "MX"), secure: w.secure(domainName(d)), null: mx == 3, gone: mx == 4,
+		listed: [2]bool{mx == 0 || mx == 1, mx == 0 || mx == 2},
 	}
-	return slices.Clone(hosts)
+	switch {
+	case d >= smartFrom:
+		v.fails, v.secure, v.listed = false, true, [2]bool{true, false}
+	case v.gone && w.dns != 1 && !w.faults[domainName(d)+" MX"]:
+		v.fails = false // the lab answers it in spite of the other faults
+	}
+	for n := range 2 {
+		switch host := mailHost(d, n); {
+		case w.fails(host, "A"):
+			v.verdicts[n] = addressFails
+		case !w.secure(hostZone(d)):
+			v.verdicts[n] = noTLSA
+		case w.fails("_25._tcp."+host, "TLSA"):
+			v.verdicts[n] = tlsaFails
+		default:
+			v.verdicts[n] = []verdict{noTLSA, noTLSA, usable, unusable}[w.tlsa[host]]
+		}
+	}
+	return v
+}
+
+// healthy reports whether the evaluation teaches everything.
+func (v view) healthy() bool {
+	for n, listed := range v.listed {
+		if listed && v.verdicts[n] >= tlsaFails {
+			return false
+		}
+	}
+	return !v.fails
 }
