@@ -3,13 +3,10 @@
 package simulate
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-
-	"tlspolicyd/testing/lab/postfix"
 )
 
 // The oracle decides which answers docs/behaviour.md allows, from what the daemon
@@ -32,8 +29,6 @@ type proof struct {
 }
 
 func (p proof) String() string { return fmt.Sprintf("%v at %s", p.verdict, p.at.Format(stamp)) }
-
-const stamp = "02 15:04:05.000"
 
 // learn merges an evaluation into what was known (§4, A19).
 func (e evidence) learn(v view, now time.Time) evidence {
@@ -80,12 +75,8 @@ func (b *belief[T]) settle(now time.Time, diskWorks bool) {
 		b.now, b.next = b.next, nil
 	}
 	if b.next == nil && diskWorks && now.Sub(b.due) > 30*time.Second {
-		var nothing T
-		if needNotBeThere := slices.Contains(b.kept, nothing); needNotBeThere {
-			b.kept = union(b.now, []T{nothing})
-		} else {
-			b.kept = b.now
-		}
+		var nothing T // which need not be there where nothing was answered since
+		b.kept = union(b.now, slices.DeleteFunc(union(b.kept), func(t T) bool { return t != nothing }))
 	}
 	if diskWorks {
 		b.disk = b.kept
@@ -126,11 +117,7 @@ type settings struct{ insecureDANE, partialSTS, testingEnforced, strict bool }
 type answer struct{ reply, why string }
 
 func secureAnswer(patterns []string, why string) answer {
-	var names []string
-	for _, p := range patterns {
-		names = append(names, strings.TrimPrefix(p, "*"))
-	}
-	return answer{"secure " + strings.Join(names, ":"), why}
+	return answer{"secure " + strings.ReplaceAll(strings.Join(patterns, ":"), "*.", "."), why}
 }
 
 // decide is the table of §5, for evidence that is 24 hours old, give or take some
@@ -165,16 +152,8 @@ func (o *oracle) row(d int, e evidence, p *policyFile, set settings, lenient boo
 	}
 	tlsa, failing := n[usable]+n[unusable], n[tlsaFails]+n[addressFails]
 	cut := func() []answer {
-		var allowed []string
-		for _, h := range proved {
-			for _, mx := range p.mx {
-				if mx == h || strings.HasPrefix(mx, "*.") && strings.HasSuffix(h, mx[1:]) {
-					allowed = append(allowed, h)
-					break
-				}
-			}
-		}
-		if allowed == nil {
+		allowed := slices.DeleteFunc(proved, func(host string) bool { return !p.allows(host) })
+		if len(allowed) == 0 {
 			return one("temp", "the policy allows no host that is proved to have no usable TLSA record")
 		}
 		return []answer{secureAnswer(allowed, "a TLSA lookup fails: the policy for the proved hosts")}
@@ -230,17 +209,14 @@ func (o *oracle) row(d int, e evidence, p *policyFile, set settings, lenient boo
 // oracle is what may be known of all domains, and since when the world has been
 // as it is.
 type oracle struct {
-	w          *world
-	domains    [domains]domainOracle
-	started    time.Time // the process
-	disturbed  time.Time // by a start, a reload or the clock
-	diskOff    bool
-	diskBack   time.Time
-	diskWrites time.Time // when the store was first seen to write after that
-	lostUntil  time.Time
-	steps      []step
-	asked      int
-	wrong      []string
+	w         *world
+	domains   [domains]domainOracle
+	started   time.Time // the process
+	disturbed time.Time // by a start, a reload or the clock
+	diskWorks bool      // what an answer rested on is on it, whenever that was given
+	diskBack  time.Time // when it last began to take writes again
+	steps     []step
+	wrong     []string
 }
 
 // domainOracle is what watch_test.go keeps about one domain.
@@ -255,11 +231,7 @@ type domainOracle struct {
 
 	evaluated   time.Time // the last MX query
 	evaluateBy  time.Time // when the next one is due at the latest; zero: none is
-	daneTrouble time.Time // when a lookup last failed, or what it finds changed
-	hostTrouble time.Time // the same of the policy host
-	withoutTXT  time.Time
 	asked       time.Time
-	askedAfter  time.Time // the first lookup by which the TXT record was due again
 	fetches     int
 	fetchedAt   time.Time
 	fetchFailed bool
@@ -305,24 +277,13 @@ func (o *oracle) stepped(since time.Time) bool {
 	return len(o.steps) > 0 && o.steps[len(o.steps)-1].at.After(since)
 }
 
-// diskWorks reports whether everything that an answer rested on is on disk: a
-// record that waits is tried again after 10 s, or with the first write that
-// succeeds.
-func (o *oracle) diskWorks() bool {
-	return !o.diskOff && (time.Since(o.diskBack) > 15*time.Second || !o.diskWrites.IsZero())
-}
-
-// reply holds a reply to a lookup against what is allowed.
-func (o *oracle) reply(d int, tlsrpt bool, began time.Time, sets []settings, reply string) {
-	o.asked++
+// reply holds what Postfix makes of a reply against what is allowed.
+func (o *oracle) reply(d int, began time.Time, sets []settings, got string) {
 	now, x, t := time.Now(), &o.domains[d], &o.w.domain[d]
+	before := x.asked
+	x.asked = now
 	if took := now.Sub(began); took > 15*time.Second {
 		o.fail(d, "answered after %v", took)
-	}
-	got, err := read(reply, tlsrpt, domainName(d))
-	if err != nil {
-		o.fail(d, "%q is not a reply of §5: %v", reply, err)
-		return
 	}
 	var allowed []answer
 	var byEvidence []evidence
@@ -346,25 +307,17 @@ func (o *oracle) reply(d int, tlsrpt bool, began time.Time, sets []settings, rep
 			current = current || slices.Contains(byEvidence, e) && t.file != nil && follows(t.file)
 		}
 	}
-	settled := latest(t.changed, o.started).Add(400 * time.Second)
-	if x.askedAfter.Before(settled) {
-		x.askedAfter = time.Time{}
-	}
 	outdated := t.file != nil && !current && o.w.stsHealthy(d)
 	switch {
 	case len(byEvidence) == 0:
 		o.fail(d, "%q is none of %q", got, union(allowed))
-	case got == "temp" && began.After(x.daneTrouble.Add(26*time.Second)):
-		o.fail(d, "TEMP though every lookup works since %s", x.daneTrouble.Format(stamp))
+	case got == "temp" && began.After(t.daneTrouble.Add(26*time.Second)):
+		o.fail(d, "TEMP though every lookup works since %s", t.daneTrouble.Format(stamp))
 	case outdated && absent && t.mx < 3 && began.After(t.changed.Add(400*time.Second)):
 		o.fail(d, "%q without the policy, which can be fetched since %s", got, t.changed.Format(stamp))
-	case outdated && !absent && !t.idAt.Before(t.fileAt) && !x.askedAfter.IsZero() && began.After(x.askedAfter.Add(30*time.Second)):
+	case outdated && !absent && !t.idAt.Before(t.fileAt) && before.After(latest(t.changed, o.started).Add(400*time.Second)) && began.After(before.Add(30*time.Second)):
 		o.fail(d, "%q by a policy that was replaced at %s", got, t.changed.Format(stamp))
 	}
-	if began.After(settled) && x.askedAfter.IsZero() {
-		x.askedAfter = now
-	}
-	x.asked = now
 	if now.Sub(x.evaluated) > ttl+10*time.Second && !o.stepped(x.evaluated) && x.evaluateBy.IsZero() {
 		x.evaluateBy = now.Add(20 * time.Second)
 	}
@@ -378,10 +331,10 @@ func (o *oracle) reply(d int, tlsrpt bool, began time.Time, sets []settings, rep
 
 // inForce returns what a policy may count as now.
 func (o *oracle) inForce(f fetched) (list []*policyFile) {
-	if f.file == nil {
-		return []*policyFile{nil}
+	in, over := false, true
+	if f.file != nil {
+		in, over = o.within(f.at, f.file.maxAge)
 	}
-	in, over := o.within(f.at, f.file.maxAge)
 	if in {
 		list = append(list, f.file)
 	}
@@ -389,31 +342,4 @@ func (o *oracle) inForce(f fetched) (list []*policyFile) {
 		list = append(list, nil)
 	}
 	return list
-}
-
-// read reads a reply as Postfix does, and returns what matters in it.
-func read(reply string, tlsrpt bool, domain string) (string, error) {
-	r, err := postfix.ParseReply([]byte(reply))
-	if err != nil || r.Status != postfix.OK {
-		return strings.ToLower(string(r.Status)), err
-	}
-	p, err := postfix.ParsePolicy(r.Data)
-	switch {
-	case err != nil || p.Level != "secure":
-		return p.Level, err
-	case p.Servername != "hostname":
-		return "", errors.New("another name than the host's goes")
-	case tlsrpt != (p.Type == "sts" && p.Domain == domain && len(p.MXPatterns) > 0 && len(p.Strings) > 2):
-		return "", errors.New("attributes for TLSRPT")
-	}
-	return "secure " + strings.Join(p.Match, ":"), nil
-}
-
-func latest(times ...time.Time) (out time.Time) {
-	for _, t := range times {
-		if t.After(out) {
-			out = t
-		}
-	}
-	return out
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,6 +30,7 @@ import (
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
 	"tlspolicyd/testing/lab"
+	"tlspolicyd/testing/lab/postfix"
 )
 
 // daemon is the process: everything between the socket and the file.
@@ -169,12 +171,12 @@ type disk struct {
 	fd       int // of the database, while it refuses writes
 	saved    int // the same with the right to write
 
-	mu        sync.Mutex
-	killIn    int  // writes until the process is killed; 0: it is not
-	moment    int  // of that write: 0 before, 1 after, 2 in the middle of it
-	killAtEnd bool // of the outage: with its first write
-	wroteAt   time.Time
-	whatWas   []byte // the file as a write left it in which the process was killed
+	mu         sync.Mutex
+	killIn     int    // writes until the process is killed; 0: it is not
+	moment     int    // of that write: 0 before, 1 after, 2 in the middle of it
+	killAtEnd  bool   // of the outage: with its first write
+	hasWritten bool   // since the outage
+	whatWas    []byte // the file as a write left it in which the process was killed
 }
 
 // killLater has the process killed at the nth call of Put from now on.
@@ -190,15 +192,14 @@ func (d *disk) recovers(kill bool) {
 	failing := d.Stats().Failing
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.killAtEnd, d.wroteAt = kill && failing, time.Time{}
+	d.killAtEnd, d.hasWritten = kill && failing, false
 }
 
-// wrote returns when the last outage was over by the store's log; zero: it may
-// not be.
-func (d *disk) wrote() time.Time {
+// wrote reports whether the last outage is over by the store's log.
+func (d *disk) wrote() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.wroteAt
+	return d.hasWritten
 }
 
 // Enabled implements slog.Handler.
@@ -211,7 +212,7 @@ func (d *disk) Handle(_ context.Context, r slog.Record) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.wroteAt = time.Now()
+	d.hasWritten = true
 	if d.killAtEnd {
 		d.killAtEnd = false
 		d.whatWas, _ = os.ReadFile(d.path)
@@ -408,4 +409,22 @@ func (p *process) flood(n int) {
 			_, _ = c.Read(make([]byte, 1))
 		}()
 	}
+}
+
+// read reads a reply as Postfix does, and returns what matters in it.
+func read(reply string, tlsrpt bool, domain string) (string, error) {
+	r, err := postfix.ParseReply([]byte(reply))
+	if err != nil || r.Status != postfix.OK {
+		return strings.ToLower(string(r.Status)), err
+	}
+	p, err := postfix.ParsePolicy(r.Data)
+	switch {
+	case err != nil || p.Level != "secure":
+		return p.Level, err
+	case p.Servername != "hostname":
+		return "", errors.New("another name than the host's goes")
+	case tlsrpt != (p.Type == "sts" && p.Domain == domain && len(p.MXPatterns) > 0 && len(p.Strings) > 2):
+		return "", errors.New("attributes for TLSRPT")
+	}
+	return "secure " + strings.Join(p.Match, ":"), nil
 }

@@ -15,18 +15,7 @@ import (
 // changed since.
 func (o *oracle) look() {
 	now := time.Now()
-	for d := range o.domains {
-		x := &o.domains[d]
-		if !o.w.view(d).healthy() {
-			x.daneTrouble = now
-		}
-		if !o.w.policyHostWorks(d) || o.w.domain[d].fault > 0 {
-			x.hostTrouble = now
-		}
-		if !o.w.domain[d].txt {
-			x.withoutTXT = now
-		}
-	}
+	o.w.noteTrouble()
 	queries := o.w.Queries()
 	o.w.ResetQueries()
 	for _, q := range queries {
@@ -47,8 +36,8 @@ func (o *oracle) look() {
 	}
 	for d := range o.domains {
 		x := &o.domains[d]
-		x.dane.settle(now, o.diskWorks())
-		x.sts.settle(now, o.diskWorks())
+		x.dane.settle(now, o.diskWorks)
+		x.sts.settle(now, o.diskWorks)
 		if !x.evaluateBy.IsZero() && now.After(x.evaluateBy) {
 			o.fail(d, "what is known is of %s, and was not looked up again", x.evaluated.Format(stamp))
 		}
@@ -60,7 +49,7 @@ func (o *oracle) evaluation(d int, at time.Time) {
 	x, v := &o.domains[d], o.w.view(d)
 	if x.dane.next == nil || at.After(x.dane.due) {
 		x.dane.settle(at, false)
-		quiet := latest(x.daneTrouble, o.disturbed)
+		quiet := latest(o.w.domain[d].daneTrouble, o.disturbed)
 		if gap := at.Sub(x.evaluated); gap < time.Minute && x.evaluated.After(quiet.Add(20*time.Second)) {
 			o.fail(d, "looked up again after %v", gap)
 		}
@@ -79,19 +68,13 @@ func (o *oracle) mayLearn(d int, at time.Time) {
 		due = at.Add(2 * time.Second)
 	}
 	var next []evidence
-	for _, mx := range x.views {
-		mixed := []view{mx} // each host may be seen as in any view
-		for n := range 2 {
-			for _, m := range union(mixed) {
-				for _, other := range x.views {
-					m.verdicts[n] = other.verdicts[n]
-					mixed = append(mixed, m)
+	for _, v := range x.views { // each host may be seen as in any view
+		for _, first := range x.views {
+			for _, second := range x.views {
+				v.verdicts = [2]verdict{first.verdicts[0], second.verdicts[1]}
+				for _, e := range x.from {
+					next = append(next, e.learn(v, x.began))
 				}
-			}
-		}
-		for _, e := range x.from {
-			for _, m := range union(mixed) {
-				next = append(next, e.learn(m, x.began))
 			}
 		}
 	}
@@ -105,7 +88,7 @@ func (o *oracle) changed(before [domains]view) {
 		if v == before[d] {
 			continue
 		}
-		x.daneTrouble = time.Now()
+		o.w.domain[d].daneTrouble = time.Now()
 		if x.dane.next != nil && time.Now().Before(x.dane.due) {
 			x.views = append(x.views, v)
 			o.mayLearn(d, time.Now())
@@ -139,32 +122,32 @@ func (o *oracle) fetch(d int, at time.Time) {
 // renewed checks that a policy in use is fetched again in time (§7).
 func (o *oracle) renewed(d int, now time.Time) {
 	x := &o.domains[d]
-	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || now.Sub(x.asked) > 29*24*time.Hour || o.diskOff {
+	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || now.Sub(x.asked) > 29*24*time.Hour || !o.diskWorks {
 		return
 	}
 	f := x.sts.now[0]
-	works := latest(x.hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
-	if !x.withoutTXT.Before(f.at) || o.stepped(f.at) {
+	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
+	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) {
 		return // without a TXT record renewals may end, and steps change times
 	}
-	in, _ := o.within(f.at, f.file.maxAge)
-	switch {
-	case !in && works.Before(f.at.Add(f.file.maxAge-2*time.Minute)):
-		o.fail(d, "the policy of %s ended though its host works since %s", f.at.Format(stamp), works.Format(stamp))
-		x.sts.now[0] = fetched{}
-	case in && now.After(latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour+10*time.Minute)):
+	end := f.at.Add(f.file.maxAge)
+	by := latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour + 10*time.Minute)
+	if end.Before(by) && works.Before(end.Add(-2*time.Minute)) {
+		by = end
+	}
+	if now.After(by.Add(15 * time.Second)) {
 		o.fail(d, "the policy of %s was not renewed though its host works since %s", f.at.Format(stamp), works.Format(stamp))
 		x.sts.now[0] = fetched{}
 	}
 }
 
-// crashed notes that a process takes over from what is on disk.
-func (o *oracle) crashed() {
-	lost := time.Now().Before(o.lostUntil)
+// crashed notes that a process takes over from what is on disk, or maybe from an
+// empty one.
+func (o *oracle) crashed(lost bool) {
 	for d := range o.domains {
 		o.domains[d].dane.crash(lost)
 		o.domains[d].sts.crash(lost)
-		o.domains[d].askedAfter, o.domains[d].evaluateBy = time.Time{}, time.Time{}
+		o.domains[d].evaluateBy = time.Time{}
 	}
 	o.started, o.disturbed = time.Now(), time.Now()
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,10 @@ type domainTruth struct {
 
 	fileAt, idAt time.Time // of the last change
 	changed      time.Time // of anything that matters for MTA-STS
+
+	daneTrouble time.Time // when a lookup last failed, or what it finds changed
+	hostTrouble time.Time // when the policy host last failed or was slow
+	withoutTXT  time.Time // when there was last no TXT record
 }
 
 // policyFile is a policy as published.
@@ -82,6 +87,13 @@ func (p *policyFile) String() string {
 		return "no policy"
 	}
 	return fmt.Sprintf("%s %v %v", p.mode, p.mx, p.maxAge)
+}
+
+// allows reports whether a pattern matches a host (8461 §4.1).
+func (p *policyFile) allows(host string) bool {
+	return slices.ContainsFunc(p.mx, func(mx string) bool {
+		return mx == host || strings.HasPrefix(mx, "*.") && strings.HasSuffix(host, mx[1:])
+	})
 }
 
 func (p *policyFile) text() string {
@@ -325,6 +337,23 @@ func (t *truth) stsHealthy(d int) bool {
 	return t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
 }
 
+// noteTrouble notes what does not work now.
+func (w *world) noteTrouble() {
+	now := time.Now()
+	for d := range w.domain {
+		t := &w.domain[d]
+		if !w.view(d).healthy() {
+			t.daneTrouble = now
+		}
+		if !w.policyHostWorks(d) || t.fault > 0 {
+			t.hostTrouble = now
+		}
+		if !t.txt {
+			t.withoutTXT = now
+		}
+	}
+}
+
 // verdict is what the lookups of a mail host say.
 type verdict int
 
@@ -382,4 +411,13 @@ func (v view) healthy() bool {
 		}
 	}
 	return !v.fails
+}
+
+func latest(times ...time.Time) (out time.Time) {
+	for _, t := range times {
+		if t.After(out) {
+			out = t
+		}
+	}
+	return out
 }
