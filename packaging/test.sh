@@ -168,7 +168,17 @@ build_packages() {
 	dpkg-deb -x "$deb" "$work/deb"
 }
 
+# check_versions: the recipes are of the version that CHANGELOG.md has last.
+check_versions() {
+	local version file
+	version=$(sed -n 's/^## \([0-9][^ ]*\) - .*/\1/p' CHANGELOG.md | head -n 1)
+	for file in debian/changelog rpm/tlspolicyd.spec alpine/APKBUILD freebsd/Makefile nix/package.nix; do
+		grep -qwF -- "$version" "packaging/$file" || die "packaging/$file is not of version $version, which CHANGELOG.md has"
+	done
+}
+
 check_packages() {
+	check_versions
 	say "building the packages again"
 	# Elsewhere, with other times on its files.
 	mkdir "$work/copy"
@@ -334,8 +344,9 @@ await_roots() {
 	roots=
 }
 
-# boot SUITE [FILE...] starts that Debian, with the .deb and the files in /root: in namespaces without a network, with a cgroup of
-# its own and a layer in memory that takes all changes.
+# boot SUITE [FILE...] starts that Debian, with the .deb and the files in /root: in
+# namespaces without a network, with a cgroup of its own and a layer in memory that
+# takes all changes.
 boot() {
 	halt
 	await_roots
