@@ -23,6 +23,7 @@ type server struct {
 	t       *testing.T
 	socket  string
 	args    []string
+	bare    bool // args are all
 	process *exec.Cmd
 }
 
@@ -53,6 +54,9 @@ func startServer(t *testing.T, args ...string) *server {
 func (s *server) start() {
 	s.t.Helper()
 	args := append([]string{"--port", "0", "--unixsocket", s.socket, "--save", "", "--appendonly", "no", "--dir", filepath.Dir(s.socket)}, s.args...)
+	if s.bare {
+		args = s.args
+	}
 	s.process = exec.Command(program(s.t), args...)
 	s.process.Stdout, s.process.Stderr = io.Discard, io.Discard
 	if err := s.process.Start(); err != nil {
