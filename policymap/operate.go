@@ -97,8 +97,8 @@ func (m *Map) meaning(rec store.Record) Info {
 // memory, or what the facts come to.
 func (m *Map) current(cfg *Config, v policy.View) Answer {
 	key := v.Hop.String()
-	if value, ok := cfg.Overrides.For(key, v.Hop); ok {
-		a := policy.OverrideAnswer(v.Hop, value, v.Now)
+	if line, ok := cfg.Overrides.For(key, v.Hop); ok {
+		a := policy.OverrideAnswer(v.Hop, line, v.Now)
 		return answerOf(key, a.Decision, a.Replies)
 	}
 	if e := m.cache.getString(key); e != nil && v.Now.Before(e.answer.Until) {

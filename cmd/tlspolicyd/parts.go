@@ -49,6 +49,7 @@ type parts struct {
 	// reconfigure puts new settings in force, or returns why that cannot be.
 	// The parts that are only built once keep theirs.
 	reconfigure func(config.Config) error
+	override    func(config.Config) // its override lines alone
 
 	// stop ends the background work, waits for it and closes the store. It is
 	// called once, after the last lookup was answered or cut off.
@@ -107,6 +108,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			_, err := fetcher.Load().Roots()
 			return err
 		},
+		override: func(cfg config.Config) { m.SetOverrides(mapOverrides(cfg)) },
 		reconfigure: func(cfg config.Config) error {
 			next, settings, err := mapConfig(cfg, dial.DialContext, changed)
 			if err != nil {
@@ -232,13 +234,26 @@ func mapConfig(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, 
 		Resolver:        resolver,
 		Fetcher:         fetcher,
 		Settings:        mapSettings(cfg),
-		Overrides:       cfg.Override,
+		Overrides:       mapOverrides(cfg),
 		FetchWait:       cfg.Fetch.Wait,
 		RefreshInterval: cfg.Refresh.Interval,
 		UnusedFor:       cfg.Refresh.UnusedFor,
 		Host:            fleetHost(cfg.Share),
 		VerifyAfter:     cfg.Share.VerifyAfter,
 	}, nil
+}
+
+// mapOverrides are the operator's own lines: those of the configuration before
+// those of other files.
+func mapOverrides(cfg config.Config) policy.Overrides {
+	all := make(policy.Overrides, len(cfg.FileOverride)+len(cfg.Override))
+	for name, line := range cfg.FileOverride {
+		all[name] = policy.OverrideLine(line)
+	}
+	for name, literal := range cfg.Override {
+		all[name] = policy.OverrideLine{Policy: literal}
+	}
+	return all
 }
 
 func mapSettings(cfg config.Config) policy.Settings {

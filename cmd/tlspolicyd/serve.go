@@ -106,10 +106,11 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	server := &socketmap.Server{Handler: p.handler, Log: log.Logger}
 	server.SetLimits(connectionLimits(cfg.Listen.MaxConnections, log.Logger))
 	p.dialer.server.Store(server)
-	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
+	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, override: p.override, log: log.Logger}
 	op, err := startOperator(ctx, cfg, p, server, listeners, log)
 	if err == nil {
 		logStart(log.Logger, cfg, p, listeners)
+		go r.watchOverrides(ctx, overridePoll)
 		err = answer(ctx, stop, server, listeners, hup, r.reload)
 		op.stop()
 	} else {

@@ -82,6 +82,7 @@ func (c *Config) settings() []setting {
 		{"policy.partial", "Which standard applies when only some MX hosts have TLSA records and an\nMTA-STS policy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
 		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without a policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
 		{"policy.postfix_level", "Postfix's own smtp_tls_security_level. Where no TLSA record is known and a\nlookup fails, no answer is weaker than this level.", choice(&c.Policy.PostfixLevel, "none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")},
+		{"policy.override_file", "Files with more overrides: a section [override] and nothing else. They are\nread again when they change. Of lines for the same name that of this file\ncounts, then that of the file named first.", atMost(maxOverrideFiles, list(&c.Policy.OverrideFile, "an absolute path", parsePath, asIs))},
 
 		{"tlsrpt.socket", "Unix socket of the TLSRPT collector on this host, to which failed fetches are\nreported (smtp_tlsrpt_socket_name of Postfix). Empty: none.", scalar(&c.TLSRPT.Socket, `an absolute path or ""`, optional(parseSocketPath), asIs)},
 
@@ -151,6 +152,18 @@ func atLeastOne(v value) value {
 	v.set = func(x any) error {
 		if array, ok := x.([]any); ok && len(array) == 0 {
 			return errors.New("empty: want at least one")
+		}
+		return set(x)
+	}
+	return v
+}
+
+// atMost refuses an array of more elements.
+func atMost(n int, v value) value {
+	set := v.set
+	v.set = func(x any) error {
+		if array, ok := x.([]any); ok && len(array) > n {
+			return fmt.Errorf("%d elements: want at most %d", len(array), n)
 		}
 		return set(x)
 	}
