@@ -125,17 +125,9 @@ type whyReport struct {
 }
 
 func (y *why) run(cmd *cobra.Command) error {
-	if len(y.logs) == 0 && !y.journal {
-		for _, path := range []string{"/var/log/mail.log", "/var/log/maillog"} {
-			if _, err := os.Stat(path); err == nil {
-				y.logs = []string{path}
-				break
-			}
-		}
-	}
-	if len(y.logs) == 0 {
-		if err := y.readJournal(cmd); err != nil {
-			return unknownError(err)
+	for _, path := range []string{"/var/log/mail.log", "/var/log/maillog"} {
+		if _, err := os.Stat(path); err == nil && len(y.logs) == 0 && !y.journal {
+			y.logs = []string{path}
 		}
 	}
 	for _, path := range y.logs {
@@ -143,61 +135,104 @@ func (y *why) run(cmd *cobra.Command) error {
 			return unknownError(fmt.Errorf("read the mail log: %w", err))
 		}
 	}
-	r := whyReport{Logs: y.logs, Report: y.collector.Report()}
+	r := whyReport{Logs: y.logs}
 	if len(y.logs) == 0 {
 		r.Logs = []string{"journal"}
+		if err := y.readJournal(cmd); err != nil {
+			return unknownError(fmt.Errorf("read the journal: %w; --log names another log", err))
+		}
 	}
+	r.Report = y.collector.Report()
 	y.askDaemon(cmd.Context(), &r)
-	var err error
+	write := r.writeText
 	if y.json {
-		err = writeJSON(printable.JSON(cmd.OutOrStdout()), r)
-	} else {
-		err = r.writeText(cmd.OutOrStdout())
+		write = func(w io.Writer) error { return writeJSON(printable.JSON(w), r) }
 	}
+	err := write(cmd.OutOrStdout())
 	if err == nil && len(r.Causes) > 0 {
 		return &exitError{status: exitNo}
 	}
 	return outputError(err)
 }
 
-// readFile reads one log, compressed or not.
 func (y *why) readFile(cmd *cobra.Command, path string) error {
-	var size int64
-	in := cmd.InOrStdin()
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			size = info.Size()
-		}
-		in = f
+	if path == "-" {
+		return y.read(cmd, cmd.InOrStdin(), path, 0)
 	}
-	bar := newProgress(cmd.ErrOrStderr(), "MiB read")
-	bar.total(int(size / mebibyte))
-	counted := &progressReader{in: in, bar: bar}
-	buffered := bufio.NewReaderSize(counted, maxLogLine)
-	text, err := decompressed(buffered, path)
-	if err == nil {
-		err = y.readLines(text)
-	}
-	bar.hide()
-	if _, ok := errors.AsType[*fs.PathError](err); err == nil || ok {
+	f, err := os.Open(path)
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return y.read(cmd, f, path, info.Size())
+}
+
+// readJournal has journalctl print what was logged with the facility "mail".
+func (y *why) readJournal(cmd *cobra.Command) error {
+	args := []string{"--no-pager", "--output=short-iso-precise", "SYSLOG_FACILITY=2"}
+	if since := y.collector.Filter.Since; !since.IsZero() {
+		args = append(args, fmt.Sprintf("--since=@%d", since.Unix()))
+	}
+	journal := exec.CommandContext(cmd.Context(), "journalctl", args...)
+	var complaint bytes.Buffer
+	journal.Stderr = &complaint
+	out, err := journal.StdoutPipe()
+	if err == nil {
+		err = journal.Start()
+	}
+	if err != nil {
+		return err
+	}
+	err = y.read(cmd, out, "journalctl", 0)
+	if waitErr := journal.Wait(); err == nil {
+		err = waitErr
+	}
+	// Users that may not read the system's journal get a hint, and nothing else.
+	why := printable.Line(bytes.Join(bytes.Fields(complaint.Bytes()), []byte(" ")), 200)
+	if r := y.collector.Report(); err == nil && why != "" && r.Lines == r.Unparsed {
+		return errors.New(why)
+	}
+	if err != nil {
+		err = fmt.Errorf("journalctl: %w: %s", err, why)
+	}
+	return err
+}
+
+// read gives each line to the collector; of a line that is too long, its
+// beginning.
+func (y *why) read(cmd *cobra.Command, from io.Reader, name string, size int64) error {
+	bar := newProgress(cmd.ErrOrStderr(), "MiB read")
+	bar.total(int(size / mebibyte))
+	defer bar.hide()
+	in, err := decompressed(bufio.NewReaderSize(&progressReader{in: from, bar: bar}, maxLogLine), name)
+	for cut := false; err == nil || cut; {
+		var text []byte
+		was := cut
+		text, err = in.ReadSlice('\n')
+		if len(text) > 0 && !was {
+			y.collector.Add(bytes.TrimRight(text, "\r\n"))
+		}
+		cut = errors.Is(err, bufio.ErrBufferFull)
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return err
+	}
+	if err != io.EOF {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // decompressed finds out how a log is compressed by its first bytes.
 func decompressed(in *bufio.Reader, path string) (*bufio.Reader, error) {
 	head, _ := in.Peek(6) // an error comes again with the first line
-	for _, other := range []struct{ magic, name string }{
-		{"\xfd7zXZ\x00", "xz"}, {"\x28\xb5\x2f\xfd", "zstd"}, {"BZh", "bzip2"},
-	} {
-		if bytes.HasPrefix(head, []byte(other.magic)) {
-			return nil, fmt.Errorf("compressed with %s, which tlspolicyd does not read: %[1]s -dc %s | tlspolicyd why --log -", other.name, path)
+	for magic, program := range map[string]string{"\xfd7zXZ\x00": "xz", "\x28\xb5\x2f\xfd": "zstd", "BZh": "bzip2"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return nil, fmt.Errorf("compressed with %s, which tlspolicyd does not read: %[1]s -dc %s | tlspolicyd why --log -", program, path)
 		}
 	}
 	if !bytes.HasPrefix(head, []byte("\x1f\x8b")) {
@@ -221,52 +256,6 @@ func (r *progressReader) Read(p []byte) (int, error) {
 	r.read += n
 	r.bar.set(r.read / mebibyte)
 	return n, err
-}
-
-// readLines gives each line to the collector; of a line that is too long, its
-// beginning.
-func (y *why) readLines(in *bufio.Reader) error {
-	for cut := false; ; {
-		text, err := in.ReadSlice('\n')
-		if len(text) > 0 && !cut {
-			y.collector.Add(bytes.TrimRight(text, "\r\n"))
-		}
-		cut = errors.Is(err, bufio.ErrBufferFull)
-		if err != nil && !cut {
-			if err == io.EOF {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
-// readJournal has journalctl print what was logged with the facility "mail".
-func (y *why) readJournal(cmd *cobra.Command) error {
-	args := []string{"--quiet", "--no-pager", "--output=short-iso-precise", "SYSLOG_FACILITY=2"}
-	if since := y.collector.Filter.Since; !since.IsZero() {
-		args = append(args, fmt.Sprintf("--since=@%d", since.Unix()))
-	}
-	journal := exec.CommandContext(cmd.Context(), "journalctl", args...)
-	var complaint bytes.Buffer
-	journal.Stderr = &complaint
-	out, err := journal.StdoutPipe()
-	if err == nil {
-		err = journal.Start()
-	}
-	if err != nil {
-		return fmt.Errorf("there is no /var/log/mail.log, and the journal cannot be read: %w; name the log with --log", err)
-	}
-	bar := newProgress(cmd.ErrOrStderr(), "MiB read")
-	err = y.readLines(bufio.NewReaderSize(&progressReader{in: out, bar: bar}, maxLogLine))
-	bar.hide()
-	if waitErr := journal.Wait(); err == nil {
-		err = waitErr
-	}
-	if err != nil {
-		return fmt.Errorf("journalctl: %w: %s", err, printable.Line(bytes.TrimSpace(complaint.Bytes()), 200))
-	}
-	return nil
 }
 
 // askDaemon adds what the daemon knows now of the next hops that are printed.

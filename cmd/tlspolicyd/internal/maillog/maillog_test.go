@@ -97,6 +97,25 @@ func TestRealLogs(t *testing.T) {
 		if all.Waiting != 0 || all.Unparsed != 0 || all.Unrecognized.Deliveries != 0 {
 			t.Errorf("%s: %d wait, %d lines unparsed, unrecognized: %+v", file, all.Waiting, all.Unparsed, all.Unrecognized)
 		}
+		for recipient, want := range map[string]string{
+			"a@mismatch.open.test":       "num=62:hostname mismatch",
+			"roots@sts.open.test":        "untrusted issuer /CN=e2e authority",
+			"a@plain.audit.test":         "",
+			"a@keyless.clear.test":       "454 4.7.0 TLS not available due to local problem",
+			"a@anonymous.clear.test":     "alert handshake failure",
+			"dane@tampered.signed.test":  "name=_25._tcp.mx.tampered.signed.test type=TLSA",
+			"a@tampered.signed.test":     "temporary error: TLSA lookup of _25._tcp.mx.tampered.signed.test: SERVFAIL",
+			"socket@sts.open.test":       "table socketmap:unix:run/tlspolicyd/absent.sock:postfix lookup error: No such file or directory",
+			"nodnssec@dane.signed.test":  "dane.signed.test: dane-only configured with dnssec lookups disabled",
+			"typo@sts.open.test":         `next-hop destination "sts.open.test": invalid security level "scure"`,
+			"dane@absent.open.test":      "",
+			"verbose@mismatch.open.test": ", common name ",
+		} {
+			host := read(Filter{Recipient: recipient}, string(text)).Causes[0].NextHops[0].Hosts[0]
+			if !strings.Contains(host.Evidence, want) || want == "" && host.Evidence != "" || host.Host == "" {
+				t.Errorf("%s: %s: got %+v, want evidence %q", file, recipient, host, want)
+			}
+		}
 		late := read(Filter{Domain: "wildcard.open.test"}, string(text)).Causes[0].NextHops[0]
 		if late.Messages != 1 || late.Delivered != 1 {
 			t.Errorf("%s: got %+v, want one message, delivered later", file, late)
