@@ -41,6 +41,7 @@ type parts struct {
 	store    store.Store
 	fleet    share.Fleet // nil: none
 	metrics  *admin.Metrics
+	changes  *admin.Changes
 	resolver *atomic.Pointer[dnsclient.Client] // in force
 	roots    func() error                      // mtasts.ErrNoRoots when there are none now
 
@@ -76,6 +77,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}
 	observer := logging.NewObserver(log)
 	metrics := admin.NewMetrics(adminBuild())
+	changes := admin.NewChanges(cfg.Cache.Path+".changes", log)
 	current := new(atomic.Pointer[dnsclient.Client])
 	current.Store(resolver)
 	var fetcher atomic.Pointer[mtasts.Fetcher]
@@ -92,7 +94,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	reports.Use(cfg.TLSRPT.Socket, resolver)
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings, Fleet: hosts.engine(),
-		Observer: policymap.Observers{observer, metrics, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
+		Observer: policymap.Observers{observer, metrics, changes, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
 		Client: socketmap.ClientName,
 	})
 	built.Store(m)
@@ -132,6 +134,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 				hosts.close()
 				reports.Close()
 				observer.Close()
+				changes.Close()
 				done <- db.Close()
 			}()
 			select {

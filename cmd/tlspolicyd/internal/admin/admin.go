@@ -58,6 +58,7 @@ type Options struct {
 	Store   store.Store
 	Fleet   share.Fleet // nil: nothing is shared
 	Metrics *Metrics    // also the map's observer
+	Changes *Changes    // likewise
 	Log     *slog.Logger
 
 	Build       Build

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -53,6 +54,7 @@ type daemon struct {
 	*policymap.Map
 	store   *stumblingStore
 	metrics *Metrics
+	changes *Changes
 	server  *Server
 	client  *Client
 	socket  string // of the control socket
@@ -88,6 +90,7 @@ func start(t testing.TB) *daemon {
 		t.Fatal(err)
 	}
 	d.store = &stumblingStore{Store: db}
+	d.changes = NewChanges(filepath.Join(t.TempDir(), "changes"), slog.New(slog.DiscardHandler))
 	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.DNSAddr()}, Dial: d.Dial, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -97,11 +100,11 @@ func start(t testing.TB) *daemon {
 		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
 	}
 	d.Map = policymap.New(policymap.Options{
-		Store: d.store, Observer: d.metrics,
+		Store: d.store, Observer: policymap.Observers{d.metrics, d.changes},
 		Config: policymap.Config{Resolver: resolver, Fetcher: fetcher},
 	})
 	d.server = New(Options{
-		Map: d.Map, Store: d.store, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
+		Map: d.Map, Store: d.store, Metrics: d.metrics, Changes: d.changes, Build: Build{Version: "1.2.3", Go: "go1"},
 		Sockets:     []string{"unix:/run/test.sock"},
 		Resolver:    func() Resolver { return resolver },
 		Connections: func() socketmap.Stats { return socketmap.Stats{Connections: 5, Idle: 3, Accepted: 7} },
@@ -129,6 +132,7 @@ func start(t testing.TB) *daemon {
 			t.Error(err)
 		}
 		d.Map.Close()
+		d.changes.Close()
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
