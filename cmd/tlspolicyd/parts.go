@@ -104,7 +104,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
-		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, resolver: current,
+		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, changes: changes, resolver: current,
 		roots: func() error {
 			_, err := fetcher.Load().Roots()
 			return err

@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,6 +107,20 @@ func ParseState(s string) error {
 		return nil
 	}
 	return fmt.Errorf("state %q: want one of %s", s, strings.Join(States(), ", "))
+}
+
+// ParseAge reads a duration, days included: "30d", "12h".
+func ParseAge(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, errors.New("want a duration such as 30d, 12h or 90m")
+	}
+	return d, nil
 }
 
 // Matches reports whether the filter picks a domain.
