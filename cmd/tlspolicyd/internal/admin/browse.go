@@ -21,7 +21,7 @@ import (
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
-	maxExamined  = 10000 // domains that one request for a page looks at
+	maxWork      = 50000 // of one request for a page: a domain costs 1, one held against a filter 5
 	deferredFor  = time.Hour
 	weakerFor    = 7 * 24 * time.Hour
 )
@@ -98,7 +98,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	page, now, last := Page{Domains: []Domain{}}, time.Now(), store.Position{}
+	page, now, last, work := Page{Domains: []Domain{}}, time.Now(), store.Position{}, 0
 	more := func() bool {
 		page.Next = strconv.FormatInt(last.At.UnixMilli(), 10) + "/" + last.Domain
 		return false
@@ -107,10 +107,11 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		if l.scan.Order == store.ByDomain && !strings.HasPrefix(at.Domain, l.prefix) {
 			return false
 		}
-		if page.Examined == maxExamined || r.Context().Err() != nil {
+		if work >= maxWork || r.Context().Err() != nil {
 			return more()
 		}
 		if strings.HasPrefix(at.Domain, l.prefix) && strings.Contains(at.Domain, l.within) {
+			work += 4
 			if d := domainOf(info()); l.filter.Matches(&d, now) {
 				if len(page.Domains) == l.limit {
 					return more()
@@ -119,6 +120,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		page.Examined++
+		work++
 		last = at
 		return true
 	})
@@ -137,9 +139,12 @@ func (s *Server) attention(w http.ResponseWriter, r *http.Request) {
 		Deferred: s.deferred(time.Now()), Weaker: s.weaker(time.Now()),
 	}
 	for _, c := range []check{s.checkSocket(), s.checkStore(), s.checkResolver(r.Context()), s.checkRoots()} {
-		one := Check{Name: c.Name, OK: c.OK(), Text: c.Note}
-		if c.Err != nil {
-			one.Text = c.Err.Error()
+		one := Check{Name: c.Name, State: "ok", Text: c.Note}
+		switch {
+		case c.Err != nil:
+			one.State, one.Text = "failing", c.Err.Error()
+		case c.Degraded:
+			one.State = "degraded"
 		}
 		a.Checks = append(a.Checks, one)
 	}

@@ -232,9 +232,9 @@ type Attention struct {
 
 // Check is one line of /readyz.
 type Check struct {
-	Name string `json:"name"`
-	OK   bool   `json:"ok"`
-	Text string `json:"text,omitempty"`
+	Name  string `json:"name"`
+	State string `json:"state"` // "ok", "degraded" or "failing"
+	Text  string `json:"text,omitempty"`
 }
 
 // Concerns are how many domains have one thing wrong with them, and up to 100.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
@@ -26,19 +27,28 @@ func funcs() template.FuncMap {
 		"ago":   admin.Ago,
 		"stamp": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"cut":   cut,
+		"raw":   raw,
+		"plain": plain,
 		"count": count,
 		"tone":  tone,
 		"list":  func(all ...any) []any { return all },
 	}
 }
 
-// cut makes untrusted text one line of printable ASCII.
-func cut(s string) string {
+// raw makes what others wrote one line of printable ASCII, with all else escaped.
+func raw(s string) string {
 	if len(s) > maxText {
 		return printable.Line(s, maxText) + fmt.Sprintf(" (%d bytes)", len(s))
 	}
 	return printable.Line(s, 4*maxText)
+}
+
+// plain makes a text of the daemon, in which all else is escaped already, one line.
+func plain(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText] + "..."
+	}
+	return printable.Clean(s)
 }
 
 // count writes a number with its thousands apart.
@@ -58,7 +68,7 @@ type concern struct {
 
 type frontData struct {
 	Checks   []admin.Check
-	Trouble  int // checks that have something to say
+	Checked  string // the worst state of them
 	Counted  time.Time
 	Concerns []concern
 	Quiet    bool
@@ -76,16 +86,16 @@ func (s *Server) front(r *http.Request) (view, error) {
 		{ID: "failing", Title: "Fetches that fail", About: "A policy is in force, and its renewal fails. The policy stays until it ends.", Concerns: a.Failing, Ends: true},
 		{ID: "weaker", Title: "Got weaker", About: "Policies and DANE states that protect less than before, in the last seven days.", Concerns: a.Weaker, At: true},
 	}}
-	d.Quiet = true
+	d.Checked = "ok"
 	for _, c := range d.Checks {
-		if !c.OK {
-			d.Trouble++
+		if c.State == "failing" || d.Checked == "ok" {
+			d.Checked = c.State
 		}
 	}
+	d.Quiet = d.Checked == "ok"
 	for _, c := range d.Concerns {
 		d.Quiet = d.Quiet && c.Count == 0
 	}
-	d.Quiet = d.Quiet && d.Trouble == 0
 	v.Data = d
 	return v, nil
 }
@@ -113,6 +123,10 @@ func (s *Server) cache(r *http.Request) (view, error) {
 	query := admin.Query{
 		Filter: admin.Filter{Policy: q.Get("policy"), State: q.Get("state")},
 		Search: q.Get("search"), Sort: cmp.Or(q.Get("sort"), "domain"), After: q.Get("after"),
+	}
+	searched := query.Search != "" && !strings.HasPrefix(query.Search, "*")
+	if searched && query.Sort != "-domain" {
+		query.Sort = "domain" // the only order that has them side by side
 	}
 	var err error
 	for name, age := range map[string]*time.Duration{"older": &query.Older, "unused": &query.Unused} {
@@ -156,6 +170,9 @@ func (s *Server) cache(r *http.Request) (view, error) {
 		{Name: "Last used", Key: "used"},
 		{Name: "Next refresh", Key: "refresh"},
 	} {
+		if searched && c.Key != "domain" {
+			c.Key = ""
+		}
 		if c.Key != "" {
 			c.Link = with("sort", c.Key)
 			switch query.Sort {
@@ -183,7 +200,7 @@ type domainData struct {
 
 func (s *Server) domain(r *http.Request) (view, error) {
 	name := r.PathValue("domain")
-	v := view{Title: cut(name), Page: "domain", Nav: "/cache"}
+	v := view{Title: raw(name), Page: "domain", Nav: "/cache"}
 	d := domainData{Explains: s.opt.Explain != nil}
 	var err error
 	if d.Details, err = s.opt.Client.Show(r.Context(), name); err != nil {
@@ -230,7 +247,7 @@ func (s *Server) explain(r *http.Request) (view, error) {
 	if err := s.opt.Explain(r.Context(), key, &text); err != nil {
 		return v, err
 	}
-	v.Data = afreshData{Key: cut(key), Text: text.String()}
+	v.Data = afreshData{Key: raw(key), Text: text.String()}
 	return v, nil
 }
 
@@ -286,11 +303,11 @@ func (s *Server) counters(*http.Request) (view, error) {
 // tone is how good an answer or a state is, for its colour; the text says it too.
 func tone(name string) string {
 	switch name {
-	case "dane-only", "secure", "enforce", "full":
+	case "dane-only", "secure", "enforce", "ok":
 		return "good"
-	case "dane", "partial", "insecure-mx", "testing", "override":
+	case "dane", "testing", "override", "degraded":
 		return "fair"
-	case "temp", "unknown":
+	case "temp", "failing":
 		return "bad"
 	}
 	return "plain"
