@@ -3,7 +3,6 @@ package ui
 import (
 	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -43,12 +42,12 @@ func raw(s string) string {
 	return printable.Line(s, 4*maxText)
 }
 
-// plain makes a text of the daemon, in which all else is escaped already, one line.
+// plain is for texts of the daemon, in which all else is escaped already.
 func plain(s string) string {
 	if len(s) > maxText {
-		s = s[:maxText] + "..."
+		return s[:maxText] + "..."
 	}
-	return printable.Clean(s)
+	return s
 }
 
 // count writes a number with its thousands apart.
@@ -128,6 +127,7 @@ func (s *Server) cache(r *http.Request) (view, error) {
 	if searched && query.Sort != "-domain" {
 		query.Sort = "domain" // the only order that has them side by side
 	}
+	q.Set("sort", query.Sort)
 	var err error
 	for name, age := range map[string]*time.Duration{"older": &query.Older, "unused": &query.Unused} {
 		if q.Get(name) != "" {
@@ -294,7 +294,7 @@ func (s *Server) counters(*http.Request) (view, error) {
 	v := view{Title: "Counters", Page: "counters", Nav: "/counters"}
 	charts := s.series.charts()
 	if len(charts) == 0 {
-		return v, errors.New("the daemon's counters were not read yet: reload in some seconds")
+		return v, &admin.StatusError{Status: http.StatusServiceUnavailable, Reason: "The daemon's counters were not read yet: reload this page in some seconds."}
 	}
 	v.Data = charts
 	return v, nil

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"sync"
 	"time"
+	"unicode"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
 )
@@ -204,11 +205,12 @@ func (s *Server) show(make page) http.HandlerFunc {
 		v, err := make(r)
 		status := http.StatusOK
 		if err != nil {
-			status = http.StatusBadGateway // the daemon does not answer
+			var text string
+			status, text = http.StatusBadGateway, "The daemon does not answer: "+err.Error()
 			if refused, ok := errors.AsType[*admin.StatusError](err); ok {
-				status = refused.Status
+				status, text = refused.Status, refused.Reason
 			}
-			v = view{Title: http.StatusText(status), Page: "error", Nav: v.Nav, Data: err.Error()}
+			v = view{Title: http.StatusText(status), Page: "error", Nav: v.Nav, Data: text}
 		}
 		s.write(w, status, v)
 	}
@@ -223,5 +225,14 @@ func (s *Server) write(w http.ResponseWriter, status int, v view) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	w.Write(body.Bytes()) // the browser may be gone
+	w.Write(bytes.Map(printed, body.Bytes())) // the browser may be gone
+}
+
+// printed replaces what is not printed, such as marks that turn the direction of
+// text round: html/template has no say in that.
+func printed(r rune) rune {
+	if unicode.IsPrint(r) || r == '\n' {
+		return r
+	}
+	return '?'
 }
