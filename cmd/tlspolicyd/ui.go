@@ -26,16 +26,18 @@ func newUI(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ui",
 		Short: "Show the running daemon in a browser, read-only",
-		Long: `ui serves pages for one operator at 127.0.0.1 until it is interrupted: what needs
-attention, the cache, each domain with its policy file, hosts and replies, the
-next hour of the refresher, and counters. It reads everything over the control
-socket, which is open to the daemon's user and to root only, and changes nothing.
+		Long: `ui serves pages for one operator at 127.0.0.1 until it is interrupted: what
+needs attention, the cache, each domain with its policy file, hosts and replies,
+the next hour of the refresher, and counters. It reads everything over the
+control socket, which only the daemon's user and root can open, and changes
+nothing.
 
 It prints a URL with a token. The token works once: the browser gets a cookie in
-its place, which is good until the command ends. To see the pages of a server in
-a browser elsewhere, forward the port and open the URL there (second example).`,
-		Example: `  sudo -u tlspolicyd tlspolicyd ui
-  ssh -t -L 9462:127.0.0.1:9462 mail.example.net sudo -u tlspolicyd tlspolicyd ui`,
+its place, which is valid until the command ends. To see the pages of a server
+in a browser elsewhere, forward the port (second example) and open the URL
+there.`,
+		Example: `  sudo tlspolicyd ui
+  ssh -t -L 9462:127.0.0.1:9462 mail.example.net sudo tlspolicyd ui`,
 		Args: noArgument,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)

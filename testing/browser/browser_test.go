@@ -3,6 +3,7 @@
 package browser
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -46,6 +47,7 @@ func TestBrowser(t *testing.T) {
 			for _, problem := range c.problems() {
 				t.Errorf("%s: %s", path, problem)
 			}
+			t.Logf("%4.0f ms %8.0f bytes  %s", eval[float64](c, took), eval[float64](c, "performance.getEntriesByType('navigation')[0].decodedBodySize"), path)
 			if text := eval[string](c, faults); text != "" {
 				t.Errorf("%s: %s", path, text)
 			}
@@ -123,7 +125,18 @@ func TestBrowser(t *testing.T) {
 	for _, problem := range c.problems() {
 		t.Error(problem)
 	}
+	for name, pid := range w.pids {
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		for line := range strings.Lines(string(status)) {
+			if strings.HasPrefix(line, "VmHWM") || strings.HasPrefix(line, "RssAnon") {
+				t.Logf("%s: %s", name, strings.TrimSpace(line))
+			}
+		}
+	}
 }
+
+// took is how long the browser waited for a page, in milliseconds.
+const took = `(e => e.responseEnd - e.requestStart)(performance.getEntriesByType("navigation")[0])`
 
 // rows is the first cell of a table.
 const rows = `document.querySelector("tbody th").textContent`

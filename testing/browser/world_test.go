@@ -5,12 +5,14 @@ package browser
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,8 +27,14 @@ import (
 )
 
 // inCache is how many domains of the usual mixture are in the cache, beside those
-// that the tests look at.
-const inCache = 100_000
+// that the tests look at: TLSPOLICYD_UI_DOMAINS, or 100,000.
+func inCache(t *testing.T) int {
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("TLSPOLICYD_UI_DOMAINS"), "100000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
 
 const zones = `
 .                       86400 IN SOA a.root.test. hostmaster.test. 1 1800 900 604800 86400
@@ -47,7 +55,8 @@ const hostile = "hostile.test"
 // world is a running daemon with a full cache, and `tlspolicyd ui` beside it.
 type world struct {
 	*lab.World
-	url string // of the pages, with the token
+	url  string         // of the pages, with the token
+	pids map[string]int // of the daemon and of the pages
 }
 
 func start(t *testing.T) *world {
@@ -57,7 +66,7 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	w := &world{World: lab.New()}
+	w := &world{World: lab.New(), pids: map[string]int{}}
 	t.Cleanup(w.Close)
 	w.Zone(zones)
 	w.PolicyHost("university.test", "version: STSv1\nmode: enforce\nmx: *.university.test\nmax_age: 604800\n")
@@ -85,7 +94,9 @@ allow_networks = ["%[4]s"]
 proxy = "http://%[3]s"
 [cache]
 path = "%[1]s/policies.db"
-`, dir, dns, proxy, lab.Network))
+max_entries = %[5]d
+max_bytes = 2147483648
+`, dir, dns, proxy, lab.Network, 2*inCache(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +109,7 @@ path = "%[1]s/policies.db"
 			t.Logf("daemon: %s", log[max(0, len(log)-4000):])
 		}
 	})
+	w.pids["tlspolicyd serve"] = d.Pid()
 	client, err := socketmap.NewClient("unix:" + dir + "/socketmap.sock")
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +143,7 @@ func (w *world) ui(t *testing.T, binary, dir string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	w.pids["tlspolicyd ui"] = cmd.Process.Pid
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
@@ -148,12 +161,12 @@ func (w *world) ui(t *testing.T, binary, dir string) {
 // and what a hostile owner, or a damaged file, could bring into it.
 func fill(t *testing.T, path string) {
 	t.Helper()
-	db, err := bolt.Open(path, bolt.Options{})
+	db, err := bolt.Open(path, bolt.Options{MaxEntries: 2 * inCache(t), MaxBytes: 2 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	if err := load.Fill(context.Background(), db, inCache, now); err != nil {
+	if err := load.Fill(context.Background(), db, inCache(t), now); err != nil {
 		t.Fatal(err)
 	}
 	const day = 24 * time.Hour

@@ -21,7 +21,7 @@ import (
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
-	maxWork      = 50000 // of one request for a page: a domain costs 1, one held against a filter 5
+	maxWork      = 25000 // of one request for a page: a domain costs 1, one held against a filter 5
 	deferredFor  = time.Hour
 	weakerFor    = 7 * 24 * time.Hour
 )

@@ -329,6 +329,7 @@ func TestPages(t *testing.T) {
 	w.want(t, "/domain/full.test", "usable", "full.test:587", "OK dane-only", "No change is remembered")
 	w.want(t, "/afresh?key=plain.test", "== plain.test &lt;b&gt;")
 	w.want(t, "/refresher", "domains are refreshed within the next hour")
+	w.ui.sample(t.Context())
 	w.want(t, "/counters", "Lookups by answer", "polyline")
 
 	for path, status := range map[string]int{
