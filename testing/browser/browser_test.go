@@ -76,6 +76,9 @@ func TestBrowser(t *testing.T) {
 			"/counters":                   {"Lookups by answer", "dane-only"},
 		} {
 			c.open(base + path)
+			for path == "/" && !eval[bool](c, `document.body.textContent.includes("Policies were counted")`) {
+				c.open(base + path) // go test ends a hang
+			}
 			text := eval[string](c, "document.body.textContent")
 			for _, w := range want {
 				if !strings.Contains(text, w) {
@@ -207,6 +210,9 @@ func status(t *testing.T, method, url string) int {
 
 // screenshots writes what README shows, and more to look at.
 func screenshots(t *testing.T, c *chromium, base, dir string) {
+	for !eval[bool](c, `document.body.textContent.includes("Policies were counted")`) {
+		c.open(base + "/")
+	}
 	for name, one := range map[string]struct {
 		path          string
 		width, height int

@@ -100,7 +100,10 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	}
 	page, now, last, work := Page{Domains: []Domain{}}, time.Now(), store.Position{}, 0
 	more := func() bool {
-		page.Next = strconv.FormatInt(last.At.UnixMilli(), 10) + "/" + last.Domain
+		page.Next = "0/" + last.Domain
+		if l.scan.Order != store.ByDomain {
+			page.Next = strconv.FormatInt(last.At.UnixMilli(), 10) + "/" + last.Domain
+		}
 		return false
 	}
 	err = s.opt.Map.Walk(l.scan, func(at store.Position, info func() policymap.Info) bool {
@@ -132,7 +135,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) attention(w http.ResponseWriter, r *http.Request) {
-	last := s.gauges.scan()
+	last := s.gauges.scan(firstLook)
 	a := Attention{
 		Counted: last.ended.UTC(),
 		Failing: concernsOf(last.tally.Failing), Ending: concernsOf(last.tally.Ending),

@@ -98,7 +98,7 @@ func TestPages(t *testing.T) {
 // one goes on behind them.
 func TestAPageIsBoundedWork(t *testing.T) {
 	d := start(t)
-	const n = 12000
+	const n = 8000
 	if err := load.Fill(t.Context(), d.store, n, time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +135,9 @@ func TestAttention(t *testing.T) {
 	d.changes.Changed(policy.Change{Key: "now.test", What: "DANE", Old: "none", New: "full"})
 
 	a, err := d.client.Attention(t.Context())
+	for err == nil && a.Counted.IsZero() { // go test ends a hang
+		a, err = d.client.Attention(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

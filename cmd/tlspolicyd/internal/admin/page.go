@@ -81,7 +81,7 @@ func (s *Server) status(ctx context.Context) page {
 	for _, server := range s.opt.Resolver().Servers() {
 		p.Servers = append(p.Servers, server.String())
 	}
-	if last := s.gauges.scan(); !last.ended.IsZero() {
+	if last := s.gauges.scan(firstScan); !last.ended.IsZero() {
 		p.Scan = &last
 		for mode := policy.STSEnforce; mode > policy.STSAbsent; mode-- {
 			p.Modes = append(p.Modes, pageCount{mode.String(), uint64(last.tally.Modes[mode])})

@@ -91,7 +91,7 @@ func (s *Server) front(r *http.Request) (view, error) {
 			d.Checked = c.State
 		}
 	}
-	d.Quiet = d.Checked == "ok"
+	d.Quiet = d.Checked == "ok" && !d.Counted.IsZero()
 	for _, c := range d.Concerns {
 		d.Quiet = d.Quiet && c.Count == 0
 	}

@@ -310,6 +310,8 @@ func TestHeaders(t *testing.T) {
 func TestPages(t *testing.T) {
 	w := start(t)
 	w.enter(t)
+	for !strings.Contains(w.get(t, "/", http.StatusOK), "Policies were counted") { // go test ends a hang
+	}
 	w.want(t, "/", "Nothing needs attention", "validates")
 	w.want(t, "/cache", "No domain matches.")
 
