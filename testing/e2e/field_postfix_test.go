@@ -66,7 +66,7 @@ func TestFieldPostfix(t *testing.T) {
 			fmt.Fprintf(&report, "| %s | mismatch.open.test | %s, certificate not verified |\n", how, o.status)
 		})
 	}
-	if path := os.Getenv(fieldTable); path != "" && !t.Failed() {
+	if path := os.Getenv(tableEnv); path != "" && !t.Failed() {
 		if err := writeSection(path, "## Postfix of Debian unstable", report.String()); err != nil {
 			t.Error(err)
 		}

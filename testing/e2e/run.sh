@@ -10,7 +10,8 @@
 #
 # Arguments are passed to the test binary, e.g. -test.run TestEndToEnd/Mail.
 # With "field" as the first one it runs the tests of docs/field.md instead: each
-# resolver of Debian 12 and 13, and the Postfix of Debian unstable.
+# resolver of Debian 12 and 13, and the Postfix of Debian unstable. With "fleet"
+# it prints the table of a fleet in docs/figures.md, which takes half an hour.
 set -eu
 
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
@@ -18,12 +19,19 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 tags=e2e
-run=Test
-if [ "${1:-}" = field ]; then
+run="TestDoctorCodes TestEndToEnd$ TestFleet$"
+case "${1:-}" in
+field)
 	shift
 	tags=e2e,field run="TestField$ TestFieldPostfix$"
 	export TLSPOLICYD_E2E_TABLE="$repo/docs/field.md"
-fi
+	;;
+fleet)
+	shift
+	run=TestFleetFigures
+	export TLSPOLICYD_E2E_TABLE="$repo/docs/figures.md"
+	;;
+esac
 
 die() {
 	printf 'e2e: %s\n' "$*" >&2
@@ -60,7 +68,7 @@ check_machine() {
 # Packages that this machine itself needs; none of them is a service.
 install_tools() {
 	missing=
-	for p in debootstrap debian-archive-keyring ca-certificates; do
+	for p in debootstrap debian-archive-keyring ca-certificates iproute2; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] ||
 			missing="$missing $p"
 	done
@@ -142,9 +150,9 @@ proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
 mirror=$(find_mirror)
 [ -n "$mirror" ] || die "apt on this machine has no http, https or file mirror of its Debian release"
 
-make_root bookworm postfix,nsd,unbound,nginx-light,ldnsutils,netbase &
+make_root bookworm postfix,nsd,unbound,nginx-light,ldnsutils,netbase,redis-server &
 bookworm=$!
-make_root trixie postfix,netbase &
+make_root trixie postfix,netbase,valkey-server &
 trixie=$!
 made=yes
 wait $bookworm || made=no
@@ -174,7 +182,7 @@ go test -c -buildvcs=false -tags $tags -o "$work/e2e.test" ./testing/e2e/
 	status=0
 	for tests in $run; do
 		TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
-			"$work/e2e.test" -test.v -test.timeout 30m -test.run "$tests" "$@" </dev/null || status=$?
+			"$work/e2e.test" -test.v -test.timeout 60m -test.run "$tests" "$@" </dev/null || status=$?
 	done
 	echo $status >"$work/status"
 } 2>&1 | tee "$work/log"
