@@ -26,6 +26,10 @@ type Config struct {
 	FetchWait       time.Duration // how long a first lookup waits for a policy host; 5 s
 	RefreshInterval time.Duration // how often a policy is fetched again; 24 h
 	UnusedFor       time.Duration // after this without a lookup a domain is left to expire; 30 days
+
+	// Where policies are shared:
+	Host        string        // of this one, so that not all hosts refresh at the same time
+	VerifyAfter time.Duration // how often a policy that others fetch is fetched here; 7 days
 }
 
 func (c Config) withDefaults() Config {
@@ -38,11 +42,17 @@ func (c Config) withDefaults() Config {
 	if c.UnusedFor == 0 {
 		c.UnusedFor = 30 * 24 * time.Hour
 	}
+	if c.VerifyAfter == 0 {
+		c.VerifyAfter = 7 * 24 * time.Hour
+	}
 	return c
 }
 
 func (c *Config) schedule(domain string) policy.Schedule {
-	return policy.Schedule{Interval: policy.Jitter(domain, c.RefreshInterval), UnusedFor: c.UnusedFor}
+	return policy.Schedule{
+		Interval: policy.Jitter(c.Host+domain, c.RefreshInterval), UnusedFor: c.UnusedFor,
+		VerifyAfter: policy.Jitter(c.Host+domain, c.VerifyAfter),
+	}
 }
 
 // trusted reports whether the resolver's AD bits count now. A resolver that does

@@ -9,7 +9,7 @@
 //   - map.go is the hot path. An answer in memory (cache.go) is given without
 //     allocation, lock or disk.
 //   - lookup.go looks up what memory and store do not know: DANE and MTA-STS
-//     (stslookup.go) side by side.
+//     (stslookup.go) side by side; shared.go asks other hosts before a fetch.
 //   - refresh.go looks everything up again before it ends.
 //   - operate.go and tally.go are for the operator.
 package policymap
@@ -22,6 +22,7 @@ import (
 	"tlspolicyd/internal/printable"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/policymap/records"
+	"tlspolicyd/share"
 	"tlspolicyd/store"
 )
 
@@ -31,6 +32,7 @@ type Options struct {
 	Store  store.Store
 	Config Config
 
+	Fleet       share.Fleet      // hosts that share policies with this one; nil: none do
 	Observer    Observer         // nil: events are dropped
 	MemorySize  int              // answers kept in memory; 0: 65,536
 	MemoryBytes int              // bytes of replies kept in memory; 0: 32 MiB
@@ -84,10 +86,13 @@ func New(o Options) *Map {
 		Defect:        c.panicked,
 	})
 	m := &Map{clock: clock, lookups: &lookups{
-		core: c, sts: newSTSLookups(c), client: o.Client, places: places{clients: make(map[string]*clientPlaces)},
+		core: c, sts: newSTSLookups(c, o.Fleet), client: o.Client, places: places{clients: make(map[string]*clientPlaces)},
 	}}
 	r := newRefresher(m.lookups, o.Concurrency)
 	m.start(r.run)
+	if o.Fleet != nil {
+		m.start(m.sts.watch)
+	}
 	return m
 }
 

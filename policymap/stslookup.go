@@ -3,11 +3,13 @@ package policymap
 import (
 	"bytes"
 	"context"
+	"sync"
 	"time"
 
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
 	"tlspolicyd/store"
 )
 
@@ -25,11 +27,14 @@ type stsLookups struct {
 	// One token for each fetch under way for a lookup: while the lookup waits,
 	// and after it stopped waiting.
 	fetches, lateFetches chan struct{}
+
+	fleet share.Fleet // nil: none
+	shared
 }
 
-func newSTSLookups(c *core) *stsLookups {
+func newSTSLookups(c *core, fleet share.Fleet) *stsLookups {
 	return &stsLookups{
-		core: c, flights: make(map[string]*stsFlight),
+		core: c, flights: make(map[string]*stsFlight), fleet: fleet, shared: newShared(),
 		fetches: make(chan struct{}, maxFetches), lateFetches: make(chan struct{}, maxFetches),
 	}
 }
@@ -42,13 +47,17 @@ type stsFlight struct {
 	wanted int // callers that have not abandoned it; core.mu
 	why    policy.Occasion
 
+	adopted   chan struct{} // closed when a policy of another host is in force, which may be before done
+	adoptOnce sync.Once
+
 	// Set before done is closed.
 	learned *store.STS     // the facts as they are now; nil: nothing was learned
 	once    *mtasts.Policy // max_age 0: for the callers that wait, and kept nowhere (8461 §3.2)
 	fault   error          // this host's, such as a lack of file descriptors; else nil
 }
 
-// wait reports whether the flight ended within d.
+// wait reports whether the flight ended within d. It waits no longer than for a
+// policy of another host.
 func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-f.done:
@@ -60,6 +69,7 @@ func (f *stsFlight) wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-f.done:
 		return true
+	case <-f.adopted:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
@@ -85,7 +95,7 @@ func (l *stsLookups) startSTS(domain string, used time.Time, why policy.Occasion
 		return f
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, stsTimeout)
-	f := &stsFlight{done: make(chan struct{}), cancel: cancel, wanted: 1, why: why}
+	f := &stsFlight{done: make(chan struct{}), adopted: make(chan struct{}), cancel: cancel, wanted: 1, why: why}
 	if l.closed {
 		cancel()
 		close(f.done)
@@ -145,6 +155,8 @@ func (l *stsLookups) abandon(f *stsFlight) {
 // for a fact about the domain.
 func (l *stsLookups) lookUpSTS(ctx context.Context, f *stsFlight, domain string, used time.Time) {
 	cfg := l.config.Load()
+	others := l.askFleet(ctx, cfg, f, domain, used)
+	defer others.stop()
 	txt := mtasts.LookupRecord(ctx, cfg.Resolver, domain)
 	if ctx.Err() != nil {
 		return // abandoned or stopping: nothing was learned
@@ -154,9 +166,10 @@ func (l *stsLookups) lookUpSTS(ctx context.Context, f *stsFlight, domain string,
 		return
 	}
 	checked := l.book.Clock.Now()
+	others.settle(txt)
 	var got fetched
 	if policy.WantsFetch(l.book.Get(domain).STS, txt, checked, f.why) {
-		got = l.fetch(ctx, cfg, domain, f.why)
+		got = l.obtain(ctx, cfg, f, domain, used, txt, others)
 		if got.givenUp {
 			return // the new id must not look as though it had been followed
 		}
@@ -262,6 +275,7 @@ func (f fetched) note(s *store.STS, now time.Time, why policy.Occasion) {
 		if s.TXTID != "" {
 			s.PolicyID = s.TXTID
 		}
+		s.SharedSince, s.SharedBy = time.Time{}, ""
 		s.EndReported, s.Moved = false, 0
 		if f.policy.Policy.MaxAge == 0 {
 			s.Policy, s.PolicyID = nil, ""

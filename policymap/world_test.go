@@ -21,6 +21,7 @@ import (
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
 	"tlspolicyd/testing/lab"
@@ -41,6 +42,7 @@ type host struct {
 	wall    func() time.Time
 	memory  int
 	workers int
+	fleet   share.Fleet
 
 	exhausted atomic.Pointer[string] // see dial
 }
@@ -77,7 +79,7 @@ func (h *host) start() {
 	h.config.Resolver, h.config.Fetcher = resolver, fetcher
 	h.Map = New(Options{
 		Store: h.store, Config: h.config,
-		Observer: h.seen, Wall: h.wall, MemorySize: h.memory, Concurrency: h.workers,
+		Fleet: h.fleet, Observer: h.seen, Wall: h.wall, MemorySize: h.memory, Concurrency: h.workers,
 	})
 }
 

@@ -60,6 +60,8 @@ const (
 	tagTXTFailed
 	tagTXTGone
 	tagUnchanged
+	tagSharedSince
+	tagSharedBy
 )
 
 const (
@@ -181,7 +183,9 @@ func encodeSTS(s *STS) []byte {
 	b = appendInt(b, tagMoved, max(s.Moved, 0).Milliseconds())
 	b = appendBool(b, tagTXTFailed, s.TXTFailed)
 	b = appendBool(b, tagTXTGone, s.TXTGone)
-	return appendInt(b, tagUnchanged, count(s.Unchanged))
+	b = appendInt(b, tagUnchanged, count(s.Unchanged))
+	b = appendTime(b, tagSharedSince, s.SharedSince)
+	return appendString(b, tagSharedBy, s.SharedBy)
 }
 
 // count keeps a number within what decodeInt takes.
@@ -223,6 +227,10 @@ func decodeSTS(b []byte) (*STS, error) {
 			s.TXTGone, err = decodeBool(v)
 		case tagUnchanged:
 			s.Unchanged, err = decodeInt[int](v, math.MaxInt32)
+		case tagSharedSince:
+			s.SharedSince, err = decodeTime(v)
+		case tagSharedBy:
+			s.SharedBy = string(v)
 		}
 		return err
 	})

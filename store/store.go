@@ -34,6 +34,7 @@ func (r *Record) Latest() time.Time {
 		note(r.STS.FetchedAt)
 		note(r.STS.CheckedAt)
 		note(r.STS.FailedAt)
+		note(r.STS.SharedSince)
 	}
 	for i := range r.DANE {
 		note(r.DANE[i].KnownAt)
@@ -66,6 +67,8 @@ type STS struct {
 	Unchanged int // fetches in a row that brought the old file for a new id
 
 	// Not part of an export:
+	SharedSince time.Time     // since when other hosts have fetched Policy for this one; zero: it did itself
+	SharedBy    string        // the host that did last; empty: this one
 	Moved       time.Duration // by how much FetchedAt was changed after steps of this host's clock
 	EndReported bool          // the end of Policy has been logged
 }

@@ -56,6 +56,8 @@ func Gone(txt mtasts.RecordResult) bool { return !txt.Found && !txt.Failed && tx
 type Schedule struct {
 	Interval  time.Duration // refresh.interval, with Jitter
 	UnusedFor time.Duration // refresh.unused_for
+
+	VerifyAfter time.Duration // share.verify_after, with Jitter; 0: nothing is shared
 }
 
 // Jitter shortens a pause by up to a tenth, by the domain's name: what was
@@ -83,6 +85,9 @@ func (c Schedule) STSDue(s *store.STS, f STSFacts, now, used time.Time) time.Tim
 	if s.Unchanged > 0 { // the file follows its id later, as on a CDN
 		due = Earliest(due, fetched.Add(unchangedRetry(s.Unchanged)))
 	}
+	if at := c.verifyAt(s, now); !at.IsZero() {
+		due = Earliest(due, at)
+	}
 	if s.Failures > 0 || s.FailedID != "" {
 		failed := NotFuture(s.FailedAt, now)
 		due = notBefore(due, failed.Add(min(backoff(s.Failures), max(f.Expires.Sub(failed)/4, time.Minute))))
@@ -95,6 +100,27 @@ func (c Schedule) STSDue(s *store.STS, f STSFacts, now, used time.Time) time.Tim
 	}
 	return due
 }
+
+// verifyAt is when this host fetches a policy itself that others fetched for it,
+// or the zero time.
+func (c Schedule) verifyAt(s *store.STS, now time.Time) time.Time {
+	if s == nil || s.SharedSince.IsZero() || c.VerifyAfter == 0 {
+		return time.Time{}
+	}
+	return NotFuture(s.SharedSince, now).Add(c.VerifyAfter)
+}
+
+// Own reports whether a fetch that is called for now is this host's own business,
+// whatever others fetched: they have done so for long, or the file is one that is
+// known to follow its id late.
+func (c Schedule) Own(s *store.STS, now time.Time) bool {
+	at := c.verifyAt(s, now)
+	return s != nil && s.Unchanged > 0 || !at.IsZero() && !now.Before(at)
+}
+
+// Young reports whether a policy that was fetched that long ago is not due to be
+// fetched again.
+func (c Schedule) Young(maxAge, age time.Duration) bool { return age < min(c.Interval, maxAge/2) }
 
 // unchangedRetry is the pause before the nth fetch again of a file that did not
 // change with its id; 0 and more than three: none is made for that.

@@ -1,6 +1,6 @@
 // Package records is the only writer of the store. The cold lookup, background
 // lookups, the refresher, imports and the clock all change what is known through
-// Book.Learn, LearnDANE and LearnSTS, under a lock for its domain, so that no change
+// Book.Learn, LearnDANE, LearnSTS and LearnShared, under a lock for its domain, so that no change
 // is lost and the answers in memory follow each one; keep writes it. Reschedule and
 // Delay move the due time alone.
 package records
@@ -13,6 +13,7 @@ import (
 
 	"tlspolicyd/internal/dane"
 	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
 	"tlspolicyd/store"
 )
 
@@ -242,6 +243,33 @@ func dropOldest(list []store.DANE) []store.DANE {
 // returns them. Where a policy is in force and nothing but the time of checking
 // moved, nothing is written.
 func (b *Book) LearnSTS(domain string, used time.Time, change func(s *store.STS, now time.Time)) (learned *store.STS) {
+	b.changeSTS(domain, used, AsNeeded, func(s *store.STS, now time.Time) bool {
+		change(s, now)
+		learned = s
+		return true
+	})
+	return learned
+}
+
+// LearnShared takes over a policy that another host fetched, as far as policy.Adopt
+// allows. Where it does not, hints says whether it is a reason to fetch the policy.
+// used is the lookup that wanted to know, zero for none: then it is written soon.
+func (b *Book) LearnShared(domain string, used time.Time, p share.Policy) (adopted, hints bool) {
+	when := AsNeeded
+	if used.IsZero() {
+		when = Soon
+	}
+	b.changeSTS(domain, used, when, func(s *store.STS, now time.Time) bool {
+		adopted = policy.Adopt(s, p, now)
+		hints = !adopted && policy.Hints(s, p, now)
+		return adopted
+	})
+	return adopted, hints
+}
+
+// changeSTS has change alter a copy of the MTA-STS facts, and keeps it if change
+// returns true.
+func (b *Book) changeSTS(domain string, used time.Time, when Urgency, change func(s *store.STS, now time.Time) bool) {
 	mu := b.lock(domain)
 	mu.Lock()
 	defer mu.Unlock()
@@ -251,16 +279,14 @@ func (b *Book) LearnSTS(domain string, used time.Time, change func(s *store.STS,
 	if rec.STS != nil {
 		after = *rec.STS
 	}
-	change(&after, now)
-	if before.Policy != nil && !after.TXTGone && reflect.DeepEqual(after, checkedAgain(*rec.STS, &after)) {
-		return &after
+	if !change(&after, now) || before.Policy != nil && !after.TXTGone && reflect.DeepEqual(after, checkedAgain(*rec.STS, &after)) {
+		return
 	}
 	if c, ok := policy.ChangeOfSTS(domain, before, policy.ReadSTS(&after, now)); ok {
 		b.hooks.Changed(c)
 	}
-	rec.STS = &after
-	_ = b.keep(rec, used, AsNeeded, rec.Class)
-	return &after
+	rec.Domain, rec.STS = domain, &after
+	_ = b.keep(rec, used, when, rec.Class)
 }
 
 // checkedAgain returns facts as though nothing but the time of checking moved.

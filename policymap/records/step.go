@@ -109,6 +109,7 @@ func MoveTimes(rec *store.Record, move func(time.Time) time.Time) (moved bool) {
 		moved = moveFetch(&sts, move) || moved
 		shift(&sts.CheckedAt)
 		shift(&sts.FailedAt)
+		shift(&sts.SharedSince)
 		rec.STS = &sts
 	}
 	for i := range rec.DANE {
