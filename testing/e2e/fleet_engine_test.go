@@ -49,6 +49,7 @@ const (
 type engine struct {
 	engineKind
 	fleet *fleet
+	home  string
 	port  int
 	proc  *process
 }
@@ -56,35 +57,33 @@ type engine struct {
 // newEngine starts a server with the users of contrib/fleet and more lines in its
 // configuration.
 func (f *fleet) newEngine(kind engineKind, port int, extra string) (*engine, error) {
-	e := &engine{engineKind: kind, fleet: f, port: port}
+	e := &engine{engineKind: kind, fleet: f, home: fmt.Sprintf("%s/%d", engineDir, port), port: port}
 	acl, err := os.ReadFile("contrib/fleet/users.acl")
 	if err != nil {
 		return nil, err
 	}
-	users := strings.ReplaceAll(string(acl), "PASSWORD", userPassword) +
-		"user default on >" + adminPassword + " ~* &* +@all\n"
+	users := strings.ReplaceAll(string(acl), "PASSWORD", userPassword)
+	users = strings.Replace(users, "user default off", "user default on >"+adminPassword+" ~* &* +@all", 1)
 	config := fmt.Sprintf("bind %s\ndir %s\nsave \"\"\nappendonly no\naclfile %s\nmasterauth %s\n",
-		fleetEngine, e.dir(), e.dir()+"/users.acl", adminPassword) + extra
+		fleetEngine, e.home, e.home+"/users.acl", adminPassword) + extra
 	if !kind.tls {
 		config += fmt.Sprintf("port %d\n", port)
 	} else {
 		config += fmt.Sprintf("port 0\ntls-port %d\ntls-cert-file %s\ntls-key-file %s\ntls-ca-cert-file %s\n",
-			port, e.dir()+"/cert.pem", e.dir()+"/cert.pem", workDir+"/ca.pem")
+			port, e.home+"/cert.pem", e.home+"/cert.pem", workDir+"/ca.pem")
 		pair, err := f.ca.certificate(fleetEngine)
-		if err := errors.Join(err, write(e.dir()+"/cert.pem", pair.pem)); err != nil {
+		if err := errors.Join(err, write(e.home+"/cert.pem", pair.pem)); err != nil {
 			return nil, err
 		}
 	}
-	if err := errors.Join(write(e.dir()+"/server.conf", config), write(e.dir()+"/users.acl", users)); err != nil {
+	if err := errors.Join(write(e.home+"/server.conf", config), write(e.home+"/users.acl", users)); err != nil {
 		return nil, err
 	}
 	return e, e.start()
 }
 
-func (e *engine) dir() string { return fmt.Sprintf("%s/%d", engineDir, e.port) }
-
 func (e *engine) start() (err error) {
-	e.proc, err = startIn("engine", e.root(e.fleet), 0, e.server, e.dir()+"/server.conf")
+	e.proc, err = startIn("engine", e.root(e.fleet), 0, e.server, e.home+"/server.conf")
 	if err != nil {
 		return err
 	}
@@ -99,11 +98,28 @@ func (e *engine) start() (err error) {
 
 func (e *engine) stop() error { return e.proc.stop(syscall.SIGKILL) }
 
+// moveTo starts the server on another port.
+func (e *engine) moveTo(port int) error {
+	text, err := os.ReadFile(e.home + "/server.conf")
+	if err != nil {
+		return err
+	}
+	moved := strings.Replace(string(text), fmt.Sprintf("port %d\n", e.port), fmt.Sprintf("port %d\n", port), 1)
+	if err := errors.Join(e.stop(), write(e.home+"/server.conf", moved)); err != nil {
+		return err
+	}
+	e.port = port
+	return e.start()
+}
+
+// permit gives the fleet's user again what contrib/fleet gives it.
+func (e *engine) permit() error { return commands("ACL LOAD")(e) }
+
 // command runs a command as the administrator and returns the reply as text.
 func (e *engine) command(args ...string) (string, error) {
 	argv := []string{e.cli, "-h", fleetEngine, "-p", fmt.Sprint(e.port), "--user", "default", "-a", adminPassword, "--no-auth-warning"}
 	if e.tls {
-		pair := e.dir() + "/cert.pem"
+		pair := e.home + "/cert.pem"
 		argv = append(argv, "--tls", "--cacert", workDir+"/ca.pem", "--cert", pair, "--key", pair)
 	}
 	stdout, _, err := command(e.root(e.fleet), append(argv, args...)...)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type fleet struct {
 	binary           string
 	domains          []string // the first ones have a policy in enforce mode
 	policies         int
+	ids              map[string]string // of policies that were changed
 	hosts            []*fleetHost
 	share            string // the configuration's [share] section; "" for none
 	refresh          time.Duration
@@ -62,7 +64,7 @@ func newFleet(hosts, domains, policies int) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{policies: policies, binary: workDir + "/tlspolicyd", refresh: 24 * time.Hour}
+	f := &fleet{policies: policies, ids: map[string]string{}, binary: workDir + "/tlspolicyd", refresh: 24 * time.Hour}
 	if f.bookworm, err = mountRoot(filepath.Join(cache, "bookworm"), resolvConf); err != nil {
 		return nil, err
 	}
@@ -108,32 +110,48 @@ func (f *fleet) startInternet() (err error) {
 	if f.ca, err = newAuthority(); err != nil {
 		return err
 	}
-	zones := map[string]*testZone{
-		"open.test":   {origin: "open.test", signing: unsigned},
-		"signed.test": {origin: "signed.test", signing: signed},
-	}
-	for i, d := range f.domains {
-		label, zone, _ := strings.Cut(d, ".")
-		records := label + " MX 10 mx." + label + "\nmx." + label + " A " + fleetMX + "\n"
-		if i < f.policies {
-			records += "_mta-sts." + label + " TXT \"v=STSv1; id=1;\"\nmta-sts." + label + " A " + fleetWeb + "\n"
-			if err := f.publish(d, "mx."+d); err != nil {
-				return err
-			}
+	for _, d := range f.domains[:f.policies] {
+		if err := f.publish(d, "mx."+d); err != nil {
+			return err
 		}
-		zones[zone].records += records
 	}
 	err = errors.Join(write(workDir+"/ca.pem", f.ca.pem), write(fleetDir+"/nginx.conf", fleetNginx))
 	if err != nil {
 		return err
 	}
-	if f.names, err = startNSD(f.bookworm, "test", fleetServer, []testZone{*zones["open.test"], *zones["signed.test"]}); err != nil {
+	if f.names, err = startNSD(f.bookworm, "test", fleetServer, f.zones()); err != nil {
 		return err
 	}
 	if f.web, err = start(f.bookworm, 0, "/usr/sbin/nginx", "-e", "stderr", "-c", fleetDir+"/nginx.conf"); err != nil {
 		return err
 	}
 	return listening(fleetWeb + ":443")
+}
+
+// zones are those of the domains.
+func (f *fleet) zones() []testZone {
+	open, secure := testZone{origin: "open.test", signing: unsigned}, testZone{origin: "signed.test", signing: signed}
+	for i, d := range f.domains {
+		label, zone, _ := strings.Cut(d, ".")
+		records := label + " MX 10 mx." + label + "\nmx." + label + " A " + fleetMX + "\n"
+		if i < f.policies {
+			records += "_mta-sts." + label + " TXT \"v=STSv1; id=" + cmp.Or(f.ids[d], "1") + ";\"\n" +
+				"mta-sts." + label + " A " + fleetWeb + "\n"
+		}
+		if zone == open.origin {
+			open.records += records
+		} else {
+			secure.records += records
+		}
+	}
+	return []testZone{open, secure}
+}
+
+// change gives a domain of the unsigned zone another policy under another id.
+func (f *fleet) change(domain, id, mx string) error {
+	f.ids[domain] = id
+	_, err := f.names.publish(f.zones()[0])
+	return errors.Join(err, f.publish(domain, mx), f.names.nsd.stop(syscall.SIGTERM), f.names.startNSD())
 }
 
 // publish puts a policy, and the first time a certificate, where nginx reads it.
