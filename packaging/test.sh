@@ -7,7 +7,7 @@
 #
 #   TLSPOLICYD_E2E_CACHE  where the folders are kept, as for "make e2e" (600 MB)
 #
-# Arguments name single parts: packages dist recipes bookworm trixie.
+# Arguments name single parts: packages dist recipes bookworm trixie testing.
 # Needs root on Debian. Takes two minutes, and another two for the folders.
 #
 # shellcheck disable=SC1091 # /etc/os-release is not part of this
@@ -17,7 +17,7 @@ set -euo pipefail
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
 PATH=$PATH:/usr/local/go/bin:/usr/sbin:/sbin # sudo leaves the first out
 repo=$(cd "$(dirname "$0")/.." && pwd)
-packages=postfix,unbound,dns-root-data,ldnsutils,openssl,systemd,systemd-sysv,dbus,ca-certificates,netbase
+packages=postfix,unbound,dns-root-data,ldnsutils,openssl,systemd,systemd-sysv,dbus,ca-certificates,netbase,rpm
 go=${GO:-go}
 work=$(mktemp -d)
 container=
@@ -73,7 +73,7 @@ check_machine() {
 
 install_tools() {
 	local missing=() p
-	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd dpkg-dev debhelper iproute2; do
+	for p in debootstrap debian-archive-keyring lintian rpmlint rpm apparmor strace perl mandoc shellcheck systemd dpkg-dev debhelper iproute2 nix-bin; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
@@ -216,7 +216,7 @@ recipe() {
 
 # What distributions build by: debian/, the RPM spec and the APKBUILD.
 check_recipes() {
-	say "debian/, RPM spec, APKBUILD"
+	say "debian/, RPM spec, APKBUILD, NixOS module"
 	local tarball upstream version
 	packaging/dist.sh "$work/source" >/dev/null 2>&1
 	tarball=$(echo "$work"/source/*.tar.gz)
@@ -228,25 +228,64 @@ check_recipes() {
 		DEB_BUILD_OPTIONS=nocheck dpkg-buildpackage -us -uc -d' sh "$tarball" "$version"
 	lintian --no-cfg --allow-root --display-info --pedantic --fail-on error,warning,info,pedantic "$work"/recipe-debian/*.changes
 
-	mkdir -p "$work/rpmbuild/SOURCES" "$work/rpmroot"
+	mkdir -p "$work/rpmbuild/SOURCES"
 	cp "$tarball" "$work/rpmbuild/SOURCES/"
 	# Go and the systemd macros are not from an RPM here.
-	recipe rpm rpmbuild -ba --nodeps --without check --define "_topdir $work/rpmbuild" --define "upstream $upstream" \
+	# Another release than that of "make packages": one is an upgrade to the other.
+	recipe rpm rpmbuild -ba --nodeps --without check --define "_topdir $work/rpmbuild" --define "upstream $upstream" --define "dist .test" \
 		packaging/rpm/tlspolicyd.spec
-	rpm --root "$work/rpmroot" --nodeps --noscripts -i "$work"/rpmbuild/RPMS/*/*.rpm 2>/dev/null
-	"$work/rpmroot/usr/bin/tlspolicyd" version | grep -qF "tlspolicyd $version " || die "the RPM's program is not version $version"
 
 	recipe apk sh -ec '. packaging/alpine/APKBUILD; pkgdir=$1; build; package' sh "$work/apkroot"
 	[ -x "$work/apkroot/etc/init.d/tlspolicyd" ] || die "the APKBUILD installs no OpenRC service"
 
+	# Without a store nothing can be built, nor is anything left on this machine.
+	nix-instantiate --store dummy:// --eval --strict packaging/nix/check.nix >"$work/nix" 2>&1 || true
+	grep -qx '"ok"' "$work/nix" || { cat "$work/nix" && die "the NixOS module"; }
+
 	say "the package of debian/ passes its autopkgtest"
 	deb=$(echo "$work"/recipe-debian/tlspolicyd_*.deb)
-	boot bookworm
+	mkdir "$work/rpms"
+	cp "$work"/a/*.rpm "$work/rpms/first.rpm"
+	cp "$work"/rpmbuild/RPMS/*/*.rpm "$work/rpms/second.rpm"
+	boot bookworm "$work"/rpms/*.rpm
 	run sh -c 'dpkg -i /root/tlspolicyd_*.deb'
 	check_installed
 	run sh -c "$(cat packaging/debian/tests/answers)"
 	run dpkg --purge tlspolicyd
 	deb=$(echo "$work"/a/*.deb)
+	check_rpm
+}
+
+# check_rpm has rpm itself install the package of "make packages", upgrade it to
+# that of the spec and back, and remove it. (Debian's systemd has no rpm that
+# provides it: --nodeps.)
+check_rpm() {
+	say "the .rpm: install, upgrade, remove"
+	local pid conf=/etc/tlspolicyd/tlspolicyd.toml
+	run rpm -i --nodeps /root/first.rpm
+	run systemctl start tlspolicyd.socket tlspolicyd.service # as the next boot does
+	check_installed rpm
+	want "" inside rpm -V --nodeps tlspolicyd
+	run sed -i 's/^\[override\]$/&\n"relay.test" = "encrypt"/' $conf
+	run systemctl reload tlspolicyd
+	until_true inside sh -c 'tlspolicyd lookup relay.test | grep -qx "OK encrypt"'
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	run rpm -U --nodeps /root/second.rpm
+	inside tlspolicyd version | grep -qF "tlspolicyd $version " || die "the RPM's program is not version $version"
+	want "OK encrypt" inside tlspolicyd lookup relay.test
+	[ "$(inside systemctl show -P MainPID tlspolicyd)" != "$pid" ] || die "the upgrade did not restart the daemon"
+	pid=$(inside systemctl show -P MainPID tlspolicyd)
+	inside sh -c "cp $conf /tmp/good; echo 'nonsense = 1' >>$conf"
+	run rpm -U --nodeps --oldpackage /root/first.rpm
+	printed "not restarted, because its configuration has a mistake" "tlspolicyd.toml:" "log.nonsense: "
+	want "$pid" inside systemctl show -P MainPID tlspolicyd
+	inside postconf -e "smtp_tls_policy_maps = socketmap:unix:run/tlspolicyd/socketmap.sock:postfix"
+	run rpm -e tlspolicyd
+	printed "    postconf -X smtp_tls_policy_maps" "    postfix reload"
+	want "" inside sh -c 'cat /proc/[0-9]*/comm | grep -x tlspolicyd'
+	inside test ! -e /usr/bin/tlspolicyd || die "rpm -e left the program"
+	inside test -f $conf.rpmsave || die "rpm -e took the changed configuration"
+	inside test -f /var/lib/tlspolicyd/policies.db || die "rpm -e took the cache"
 }
 
 check_dist() {
@@ -288,15 +327,20 @@ check_dist() {
 	rm -r "${work:?}"/{src,home,inst}
 }
 
-# boot SUITE starts that Debian: in namespaces without a network, with a cgroup of
+# await_roots waits for the folders.
+await_roots() {
+	[ -n "$roots" ] || return 0
+	wait "$roots" || { roots='' && cat "$work/roots.log" && die "no folder with Debian"; }
+	roots=
+}
+
+# boot SUITE [FILE...] starts that Debian, with the .deb and the files in /root: in namespaces without a network, with a cgroup of
 # its own and a layer in memory that takes all changes.
 boot() {
 	halt
-	if [ -n "$roots" ]; then
-		wait "$roots" || { roots='' && cat "$work/roots.log" && die "no folder with Debian"; }
-		roots=
-	fi
+	await_roots
 	suite=$1
+	shift
 	root=$cache/packaging-$suite
 	say "booting $suite with systemd"
 	mkdir -p "$work/cgroup" "$work/boot"
@@ -304,7 +348,9 @@ boot() {
 	mkdir "$work/cgroup/tlspolicyd-packaging-$$"
 	cat >"$work/boot.sh" <<'BOOT'
 set -e
-root=$1 dir=$2 deb=$3
+root=$1 dir=$2
+shift 2
+files=$*
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$dir"
 mkdir "$dir/up" "$dir/work" "$dir/m"
@@ -324,7 +370,7 @@ mkdir "$m/dev/pts" "$m/dev/shm"
 mount -t tmpfs -o mode=1777 tmpfs "$m/dev/shm"
 mount -t tmpfs -o mode=755 tmpfs "$m/run"
 mount -t tmpfs -o mode=1777 tmpfs "$m/tmp"
-cp "$deb" "$m/root/"
+cp $files "$m/root/"
 rm -f "$m/etc/resolv.conf" "$m"/etc/systemd/system/*.wants/*
 echo "nameserver 192.0.2.53" >"$m/etc/resolv.conf" # the network's, not on this host
 echo "127.0.0.1 localhost mail.test" >"$m/etc/hosts"
@@ -341,7 +387,7 @@ BOOT
 	(
 		echo $BASHPID >"$work/cgroup/tlspolicyd-packaging-$$/cgroup.procs"
 		exec unshare --cgroup --mount --net --pid --ipc --uts --fork --kill-child \
-			sh "$work/boot.sh" "$root" "$work/boot" "$deb"
+			sh "$work/boot.sh" "$root" "$work/boot" "$deb" "$@"
 	) >"$work/boot.log" 2>&1 </dev/null &
 	container=$!
 	local n
@@ -439,7 +485,7 @@ heal() {
 	local lines line
 	lines=$(inside tlspolicyd doctor --json 2>/dev/null | awk -v code="\"code\": \"$1\"," '
 		index($0, code) { on = 1 }
-		on && sub(/^ *"fix": "/, "") { sub(/"$/, ""); print; on = 0 }' || true)
+		on && sub(/^ *"fix": "/, "") { sub(/"$/, ""); print; on = 0 }' | sed 's/\\\(["\\]\)/\1/g' || true)
 	[ -n "$lines" ] || die "doctor has no line for $1"
 	while read -r line; do
 		run sh -c "$line"
@@ -447,7 +493,7 @@ heal() {
 	! findings | grep "^$1 " || die "$1 is still there after $lines"
 }
 
-# check_installed is what an admin sees of a new installation.
+# check_installed [rpm] is what an admin sees of a new installation.
 check_installed() {
 	want active inside systemctl is-active tlspolicyd.socket
 	want active inside systemctl is-active tlspolicyd.service
@@ -467,9 +513,11 @@ check_installed() {
 	want "root:root 755" owner /var/spool/postfix/run
 	want "root:root 755" owner /var/spool/postfix/run/tlspolicyd
 	want "root:root 666" owner /var/spool/postfix/run/tlspolicyd/socketmap.sock
-	want "/etc/apparmor.d/tlspolicyd /etc/tlspolicyd/tlspolicyd.toml" \
-		inside sh -c 'dpkg-query -W -f "\${Conffiles}" tlspolicyd | cut -d" " -f2 | sort | xargs'
-	want "" inside dpkg --verify tlspolicyd
+	if [ "${1:-deb}" = deb ]; then
+		want "/etc/apparmor.d/tlspolicyd /etc/tlspolicyd/tlspolicyd.toml" \
+			inside sh -c 'dpkg-query -W -f "\${Conffiles}" tlspolicyd | cut -d" " -f2 | sort | xargs'
+		want "" inside dpkg --verify tlspolicyd
+	fi
 
 	# What the daemon is under its unit: no capability, no new privileges, a
 	# system call filter, a user of its own.
@@ -578,7 +626,8 @@ world() {
 			127.0.1.1:25/inet/smtpd_tls_key_file=/etc/unbound/mx.key
 	' || die "cannot make a signed domain"
 	run systemctl start unbound postfix
-	want y inside sh -c "postconf -F smtp/unix/chroot | sed 's/.* = //'"
+	# From Postfix 3.11 on Debian does not chroot smtp(8).
+	[ "$suite" = testing ] || want y inside sh -c "postconf -F smtp/unix/chroot | sed 's/.* = //'"
 	until_true inside grep -q 192.0.2.53 /var/spool/postfix/etc/resolv.conf
 }
 
@@ -621,21 +670,76 @@ check_postfix_waits() {
 	inside systemctl stop tlspolicyd.socket tlspolicyd.service
 	send second
 	until_true logged second 'dsn=4.7.5, status=deferred'
+	want socket-unreachable inside sh -c \
+		"tlspolicyd why --journal --json second@signed.test | sed -n 's/.*\"code\": \"\(.*\)\".*/\1/p'"
 	inside systemctl start tlspolicyd.service
 	inside postqueue -f
 	until_true logged second 'status=sent'
 }
 
-# What only systemd can have wrong with a unit, which the end-to-end tests have not.
+# healed NAME CODE: what doctor prints for that finding is enough for a message
+# to be delivered.
+healed() {
+	heal "$2"
+	! findings | grep ' fail$' || die "doctor, after the fix of $2"
+	send "$1"
+	until_true logged "$1" 'status='
+	logged "$1" 'dsn=2.0.0, status=sent' || { journal -n 20 -t postfix/smtp && die "no message is delivered after the fix of $2"; }
+}
+
+# dropin LINE...: what "systemctl edit tlspolicyd.socket" writes
+dropin() {
+	inside mkdir -p /etc/systemd/system/tlspolicyd.socket.d
+	inside sh -c 'printf "%s\n" "[Socket]" "$@" >/etc/systemd/system/tlspolicyd.socket.d/override.conf' sh "$@"
+	run systemctl daemon-reload
+	run systemctl restart tlspolicyd.socket tlspolicyd.service
+}
+
+# What only systemd can have wrong with a unit, which the end-to-end tests have
+# not: each is provoked, fixed by the lines that doctor prints, and a message sent.
 check_doctor() {
 	say "doctor"
+	local conf=/etc/tlspolicyd/tlspolicyd.toml
 	inside systemctl stop tlspolicyd.socket tlspolicyd.service
 	found "unit-inactive fail" "socket-missing fail"
-	heal unit-inactive
+	healed stopped unit-inactive
 	inside systemctl disable -q tlspolicyd.socket tlspolicyd.service 2>/dev/null
 	found "unit-disabled warn"
 	heal unit-disabled
 	found "unit-ok ok"
+
+	inside chmod 0600 $conf
+	! inside systemctl restart tlspolicyd 2>/dev/null || die "the daemon starts with a file that it cannot read"
+	found "config-unreadable fail" "unit-restarting fail"
+	healed unreadable config-unreadable
+	inside chown root:root $conf
+	inside chmod 0644 $conf
+
+	inside sh -c "cp $conf /tmp/good; echo 'nonsense = 1' >>$conf"
+	! inside systemctl restart tlspolicyd 2>/dev/null || die "the daemon starts with a mistake in its file"
+	found "config-invalid fail" "unit-restarting fail"
+	inside sh -c 'tlspolicyd doctor --json 2>/dev/null | grep -q "last log line: .*nonsense"' ||
+		die "doctor does not show why the unit does not start"
+	inside cp /tmp/good $conf
+	until_true inside systemctl is-active tlspolicyd # by itself
+	found "unit-ok ok"
+
+	inside rm $conf
+	want "$conf: absent: defaults apply" inside tlspolicyd config check
+	run systemctl restart tlspolicyd
+	found "config-ok ok" "unit-ok ok"
+	inside cp /tmp/good $conf
+	run systemctl reload tlspolicyd
+
+	dropin SocketMode=0660
+	found "socket-denied fail"
+	healed denied socket-denied
+	dropin ListenStream= ListenStream=/run/tlspolicyd/socketmap.sock
+	found "socket-missing fail"
+	healed elsewhere socket-missing
+	inside rm -r /etc/systemd/system/tlspolicyd.socket.d
+	run systemctl daemon-reload
+	run systemctl restart tlspolicyd.socket tlspolicyd.service
 }
 
 check_upgrade() {
@@ -697,6 +801,11 @@ check_remove() {
 	inside test ! -e /run/tlspolicyd/socketmap.sock || die "a socket without a listener is left"
 	inside test -f /etc/tlspolicyd/tlspolicyd.toml || die "removing took the configuration"
 	inside test -f /var/lib/tlspolicyd/policies.db || die "removing took the cache"
+	check_purge
+}
+
+# Nothing is left of the package, and Postfix's directories are as they were.
+check_purge() {
 	run dpkg --purge tlspolicyd
 	want "" inside find / -xdev -path /proc -prune -o -path /sys -prune -o -path '/root/*' -prune -o \
 		-path /var/lib/dpkg -prune -o -path /tmp -prune -o -path '/var/log/*' -prune -o -name '*tlspolicyd*' -print
@@ -720,25 +829,44 @@ check_bookworm() {
 	check_remove
 }
 
-check_trixie() {
-	boot trixie
+# check_newer SUITE: a Debian with a newer Postfix
+check_newer() {
+	boot "$1"
 	world
 	quickstart 1
 	check_installed
 	check_quickstart
+	check_purge
+}
+
+check_trixie() { check_newer trixie; }
+
+# Debian testing changes by itself. Where no folder can be made of it, that is
+# reported and does not count as failed.
+check_testing() {
+	await_roots
+	if [ -d "$cache/packaging-testing" ]; then
+		check_newer testing
+	else
+		cat "$work/roots.log"
+		say "testing: NOT CHECKED, no folder could be made of it"
+	fi
 }
 
 cd "$repo"
-[ $# -gt 0 ] || set -- packages dist recipes bookworm trixie
+[ $# -gt 0 ] || set -- packages dist recipes bookworm trixie testing
 for part; do
 	case $part in
-	packages | dist | recipes | bookworm | trixie) ;;
-	*) die "no part is called $part: packages, dist, recipes, bookworm, trixie" ;;
+	packages | dist | recipes | bookworm | trixie | testing) ;;
+	*) die "no part is called $part: packages, dist, recipes, bookworm, trixie, testing" ;;
 	esac
 done
 check_machine
 install_tools
-{ make_root bookworm && make_root trixie; } >"$work/roots.log" 2>&1 &
+{
+	make_root bookworm && make_root trixie || exit 1
+	[[ " $* " != *" testing "* ]] || (make_root testing) || true
+} >"$work/roots.log" 2>&1 &
 roots=$!
 build_packages
 for part; do

@@ -39,6 +39,20 @@ func (c *core) start(fn func()) bool {
 	return true
 }
 
+// during runs fn as work that Close waits for, unless the map is closed.
+func (c *core) during(fn func()) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.work.Add(1)
+	c.mu.Unlock()
+	defer c.work.Done()
+	fn()
+	return true
+}
+
 // close ends background work and waits for it.
 func (c *core) close() {
 	c.mu.Lock()
@@ -95,20 +109,20 @@ func (c *core) follow(rec *store.Record, sts policy.STSFacts, now time.Time) {
 			e := &entry{hop: old.hop, answer: answer, noted: rec.LastUsed}
 			e.lastUsed.Store(old.lastUsed.Load())
 			c.keep(e, cfg)
-		case v.Fresh && !old.answer.Pending && !v.Enough(cfg.Settings):
+		case v.Fresh && !old.answer.Pending && !v.Enough(cfg.Settings) && old.answer.Decision.Level != policy.Temporary:
 			c.cache.remove(old.hop.String()) // its policy has gone: the next lookup asks for a new one
 		}
 	}
 }
 
 // next returns the answer that takes the place of an old one, or false where the
-// record says nothing new. An answer that was given while DANE was unknown stays
-// as unknown as it was, and no longer.
+// record says nothing new. An answer that was given while DANE was unknown, or as
+// last known, stays so, and no longer.
 func next(v policy.View, old *entry, set policy.Settings) (policy.Answer, bool) {
 	if v.Enough(set) {
 		return v.Answer(set), true
 	}
-	if !old.answer.Unknown() || !v.STS.Known {
+	if !old.answer.Unknown() && !old.answer.Decision.Stale || !v.STS.Known {
 		return policy.Answer{}, false
 	}
 	v.DANE = old.answer.DANE

@@ -34,6 +34,38 @@ func TestStaleAnswerIsFollowedThoughTheTXTRecordIsGood(t *testing.T) {
 	})
 }
 
+// §6: a new policy is followed though DANE is as last known, by the next lookup.
+func TestStaleAnswerFollowsANewPolicy(t *testing.T) {
+	inBubble(t, twoHosts, func(t *testing.T, h *host) {
+		p := h.PolicyHost("two.test", twoPolicy)
+		h.want("two.test", twoSecure)
+		h.after(10 * time.Minute)
+		h.Fault("two.test", "MX", lab.ServFail)
+		h.Delay(time.Second, "_mta-sts.two.test")
+		p.SetPolicy("version: STSv1\nmode: enforce\nmx: mx1.two.test\nmax_age: 604800\n")
+		h.want("two.test", twoSecure)
+		h.after(3 * time.Second)
+		h.want("two.test", "OK secure match=mx1.two.test servername=hostname")
+	})
+}
+
+// §6: a failure is remembered for 10 s, though the TXT lookup ends after it.
+func TestFailureIsRememberedThoughTheTXTLookupEndsLater(t *testing.T) {
+	inBubble(t, twoHosts, func(t *testing.T, h *host) {
+		h.Fault("mx1.two.test", "", lab.ServFail)
+		h.Fault("mx2.two.test", "", lab.ServFail)
+		h.Delay(3*time.Second, "_mta-sts.two.test")
+		const temp = "TEMP A lookup of mx1.two.test: SERVFAIL"
+		h.want("two.test", temp)
+		h.after(5 * time.Second)
+		h.ResetQueries()
+		h.want("two.test", temp)
+		if n := h.Count("mx1.two.test", "A"); n != 0 {
+			t.Errorf("%d lookups within 10 s of one that failed", n)
+		}
+	})
+}
+
 // §6: without lookups for a while the next one tries DNS before it answers as last
 // known.
 func TestStaleAnswerIsNotServedForHoursUntried(t *testing.T) {

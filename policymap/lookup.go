@@ -38,21 +38,14 @@ type lookups struct {
 // work that Close waits for, and a defect in it ends one lookup, not the service
 // of all others.
 func (l *lookups) flight(g *singleflight.Group, key string, fn func() any) <-chan singleflight.Result {
-	return g.DoChan(key, func() (any, error) {
-		var v any
-		var met error
-		done := make(chan struct{})
-		if !l.start(func() {
-			defer close(done)
-			met = l.guard(key, func() { v = fn() })
-		}) {
+	return g.DoChan(key, func() (v any, err error) {
+		if !l.during(func() { err = l.guard(key, func() { v = fn() }) }) {
 			return nil, errStopping
 		}
-		<-done
-		if err, failed := v.(error); failed {
-			return nil, err
+		if failed, ok := v.(error); ok {
+			return nil, failed
 		}
-		return v, met
+		return v, err
 	})
 }
 

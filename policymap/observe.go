@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tlspolicyd/internal/defect"
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap/policy"
 )
 
@@ -28,8 +29,8 @@ type Observer interface {
 	Resolved(Resolution)
 	// Changed is called when a known policy or DANE state became another one.
 	Changed(policy.Change)
-	// Fetched is called after each fetch of a policy file, err nil on success.
-	Fetched(domain string, background bool, took time.Duration, err error)
+	// Fetched is called after each fetch of a policy file.
+	Fetched(Fetch)
 	// Refreshed is called when the refresher has finished with a domain.
 	Refreshed(domain string, outcome Outcome)
 	// StoreFailed is called when facts could not be written: answers go on
@@ -52,6 +53,15 @@ type Resolution struct {
 	Reply    string // for the map "postfix"
 	Took     time.Duration
 	DNS      time.Duration // of this, until DANE was decided; 0: it was known
+}
+
+// Fetch is one fetch of a policy file.
+type Fetch struct {
+	Domain     string // A-labels
+	Background bool   // no lookup asked for it
+	Took       time.Duration
+	Err        error          // nil: it succeeded; else a *mtasts.FetchError, or a defect
+	InForce    *mtasts.Policy // Err: the cached policy that goes on applying; nil: none
 }
 
 // Outcome is the result of a refresh.
@@ -90,9 +100,9 @@ func (all Observers) Changed(c policy.Change) {
 }
 
 // Fetched implements Observer.
-func (all Observers) Fetched(domain string, background bool, took time.Duration, err error) {
+func (all Observers) Fetched(f Fetch) {
 	for _, o := range all {
-		o.Fetched(domain, background, took, err)
+		o.Fetched(f)
 	}
 }
 

@@ -1,6 +1,7 @@
 package policymap
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/testing/lab"
 )
@@ -156,6 +158,42 @@ func TestFailuresNeverShortenThePolicy(t *testing.T) {
 			t.Errorf("%d fetches without a TXT record", n-1)
 		}
 		h.want("plain.test", secure)
+	})
+}
+
+// 8460 §4.3: the report of a failed fetch says which policy applied meanwhile.
+func TestFailedFetchIsReportedWithThePolicyInForce(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		want := func(stage mtasts.Stage, inForce string) {
+			t.Helper()
+			h.seen.mu.Lock()
+			defer h.seen.mu.Unlock()
+			f := h.seen.fetched
+			failed, _ := errors.AsType[*mtasts.FetchError](f.Err)
+			if f.Domain != "plain.test" || failed == nil || failed.Stage != stage {
+				t.Errorf("%+v, want a failure at %s", f, stage)
+			}
+			got := ""
+			if f.InForce != nil {
+				got = policy.DescribePolicy(f.InForce)
+			}
+			if got != inForce {
+				t.Errorf("in force: %q, want %q", got, inForce)
+			}
+		}
+		ph := h.PolicyHost("plain.test", enforce)
+		ph.Fault(lab.HostFault{Status: 404})
+		h.want("plain.test", "NOTFOUND ")
+		want(mtasts.StageStatus, "")
+		ph.Fault(lab.HostFault{})
+		h.after(time.Hour)
+		h.want("plain.test", secure)
+		ph.Fault(lab.HostFault{Refuse: true})
+		h.after(2 * day)
+		want(mtasts.StageConnect, "enforce *.plain.test mx.full.test")
+		h.after(6 * day)
+		h.want("plain.test", "NOTFOUND ")
+		want(mtasts.StageConnect, "")
 	})
 }
 

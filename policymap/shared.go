@@ -113,14 +113,23 @@ func (a *asked) stop() {
 	}
 }
 
-// adopt takes over a policy of another host for a flight.
+// adopt takes over a policy of another host for a flight, and reports whether it is
+// in force now; watch may have been faster.
 func (l *stsLookups) adopt(f *stsFlight, domain string, used time.Time, p share.Policy) bool {
-	adopted, _ := l.book.LearnShared(domain, used, p)
-	if adopted {
-		l.shared.adopted.Add(1)
-		f.adoptOnce.Do(func() { close(f.adopted) })
+	outcome := l.learn(domain, used, p)
+	if outcome != policy.Adopted && outcome != policy.SameAge {
+		return false
 	}
-	return adopted
+	f.adoptOnce.Do(func() { close(f.adopted) })
+	return true
+}
+
+func (l *stsLookups) learn(domain string, used time.Time, p share.Policy) policy.Adoption {
+	outcome := l.book.LearnShared(domain, used, p)
+	if outcome == policy.Adopted {
+		l.shared.adopted.Add(1)
+	}
+	return outcome
 }
 
 // obtain gets the policy of a domain: from the host that has just fetched it, or by
@@ -202,13 +211,10 @@ func (l *stsLookups) watch() {
 }
 
 func (l *stsLookups) heard(domain string, p share.Policy) {
-	adopted, hints := l.book.LearnShared(domain, time.Time{}, p)
-	if adopted {
-		l.shared.adopted.Add(1)
-	}
+	outcome := l.learn(domain, time.Time{}, p)
 	now := l.book.Clock.Now()
 	used := policy.Latest(l.book.Get(domain).LastUsed, l.usedInMemory(domain))
-	if !hints || now.Sub(used) > l.config.Load().UnusedFor {
+	if outcome != policy.Hint || now.Sub(used) > l.config.Load().UnusedFor {
 		return
 	}
 	select {

@@ -12,6 +12,7 @@ import (
 
 	"tlspolicyd/share"
 	"tlspolicyd/share/sharetest"
+	"tlspolicyd/store"
 	"tlspolicyd/testing/lab"
 )
 
@@ -40,8 +41,8 @@ func inFleet(t *testing.T, zone string, n int, scenario func(t *testing.T, e *sh
 	})
 }
 
-// entry is what a member of the fleet with the key can write, however hostile.
-func entry(domain, file, id string, age time.Duration, format int64) share.Entry {
+// sealed is what a member of the fleet with the key can write, however hostile.
+func sealed(domain, file, id string, age time.Duration, format int64) share.Entry {
 	e := fleetKey.Seal(domain, share.Policy{File: []byte(file), ID: id, Host: "evil.test"}, time.Now().Add(-age), time.Now().Add(time.Hour).UnixMicro())
 	e.Format = format
 	return e
@@ -52,7 +53,7 @@ func TestOneHostFetchesForAll(t *testing.T) {
 		t.Run(at, func(t *testing.T) {
 			inFleet(t, zones, 10, func(t *testing.T, _ *sharetest.Engine, hosts []*host) {
 				ph := hosts[0].PolicyHost("plain.test", enforce)
-				ph.Delay(500 * time.Millisecond)
+				ph.Fault(lab.HostFault{Delay: 500 * time.Millisecond})
 				for _, h := range hosts {
 					if at == "all at once" {
 						go h.want("plain.test", secure)
@@ -74,7 +75,7 @@ func TestOneHostFetchesForAll(t *testing.T) {
 					t.Errorf("%d fetches after a day", n)
 				}
 				for i, h := range hosts {
-					if age := time.Since(h.record("plain.test").STS.FetchedAt); age > day {
+					if age := time.Since(h.book.Get("plain.test").STS.FetchedAt); age > day {
 						t.Errorf("host %d has a policy of %v", i, age)
 					}
 				}
@@ -87,12 +88,15 @@ func TestOneHostFetchesForAll(t *testing.T) {
 // what another one learned.
 func TestPolicyOfAnotherHostWhereTXTAndHTTPSAreBlocked(t *testing.T) {
 	for name, block := range map[string]func(h *host, ph *lab.PolicyHost){
-		"TXT SERVFAIL":               func(h *host, _ *lab.PolicyHost) { h.Fault("_mta-sts.plain.test", "TXT", lab.ServFail) },
-		"TXT silent":                 func(h *host, _ *lab.PolicyHost) { h.Fault("_mta-sts.plain.test", "TXT", lab.Drop) },
-		"TXT denied":                 func(h *host, _ *lab.PolicyHost) { h.Replace("_mta-sts.plain.test", "TXT") },
-		"policy host silent":         func(_ *host, ph *lab.PolicyHost) { ph.Fault(lab.HTTPSSilent) },
-		"policy host silent, new id": func(_ *host, ph *lab.PolicyHost) { ph.SetPolicy(enforce); ph.Fault(lab.HTTPSSilent) },
-		"policy host fails, new id":  func(_ *host, ph *lab.PolicyHost) { ph.SetPolicy(enforce); ph.Fault(lab.HTTPSRefused) },
+		"TXT SERVFAIL":       func(h *host, _ *lab.PolicyHost) { h.Fault("_mta-sts.plain.test", "TXT", lab.ServFail) },
+		"TXT silent":         func(h *host, _ *lab.PolicyHost) { h.Fault("_mta-sts.plain.test", "TXT", lab.Drop) },
+		"TXT denied":         func(h *host, _ *lab.PolicyHost) { h.Replace("_mta-sts.plain.test", "TXT") },
+		"policy host silent": func(_ *host, ph *lab.PolicyHost) { ph.Fault(lab.HostFault{Stall: lab.AtConnect}) },
+		"policy host silent, new id": func(_ *host, ph *lab.PolicyHost) {
+			ph.SetPolicy(enforce)
+			ph.Fault(lab.HostFault{Stall: lab.AtConnect})
+		},
+		"policy host fails, new id": func(_ *host, ph *lab.PolicyHost) { ph.SetPolicy(enforce); ph.Fault(lab.HostFault{Status: 500}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFleet(t, zones, 2, func(t *testing.T, _ *sharetest.Engine, hosts []*host) {
@@ -112,7 +116,7 @@ func TestPolicyOfAnotherHostWhereTXTAndHTTPSAreBlocked(t *testing.T) {
 				if reply != secure || took > most {
 					t.Errorf("%q after %v", reply, took)
 				}
-				if s := b.record("plain.test").STS; s.SharedBy != "host0.test" || s.SharedSince.IsZero() {
+				if s := b.book.Get("plain.test").STS; s.SharedBy != "host0.test" || s.SharedSince.IsZero() {
 					t.Errorf("the record does not say where it is from: %+v", s)
 				}
 				b.crash()
@@ -138,10 +142,10 @@ func TestOnlyFetchedPoliciesAreShared(t *testing.T) {
 		a.PolicyHost("broken.test", "rubbish")
 		_ = a.ask("broken.test")
 		// An import is not a fetch.
-		rec := a.record("plain.test")
+		rec := a.book.Get("plain.test")
 		rec.Domain, rec.DANE = "imported.test", nil
 		rec.STS.Policy, rec.STS.PolicyID, rec.STS.FetchedAt = []byte(plainFile), "1", time.Now()
-		if err := a.Import(t.Context(), []storeRecord{rec}); err != nil {
+		if err := a.Import(t.Context(), []store.Record{rec}); err != nil {
 			t.Fatal(err)
 		}
 		a.after(time.Minute)
@@ -149,7 +153,7 @@ func TestOnlyFetchedPoliciesAreShared(t *testing.T) {
 			t.Error(err)
 		}
 		// What is adopted is not offered again.
-		e.Put("shared.test", entry("shared.test", plainFile, "1", time.Hour, 1))
+		e.Put("shared.test", sealed("shared.test", plainFile, "1", time.Hour, 1))
 		a.after(time.Second)
 		if p, err := a.fleet.Ask(t.Context(), "shared.test"); err != nil || p.Host != "evil.test" {
 			t.Errorf("%+v, %v", p, err)
@@ -170,7 +174,7 @@ func TestHostileMember(t *testing.T) {
 				a.after(10 * time.Minute)
 				n := ph.Requests()
 				for range 50 {
-					e.Put("plain.test", entry("plain.test", file, "evil", 0, 1))
+					e.Put("plain.test", sealed("plain.test", file, "evil", 0, 1))
 					a.want("plain.test", secure)
 					a.after(time.Second)
 				}
@@ -195,23 +199,23 @@ func TestHostileMember(t *testing.T) {
 func TestEntriesThatAreNotAdopted(t *testing.T) {
 	for name, e := range map[string]func() share.Entry{
 		"forged": func() share.Entry {
-			x := entry("plain.test", enforce, "1", 0, 1)
+			x := sealed("plain.test", enforce, "1", 0, 1)
 			x.File = []byte(strings.Replace(enforce, "604800", "31557600", 1))
 			return x
 		},
-		"of another domain": func() share.Entry { return entry("full.test", enforce, "1", 0, 1) },
-		"newer format":      func() share.Entry { return entry("plain.test", enforce, "1", 0, 2) },
-		"over":              func() share.Entry { return entry("plain.test", enforce, "1", 604800*time.Second, 1) },
-		"in the future":     func() share.Entry { return entry("plain.test", enforce, "1", -time.Hour, 1) },
-		"max_age 0":         func() share.Entry { return entry("plain.test", withMaxAge(enforce, 0), "1", 0, 1) },
-		"rubbish":           func() share.Entry { return entry("plain.test", "rubbish", "1", 0, 1) },
+		"of another domain": func() share.Entry { return sealed("full.test", enforce, "1", 0, 1) },
+		"newer format":      func() share.Entry { return sealed("plain.test", enforce, "1", 0, 2) },
+		"over":              func() share.Entry { return sealed("plain.test", enforce, "1", 604800*time.Second, 1) },
+		"in the future":     func() share.Entry { return sealed("plain.test", enforce, "1", -time.Hour, 1) },
+		"max_age 0":         func() share.Entry { return sealed("plain.test", withMaxAge(enforce, 0), "1", 0, 1) },
+		"rubbish":           func() share.Entry { return sealed("plain.test", "rubbish", "1", 0, 1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inFleet(t, zones, 1, func(t *testing.T, engine *sharetest.Engine, hosts []*host) {
 				engine.Put("plain.test", e())
 				hosts[0].after(time.Second)
 				hosts[0].want("plain.test", "NOTFOUND ")
-				if s := hosts[0].record("plain.test").STS; s != nil && s.Policy != nil {
+				if s := hosts[0].book.Get("plain.test").STS; s != nil && s.Policy != nil {
 					t.Errorf("adopted: %+v", s)
 				}
 			})
@@ -224,7 +228,7 @@ func TestAdoptedPolicyEndsWithItsMaxAge(t *testing.T) {
 	inFleet(t, zones, 1, func(t *testing.T, e *sharetest.Engine, hosts []*host) {
 		h := hosts[0]
 		h.Fault("_mta-sts.plain.test", "TXT", lab.ServFail)
-		e.Put("plain.test", entry("plain.test", enforce, "1", 6*day, 1))
+		e.Put("plain.test", sealed("plain.test", enforce, "1", 6*day, 1))
 		h.after(time.Second)
 		e.Fail(errors.New("gone"), false)
 		h.want("plain.test", secure)
@@ -241,10 +245,10 @@ func TestVerifyAfter(t *testing.T) {
 		h := hosts[0]
 		ph := h.PolicyHost("plain.test", enforce)
 		h.want("plain.test", secure)
-		id := h.record("plain.test").STS.PolicyID
+		id := h.book.Get("plain.test").STS.PolicyID
 		for d := 1; d <= 28; d++ {
 			for range 4 { // another host renews it, before it is due here
-				e.Put("plain.test", entry("plain.test", enforce, id, 0, 1))
+				e.Put("plain.test", sealed("plain.test", enforce, id, 0, 1))
 				h.after(day / 4)
 			}
 			h.want("plain.test", secure)
@@ -253,13 +257,13 @@ func TestVerifyAfter(t *testing.T) {
 			t.Errorf("%d fetches in four weeks", n)
 		}
 		// Where it cannot, it tries again, and the policy goes on applying.
-		ph.Fault(lab.HTTPSRefused)
+		ph.Fault(lab.HostFault{Status: 500})
 		for range 21 {
-			e.Put("plain.test", entry("plain.test", enforce, id, 0, 1))
+			e.Put("plain.test", sealed("plain.test", enforce, id, 0, 1))
 			h.after(day)
 			h.want("plain.test", secure)
 		}
-		if s := h.record("plain.test").STS; s.SharedBy != "evil.test" || s.Failures == 0 {
+		if s := h.book.Get("plain.test").STS; s.SharedBy != "evil.test" || s.Failures == 0 {
 			t.Errorf("%+v", s)
 		}
 	})

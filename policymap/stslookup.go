@@ -107,7 +107,7 @@ func (l *stsLookups) startSTS(domain string, used time.Time, why policy.Occasion
 		defer close(f.done)
 		defer l.ended(domain, f)
 		if met := l.guard(domain, func() { l.lookUpSTS(ctx, f, domain, used) }); met != nil {
-			l.observer.Fetched(domain, why != policy.OnLookup, 0, met)
+			l.observer.Fetched(Fetch{Domain: domain, Background: why != policy.OnLookup, Err: met})
 		}
 	})
 	return f
@@ -225,7 +225,12 @@ func (l *stsLookups) fetch(ctx context.Context, cfg *Config, domain string, why 
 	if ctx.Err() != nil {
 		return fetched{givenUp: true}
 	}
-	l.observer.Fetched(domain, why != policy.OnLookup, l.book.Clock.Now().Sub(began), out.err)
+	now := l.book.Clock.Now()
+	event := Fetch{Domain: domain, Background: why != policy.OnLookup, Took: now.Sub(began), Err: out.err}
+	if out.err != nil {
+		event.InForce = policy.ReadSTS(l.book.Get(domain).STS, now).Policy
+	}
+	l.observer.Fetched(event)
 	return out
 }
 

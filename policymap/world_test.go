@@ -275,6 +275,7 @@ type witness struct {
 	rows    []policy.Row
 	changes []policy.Change
 	fetches int
+	fetched Fetch // the last one
 	failed  []error
 	origins []Origin
 	steps   []time.Duration
@@ -301,10 +302,11 @@ func (w *witness) Changed(c policy.Change) {
 	w.changes = append(w.changes, c)
 }
 
-func (w *witness) Fetched(string, bool, time.Duration, error) {
+func (w *witness) Fetched(f Fetch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fetches++
+	w.fetched = f
 }
 
 func (w *witness) Refreshed(_ string, o Outcome) {

@@ -36,7 +36,7 @@ is open to the daemon's user and to root only.`,
 		SuggestionsMinimumDistance: 2,
 	}
 	c.PersistentFlags().StringVar(&s.address, "socket", "", "`ADDRESS` of the control socket, unix:/path (default as configured)")
-	c.AddCommand(newCacheList(s), newCacheShow(s), newCacheRefresh(s), newCachePurge(s),
+	c.AddCommand(newCacheList(s), newCacheShow(s), newCacheRefresh(s), newCachePurge(s), newCacheDiff(s),
 		newCacheExport(s), newCacheImport(s), newCacheWarm(s))
 	return c
 }

@@ -79,13 +79,17 @@ func refreshDomains(cmd *cobra.Command, client *admin.Client, names admin.Names)
 }
 
 func newCachePurge(s *cacheSocket) *cobra.Command {
-	var all, yes bool
+	var all, yes, fleet bool
 	c := &cobra.Command{
 		Use:   "purge DOMAIN... | --all",
 		Short: "Delete domains from the cache, with their policies",
 		Long: `purge deletes domains from the cache. The next lookup starts from nothing: a
 policy that cannot be fetched then is lost, which MTA-STS is meant to prevent.
 In most cases 'cache refresh' is the right command.
+
+Where hosts share policies (share.url), the next lookup may get a policy of
+another host again. With --fleet it is deleted from the shared cache too; what
+the other hosts have in their own caches stays: run the command on each.
 
 Exit status: 0 done, 1 none of them was in the cache.`,
 		Example: `  tlspolicyd cache purge example.com
@@ -104,7 +108,7 @@ Exit status: 0 done, 1 none of them was in the cache.`,
 				}
 			}
 			return s.with(cmd.Context(), func(client *admin.Client) error {
-				n, err := client.Purge(cmd.Context(), admin.Names{Names: domains, All: all})
+				n, err := client.Purge(cmd.Context(), admin.Names{Names: domains, All: all}, fleet)
 				if err != nil {
 					return err
 				}
@@ -123,6 +127,7 @@ Exit status: 0 done, 1 none of them was in the cache.`,
 		},
 	}
 	c.Flags().BoolVar(&all, "all", false, "every cached domain; asks for confirmation")
+	c.Flags().BoolVar(&fleet, "fleet", false, "from the shared cache (share.url) too")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }

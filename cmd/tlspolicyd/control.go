@@ -50,7 +50,7 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 	o.listening.Store(true)
 	context.AfterFunc(ctx, func() { o.listening.Store(false) })
 	o.server = admin.New(admin.Options{
-		Map: p.cache, Store: p.store, Metrics: p.metrics, Log: log.Logger,
+		Map: p.cache, Store: p.store, Fleet: p.fleet, Metrics: p.metrics, Log: log.Logger,
 		Build: adminBuild(), Sockets: addresses(sockets), HTTPNames: httpNames(cfg.Listen),
 		Resolver:    func() admin.Resolver { return p.resolver.Load() },
 		Connections: lookups.Stats,

@@ -20,8 +20,10 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/logging"
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/tlsrpt"
 	"tlspolicyd/policymap"
 	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
 	"tlspolicyd/socketmap"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
@@ -37,6 +39,7 @@ type parts struct {
 	// For the operator.
 	cache    *policymap.Map
 	store    store.Store
+	fleet    share.Fleet // nil: none
 	metrics  *admin.Metrics
 	resolver *atomic.Pointer[dnsclient.Client] // in force
 	roots    func() error                      // mtasts.ErrNoRoots when there are none now
@@ -77,9 +80,19 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	current.Store(resolver)
 	var fetcher atomic.Pointer[mtasts.Fetcher]
 	fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
+	hosts, err := newFleet(cfg, log)
+	if err != nil {
+		_ = db.Close() // nothing was written
+		return nil, err
+	}
+	reports := tlsrpt.NewSender(func(domain string, what tlsrpt.Outcome, err error) {
+		metrics.Reported(what)
+		observer.Reported(domain, what, err)
+	})
+	reports.Use(cfg.TLSRPT.Socket, resolver)
 	m := policymap.New(policymap.Options{
-		Store: db, Config: settings,
-		Observer: policymap.Observers{observer, metrics}, Concurrency: cfg.Fetch.Concurrency,
+		Store: db, Config: settings, Fleet: hosts.engine(),
+		Observer: policymap.Observers{observer, metrics, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
 		Client: socketmap.ClientName,
 	})
 	built.Store(m)
@@ -89,7 +102,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
-		cache:     m, store: db, metrics: metrics, resolver: current,
+		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, resolver: current,
 		roots: func() error {
 			_, err := fetcher.Load().Roots()
 			return err
@@ -99,10 +112,14 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			if err != nil {
 				return err
 			}
+			if err := hosts.renew(cfg.Share); err != nil {
+				return err
+			}
 			m.Reconfigure(settings)
 			if !slices.Equal(next.Servers(), resolver.Servers()) || next.Trusted() != resolver.Trusted() {
 				logResolvers(log, next.Servers(), next.Trusted())
 			}
+			reports.Use(cfg.TLSRPT.Socket, next)
 			resolver = next
 			current.Store(next)
 			fetcher.Store(settings.Fetcher.(*mtasts.Fetcher))
@@ -112,6 +129,8 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			done := make(chan error, 1)
 			go func() {
 				m.Close()
+				hosts.close()
+				reports.Close()
 				observer.Close()
 				done <- db.Close()
 			}()
@@ -123,6 +142,19 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			}
 		},
 	}, nil
+}
+
+// failedFetches has fetches that failed reported.
+type failedFetches struct {
+	policymap.Observers // none: all other events are dropped
+	*tlsrpt.Sender
+}
+
+// Fetched implements policymap.Observer.
+func (r failedFetches) Fetched(f policymap.Fetch) {
+	if f.Err != nil {
+		r.Failed(tlsrpt.Failure{Domain: f.Domain, Err: f.Err, InForce: f.InForce})
+	}
 }
 
 // newResolver returns the configured resolver; changed, when not nil, gets
@@ -174,6 +206,9 @@ func checkHost(cfg config.Config) error {
 	if _, err := trustStore(cfg.Fetch.CAFile); err != nil {
 		return usageError("%w", err)
 	}
+	if err := checkShare(cfg.Share); err != nil {
+		return usageError("%w", err)
+	}
 	if group := cfg.Listen.SocketGroup; group != "" {
 		_, err := user.LookupGroup(group)
 		if _, number := strconv.ParseUint(group, 10, 31); err != nil && number != nil { // socketmap.ListenOptions takes both
@@ -201,6 +236,8 @@ func mapConfig(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, 
 		FetchWait:       cfg.Fetch.Wait,
 		RefreshInterval: cfg.Refresh.Interval,
 		UnusedFor:       cfg.Refresh.UnusedFor,
+		Host:            fleetHost(cfg.Share),
+		VerifyAfter:     cfg.Share.VerifyAfter,
 	}, nil
 }
 

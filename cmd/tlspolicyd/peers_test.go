@@ -23,7 +23,9 @@ func reaches() map[string]string {
 		"internal/dnsclient/client.go net.Dialer":                "the configured resolvers",
 		"internal/mtasts/dial.go net.Dialer":                     "an address of a policy host that was checked, or the configured proxy",
 		"internal/mtasts/fetch.go http.Transport":                "over a connection that it is handed; no redirect, no proxy of its own",
+		"internal/tlsrpt/sender.go net.DialUnix":                 "the TLSRPT collector at tlsrpt.socket, if one is configured",
 		"policymap/policy/nexthop.go net.Resolver":               "LookupPort: /etc/services, and nobody is asked",
+		"share/valkey/conn.go net.Dialer":                        "the engine of [share], and what its Sentinels or its cluster name as a server of it",
 		"socketmap/client.go net.Dialer":                         "the lookup socket, for tlspolicyd lookup",
 		"socketmap/listen.go net.Dialer":                         "a socket that may be stale, before it is replaced",
 		"socketmap/listen.go syscall.Socket":                     "the lookup socket itself",
@@ -47,7 +49,7 @@ func TestNothingElseReachesOut(t *testing.T) {
 		"net/rpc":              nil,
 		"github.com/miekg/dns": {"Client", "Dial", "DialTimeout", "DialWithTLS", "Exchange", "ExchangeContext", "ExchangeConn"},
 	}
-	command := []string{"serve.go", "parts.go", "control.go", "listen.go", "reload.go", "notify.go", "dirs.go"}
+	command := []string{"serve.go", "parts.go", "share.go", "control.go", "listen.go", "reload.go", "notify.go", "dirs.go"}
 	notDaemon := []string{"testing", "cmd/tlspolicyd/internal/audit", "vendor"}
 	found := map[string]bool{}
 	root := filepath.Join("..", "..")

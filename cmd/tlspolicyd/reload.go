@@ -15,6 +15,7 @@ import (
 var restartOnly = [...]string{
 	"listen.socketmap", "listen.socket_mode", "listen.socket_group", "listen.admin", "listen.http", "listen.http_hosts",
 	"fetch.concurrency", "cache.path", "cache.max_entries", "cache.max_bytes", "log.format",
+	"share.url", "share.sentinel_master", "share.cluster", "share.prefix",
 }
 
 // reloader puts the settings of a changed configuration file in force.
@@ -73,6 +74,8 @@ func (r *reloader) keepFixed(cfg config.Config) config.Config {
 	cfg.Listen.MaxConnections = limit
 	cfg.Fetch.Concurrency = r.cfg.Fetch.Concurrency
 	cfg.Cache = r.cfg.Cache
+	was := r.cfg.Share
+	cfg.Share.URL, cfg.Share.SentinelMaster, cfg.Share.Cluster, cfg.Share.Prefix = was.URL, was.SentinelMaster, was.Cluster, was.Prefix
 	cfg.Log.Format = r.cfg.Log.Format
 	return cfg
 }

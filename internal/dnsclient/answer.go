@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -20,8 +21,7 @@ var errContradiction = errors.New("NXDOMAIN beside records of the name")
 // more when a server leaves the end of an alias chain to the client.
 type walk struct {
 	answer Answer
-	ttl    uint32          // smallest seen so far
-	seen   map[string]bool // names of the chain
+	ttl    uint32 // smallest seen so far
 }
 
 func newWalk(name string, qtype uint16) *walk {
@@ -29,7 +29,6 @@ func newWalk(name string, qtype uint16) *walk {
 	return &walk{
 		answer: Answer{Name: name, Type: qtype, Final: name, Authentic: true},
 		ttl:    math.MaxUint32,
-		seen:   map[string]bool{name: true},
 	}
 }
 
@@ -85,13 +84,12 @@ func (w *walk) add(m *message, authentic bool) (done bool, err error) {
 func (w *walk) follow(alias *dns.CNAME) error {
 	a := &w.answer
 	to := dns.CanonicalName(alias.Target)
-	if w.seen[to] {
+	if to == a.Final || slices.ContainsFunc(a.Chain, func(c CNAME) bool { return c.From == to }) {
 		return fmt.Errorf("alias loop at %s", printable.Line(to, 100))
 	}
 	if len(a.Chain) == maxLinks {
 		return fmt.Errorf("more than %d aliases", maxLinks)
 	}
-	w.seen[to] = true
 	w.lower(alias.Hdr.Ttl)
 	a.Chain = append(a.Chain, CNAME{From: a.Final, To: to})
 	a.Final = to

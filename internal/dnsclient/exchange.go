@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"time"
 
@@ -28,46 +29,45 @@ var errTruncatedTCP = errors.New("truncated over TCP")
 
 // try asks one server once and returns a message that is an answer: NOERROR or
 // NXDOMAIN for the question asked. It takes at most the configured time-out.
-func (c *Client) try(parent context.Context, server netip.AddrPort, q dns.Question) (*message, *Error) {
-	ctx, cancel := context.WithTimeout(parent, c.timeout)
-	defer cancel()
-
-	m, err := c.exchange(ctx, server, query(q, true))
+func (c *Client) try(ctx context.Context, server netip.AddrPort, q dns.Question) (*message, *Error) {
+	until := time.Now().Add(c.timeout)
+	m, err := c.exchange(ctx, until, server, query(q, true))
 	if err == nil && (m.Rcode == dns.RcodeFormatError || m.Rcode == dns.RcodeNotImplemented) {
 		// A server from before EDNS (RFC 6891 §7): once more without. The AD
 		// bit of the query still asks for the AD bit (RFC 6840 §5.7).
-		m, err = c.exchange(ctx, server, query(q, false))
+		m, err = c.exchange(ctx, until, server, query(q, false))
 	}
 	if err != nil {
-		return nil, c.failure(parent, ctx, server, q, err)
+		return nil, c.failure(ctx, server, q, err)
 	}
-	e := newError(q, 0, server)
-	e.Rcode, e.Extended = m.Rcode, m.extended()
+	var kind Kind
 	switch {
 	case m.Rcode == dns.RcodeServerFailure:
-		e.Kind = ServFail
+		kind, err = ServFail, nil
 	case m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError:
-		e.Kind = Refused
+		kind, err = Refused, nil
 	case m.lame():
-		e.Kind, e.Err = Malformed, errLame
+		kind, err = Malformed, errLame
 	default:
 		return m, nil
 	}
+	e := newError(q, kind, server)
+	e.Rcode, e.Extended, e.Err = m.Rcode, m.extended(), err
 	return nil, e
 }
 
 // failure turns what went wrong on the way into an Error.
-func (c *Client) failure(parent, ctx context.Context, server netip.AddrPort, q dns.Question, err error) *Error {
+func (c *Client) failure(ctx context.Context, server netip.AddrPort, q dns.Question, err error) *Error {
 	e := newError(q, Network, server)
 	var bad *malformedError
 	switch {
-	case errors.Is(parent.Err(), context.Canceled):
-		e.Kind, e.Err = Canceled, parent.Err()
+	case errors.Is(ctx.Err(), context.Canceled):
+		e.Kind, e.Err = Canceled, ctx.Err()
 	case errors.As(err, &bad):
 		e.Kind, e.Err = Malformed, bad.err
 	case ctx.Err() != nil || isTimeout(err):
 		e.Kind = Timeout
-		if parent.Err() == nil {
+		if ctx.Err() == nil {
 			e.Wait = c.timeout
 		}
 		var noise *mismatchError
@@ -98,8 +98,9 @@ func query(q dns.Question, edns bool) *dns.Msg {
 	return m
 }
 
-// exchange sends one query over UDP, and over TCP when the answer does not fit.
-func (c *Client) exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg) (*message, error) {
+// exchange sends one query over UDP, and over TCP when the answer does not fit. It
+// ends with ctx, and at a time.
+func (c *Client) exchange(ctx context.Context, until time.Time, server netip.AddrPort, m *dns.Msg) (*message, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -107,9 +108,9 @@ func (c *Client) exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg
 	if err != nil {
 		return nil, &malformedError{err}
 	}
-	reply, err := c.overUDP(ctx, server, m, packed)
+	reply, err := c.overUDP(ctx, until, server, m, packed)
 	if err == nil && reply.Truncated {
-		reply, err = c.overTCP(ctx, server, m, packed)
+		reply, err = c.overTCP(ctx, until, server, m, packed)
 		if err == nil && reply.Truncated {
 			err = &malformedError{errTruncatedTCP}
 		}
@@ -117,29 +118,29 @@ func (c *Client) exchange(ctx context.Context, server netip.AddrPort, m *dns.Msg
 	return reply, err
 }
 
-func (c *Client) overUDP(ctx context.Context, server netip.AddrPort, m *dns.Msg, packed []byte) (*message, error) {
+func (c *Client) overUDP(ctx context.Context, until time.Time, server netip.AddrPort, m *dns.Msg, packed []byte) (*message, error) {
 	keep := server.Addr().IsLoopback()
 	if s := c.sockets.take(server); s != nil {
-		reply, clean, err := s.ask(ctx, packed, m)
+		reply, clean, err := s.ask(ctx, until, packed, m)
 		if clean {
 			c.sockets.put(server, s)
 			return reply, nil
 		}
 		s.conn.Close()
 		var bad *malformedError
-		if err == nil || ctx.Err() != nil || errors.As(err, &bad) {
+		if err == nil || ctx.Err() != nil || isTimeout(err) || errors.As(err, &bad) {
 			return reply, err
 		}
 		// An old socket may report what happened long ago, such as a resolver that
 		// was being restarted: once more with a new one.
 		c.sockets.drop(server)
 	}
-	conn, err := c.dial(ctx, "udp", server.String())
+	conn, err := c.connect(ctx, until, "udp", server)
 	if err != nil {
 		return nil, err
 	}
 	s := &socket{conn: &dns.Conn{Conn: conn}}
-	reply, clean, err := s.ask(ctx, packed, m)
+	reply, clean, err := s.ask(ctx, until, packed, m)
 	if clean && keep {
 		c.sockets.put(server, s)
 	} else {
@@ -148,14 +149,26 @@ func (c *Client) overUDP(ctx context.Context, server netip.AddrPort, m *dns.Msg,
 	return reply, err
 }
 
-func (c *Client) overTCP(ctx context.Context, server netip.AddrPort, m *dns.Msg, packed []byte) (*message, error) {
-	conn, err := c.dial(ctx, "tcp", server.String())
+func (c *Client) connect(ctx context.Context, until time.Time, network string, server netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return c.dial(ctx, network, server.String())
+}
+
+// limit has the work on a connection end at a time, and with ctx. stop ends that and
+// reports whether ctx had not ended before.
+func limit(ctx context.Context, until time.Time, conn net.Conn) (stop func() bool) {
+	_ = conn.SetDeadline(until)
+	return context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+func (c *Client) overTCP(ctx context.Context, until time.Time, server netip.AddrPort, m *dns.Msg, packed []byte) (*message, error) {
+	conn, err := c.connect(ctx, until, "tcp", server)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer limit(ctx, until, conn)()
 	if _, err := (&dns.Conn{Conn: conn}).Write(packed); err != nil {
 		return nil, err
 	}
@@ -165,7 +178,9 @@ func (c *Client) overTCP(ctx context.Context, server netip.AddrPort, m *dns.Msg,
 	}
 	size := int(binary.BigEndian.Uint16(length[:]))
 	if size > udpBuffer {
-		if err := c.large.Acquire(ctx, int64(size)); err != nil {
+		wait, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		if err := c.large.Acquire(wait, int64(size)); err != nil {
 			return nil, err
 		}
 		defer c.large.Release(int64(size))

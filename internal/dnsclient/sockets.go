@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	maxIdle = 32               // sockets that are kept for one resolver
+	maxIdle = 128              // sockets that are kept for one resolver
 	idleFor = 10 * time.Second // at most, even where they are used all the time
 )
 
 // sockets keeps connected datagram sockets to resolvers on loopback, which spares
 // half of the work of a question. An attacker may know a source port that is
-// used again, but on loopback only root can forge an answer. To any other resolver each question leaves from a new port (RFC 5452
-// §4.5).
+// used again, but on loopback only root can forge an answer. To any other resolver
+// each question leaves from a new port (RFC 5452 §4.5).
 type sockets struct {
 	mu     sync.Mutex
 	idle   map[netip.AddrPort][]*socket
@@ -81,8 +81,8 @@ type socket struct {
 
 // ask sends a query and waits for the answer. Without clean the socket must not
 // be used again: something may still come, or an error is pending.
-func (s *socket) ask(ctx context.Context, packed []byte, query *dns.Msg) (reply *message, clean bool, err error) {
-	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
+func (s *socket) ask(ctx context.Context, until time.Time, packed []byte, query *dns.Msg) (reply *message, clean bool, err error) {
+	stop := limit(ctx, until, s.conn.Conn)
 	ignored := 0
 	if _, err = s.conn.Write(packed); err == nil {
 		reply, ignored, err = s.read(query)

@@ -252,19 +252,18 @@ func (b *Book) LearnSTS(domain string, used time.Time, change func(s *store.STS,
 }
 
 // LearnShared takes over a policy that another host fetched, as far as policy.Adopt
-// allows. Where it does not, hints says whether it is a reason to fetch the policy.
-// used is the lookup that wanted to know, zero for none: then it is written soon.
-func (b *Book) LearnShared(domain string, used time.Time, p share.Policy) (adopted, hints bool) {
+// allows. used is the lookup that wanted to know, zero for none: then it is written
+// soon.
+func (b *Book) LearnShared(domain string, used time.Time, p share.Policy) (outcome policy.Adoption) {
 	when := AsNeeded
 	if used.IsZero() {
 		when = Soon
 	}
 	b.changeSTS(domain, used, when, func(s *store.STS, now time.Time) bool {
-		adopted = policy.Adopt(s, p, now)
-		hints = !adopted && policy.Hints(s, p, now)
-		return adopted
+		outcome = policy.Adopt(s, p, now)
+		return outcome == policy.Adopted
 	})
-	return adopted, hints
+	return outcome
 }
 
 // changeSTS has change alter a copy of the MTA-STS facts, and keeps it if change

@@ -14,8 +14,7 @@
 // buckets are indexes of records and are changed in the same transaction.
 //
 // One goroutine writes (write.go). It puts all that waits into one transaction, and
-// before each makes sure that the file in use is intact and still at its path
-// (replace.go). A damaged file is never repaired: it is set aside and an empty one
+// after each makes sure that the file in use is still at its path (replace.go). A damaged file is never repaired: it is set aside and an empty one
 // takes its place (open.go, check.go). While no file can be written, records given
 // to PutLater wait in memory.
 package bolt

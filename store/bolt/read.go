@@ -24,8 +24,12 @@ func (s *Store) Get(domain string) (store.Record, error) {
 		return store.DecodeRecord(domain, o.value)
 	}
 	var rec store.Record
-	err := s.view(func(b buckets) (err error) {
-		v := b.records.Get([]byte(domain))
+	err := s.viewTx(func(tx *bbolt.Tx) (err error) {
+		records := tx.Bucket([]byte(bucketRecords)) // a lookup needs no other bucket
+		if records == nil {
+			return damagef("a bucket is missing")
+		}
+		v := records.Get([]byte(domain))
 		if v == nil {
 			return store.ErrNotFound
 		}
@@ -216,6 +220,16 @@ func later(a, b time.Time) time.Time {
 // view runs fn in a read transaction of the file in use. If there is none, it does
 // not call fn and returns nil.
 func (s *Store) view(fn func(buckets) error) error {
+	return s.viewTx(func(tx *bbolt.Tx) error {
+		b, err := openBuckets(tx)
+		if err != nil {
+			return damagef("%v", err)
+		}
+		return fn(b)
+	})
+}
+
+func (s *Store) viewTx(fn func(*bbolt.Tx) error) error {
 	for {
 		if s.closed() {
 			return store.ErrClosed
@@ -224,13 +238,7 @@ func (s *Store) view(fn func(buckets) error) error {
 		if f.db == nil {
 			return nil
 		}
-		err := f.view(func(tx *bbolt.Tx) error {
-			b, err := openBuckets(tx)
-			if err != nil {
-				return damagef("%v", err)
-			}
-			return fn(b)
-		})
+		err := f.view(fn)
 		if f.damage.Load() != nil {
 			s.wake()
 		}

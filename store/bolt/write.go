@@ -203,8 +203,10 @@ func answer(reqs []*request, err error) {
 // transaction writes the requests and some of the records that wait, repairs, and
 // evicts. If there is nothing to do, it does not touch the disk.
 func (w *writer) transaction(reqs []*request) error {
-	if err := w.checkFile(); err != nil {
-		return err
+	if f := w.file.Load(); f.damage.Load() != nil || f.fault != nil {
+		if err := w.checkFile(); err != nil {
+			return err
+		}
 	}
 	ops := newest(reqs, w.later.some(batchOps))
 	repairs := w.repairs.take()
@@ -231,7 +233,7 @@ func (w *writer) transaction(reqs []*request) error {
 		}
 	}
 	if err == nil {
-		err = w.checkFile() // what was written into a file that is gone is not durable
+		err = w.checkFile() // a file that is gone has no durable records: they are copied
 	}
 	w.report(err)
 	if err != nil {

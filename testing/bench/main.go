@@ -38,6 +38,7 @@ var tables = []struct {
 	{"million", "start, memory, disk and speed with a large cache", million},
 	{"idle", "memory of idle connections", idle},
 	{"cold", "first lookups, with and without policy hosts that never answer", cold},
+	{"instant", "first lookups, with DNS and policy hosts that answer at once", instant},
 	{"refresh", "what the refresher costs", refresh},
 }
 
@@ -46,6 +47,7 @@ func main() {
 	flag.StringVar(&s.daemon, "daemon", "bin/tlspolicyd", "the tlspolicyd to measure")
 	flag.IntVar(&s.turns, "turns", s.turns, "turns of each contestant; medians count")
 	flag.DurationVar(&s.turn, "turn", s.turn, "how long each of them is")
+	flag.IntVar(&s.cold, "cold", s.cold, "new domains of each kind")
 	short := flag.Bool("short", false, "less of everything, to see that it works")
 	flag.Usage = usage
 	flag.Parse()

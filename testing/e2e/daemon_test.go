@@ -48,6 +48,8 @@ ca_file = "` + workDir + `/ca.pem"
 allow_networks = ["127.0.0.0/8"]
 [cache]
 path = "` + daemonDir + `/policies.db"
+[tlsrpt]
+socket = "` + reportPath + `"
 [log]
 level = "debug"
 `

@@ -13,6 +13,7 @@ func doctorPlaces() map[string]string {
 		"unit-disabled":           systemd,
 		"unit-restarting":         "needs systemd as the first process: the tests of doctor have its output",
 		"config-unreadable":       "needs systemd, whose unit names the daemon's user: the tests of doctor have its output",
+		"tlsrpt-socket-denied":    "needs systemd, whose unit names the daemon's user: the tests of doctor have the socket",
 		"resolver-nxdomain-wrong": "no server here can be made to fail for what does not exist: the tests of doctor have one",
 	}
 	for _, code := range []string{
@@ -25,6 +26,7 @@ func doctorPlaces() map[string]string {
 		"map-malformed", "map-missing-in-service", "postfix-sts-patterns-off",
 		"socket-ok", "socket-missing", "socket-not-a-socket", "socket-denied", "socket-no-answer", "socket-other-program",
 		"socket-slow", "socket-inconclusive",
+		"tlsrpt-socket-ok", "tlsrpt-socket-unused", "tlsrpt-socket-missing", "tlsrpt-socket-inconclusive",
 		"network-down", "resolver-ok", "resolver-no-answer", "resolver-failed", "resolver-not-validating",
 		"resolver-accepts-bogus", "resolver-inconclusive", "resolver-untrusted", "resolver-differs",
 		"resolv-conf-unreadable", "chroot-resolv-conf-stale", "dns-isolated", "resolver-forwarder",

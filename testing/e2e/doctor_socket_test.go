@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,6 +78,50 @@ func socketFaults(h *doctorHost) []hostFault {
 		},
 		{
 			name: "ordinary user and a closed directory", want: []string{"unknown socket-inconclusive"},
+			broken: doctorRun{user: lp},
+			cause:  func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
+			repair: byRoot(dir, 0o755),
+		},
+	}
+}
+
+// collectorFaults are about the way from the daemon to the TLSRPT collector.
+func collectorFaults() []hostFault {
+	const config = daemonDir + "/no-tlsrpt.toml"
+	dir := filepath.Dir(reportPath)
+	flags := doctorRun{flags: []string{"--config", config}}
+	return []hostFault{
+		{
+			name: "no TLSRPT collector", want: []string{"warn tlsrpt-socket-missing"},
+			cause:  func(t *testing.T, _ *doctorHost) { move(t, reportPath, reportPath+".away") },
+			repair: func(t *testing.T, _ *doctorHost, _ []string) { move(t, reportPath+".away", reportPath) },
+		},
+		{
+			name: "Postfix reports, and the daemon does not", want: []string{"warn tlsrpt-socket-unused"},
+			broken: flags, repaired: flags,
+			cause: func(t *testing.T, _ *doctorHost) {
+				text, err := os.ReadFile(daemonDir + "/tlspolicyd.toml")
+				line := fmt.Sprintf("socket = %q\n", reportPath)
+				without := strings.Replace(string(text), line, "", 1)
+				if err == nil {
+					err = write(config, without)
+				}
+				if err != nil || without == string(text) {
+					t.Fatal(err, line)
+				}
+			},
+			repair: func(t *testing.T, _ *doctorHost, lines []string) {
+				text, err := os.ReadFile(config)
+				if err == nil {
+					err = write(config, strings.Replace(string(text), "[tlsrpt]\n", "[tlsrpt]\n"+strings.Join(lines, "\n")+"\n", 1))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+		{
+			name: "ordinary user and a closed directory of the collector", want: []string{"unknown tlsrpt-socket-inconclusive"},
 			broken: doctorRun{user: lp},
 			cause:  func(t *testing.T, _ *doctorHost) { chmod(t, dir, 0o700, 0o755) },
 			repair: byRoot(dir, 0o755),

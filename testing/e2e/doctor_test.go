@@ -165,6 +165,9 @@ func testDoctor(t *testing.T, w *world) {
 	}
 	h := &doctorHost{sender: w.postfix37, w: w, seen: seen}
 	t.Run("socket", func(t *testing.T) { h.tryFaults(t, socketFaults(h)) })
+	t.Run("collector", func(t *testing.T) {
+		(&doctorHost{sender: w.postfix310, w: w, seen: seen}).tryFaults(t, collectorFaults())
+	})
 	t.Run("resolver", func(t *testing.T) { h.tryFaults(t, resolverFaults(t, h)) })
 	t.Run("instances", func(t *testing.T) { h.tryFaults(t, instanceFaults(h)) })
 	t.Run("database", func(t *testing.T) { testDoctorDatabase(t, h) })

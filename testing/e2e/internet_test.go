@@ -61,6 +61,7 @@ func zones(good, dane, rolled keyPair) []testZone {
 		},
 		{origin: "expired.test", signing: expired, records: expiredRecords},
 		rowsZone(good, dane),
+		reportedZone(),
 	}
 }
 
@@ -242,7 +243,7 @@ func policies() []policy {
 		testing,
 		hostile,
 	}
-	return append(all, rowsPolicies()...)
+	return append(append(all, rowsPolicies()...), reportedPolicies()...)
 }
 
 // goodNames are the MX hosts at goodHost.
@@ -252,5 +253,5 @@ func goodNames() []string {
 		"mx.hostile.open.test", "mx.forged.open.test", "mx.changing.open.test", "plain.signed.test",
 		"mx.healthy.signed.test",
 	}
-	return append(names, rowsGoodNames()...)
+	return append(append(names, rowsGoodNames()...), reportedGoodNames()...)
 }

@@ -34,7 +34,7 @@ func listeners() map[string]string {
 
 // startReceiver starts a Postfix that takes every message at every listener and
 // puts it into one maildir.
-func startReceiver(root string, certificates map[string]keyPair) (*postfix, error) {
+func startReceiver(root, name string, certificates map[string]keyPair) (*postfix, error) {
 	mainCF := `
 smtpd_tls_security_level = may
 smtpd_tls_loglevel = 1
@@ -44,19 +44,19 @@ virtual_mailbox_base = ` + receiverDir + `
 virtual_uid_maps = static:` + fmt.Sprint(nobody) + `
 virtual_gid_maps = static:` + fmt.Sprint(nobody) + "\n"
 	var masterCF string
-	for name, address := range listeners() {
-		masterCF += address + ":25 inet n - n - - smtpd -o myhostname=" + name + ".receiver.test\n"
-		pair, ok := certificates[name]
+	for listener, address := range listeners() {
+		masterCF += address + ":25 inet n - n - - smtpd -o myhostname=" + listener + ".receiver.test\n"
+		pair, ok := certificates[listener]
 		if !ok {
 			masterCF += "  -o smtpd_tls_security_level=none\n"
 			continue
 		}
-		masterCF += "  -o smtpd_tls_chain_files=" + receiverDir + "/" + name + ".pem\n"
-		if err := write(receiverDir+"/"+name+".pem", pair.pem); err != nil {
+		masterCF += "  -o smtpd_tls_chain_files=" + receiverDir + "/" + listener + ".pem\n"
+		if err := write(receiverDir+"/"+listener+".pem", pair.pem); err != nil {
 			return nil, err
 		}
 	}
-	p, err := newPostfix(root, "receiver", mainCF, masterCF)
+	p, err := newPostfix(root, name, mainCF, masterCF)
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +112,13 @@ func (s *sender) send(t *testing.T, recipient string) outcome {
 	if err != nil {
 		t.Fatalf("hand over a message to %s: %v", recipient, err)
 	}
+	s.firstTry(t, offset, queueID, &o)
+	return o
+}
+
+// firstTry waits for the end of the first try to deliver a message.
+func (s *sender) firstTry(t *testing.T, offset int64, queueID string, o *outcome) {
+	t.Helper()
 	match, err := s.waitForLog(offset, regexp.QuoteMeta(queueID)+
 		`: to=<[^>]*>, relay=(\S+), .*dsn=([0-9.]+), status=(\w+) \((.*)\)`)
 	if err != nil {
@@ -119,7 +126,6 @@ func (s *sender) send(t *testing.T, recipient string) outcome {
 	}
 	o.relay, o.dsn, o.status, o.text = match[1], match[2], match[3], match[4]
 	o.log = s.logFrom(offset)
-	return o
 }
 
 // submit speaks SMTP and returns the queue id under which Postfix took it.

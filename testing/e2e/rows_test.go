@@ -67,6 +67,7 @@ func rowsDomains(good, dane keyPair) map[string][]rowsHost {
 		"rolling":       {{daneHost, dane.tlsa()}, {goodHost, good.tlsa()}},
 		"onefails":      {{goodHost, ""}, {secondHost, tlsaSigned}},
 		"onedown":       {{downHost, ""}, {secondHost, tlsaSigned}},
+		"seconddown":    {{mismatchHost, ""}, {downHost, ""}},
 		"oneshared":     {{downHost, ""}, {goodHost, tlsaSigned}},
 		"strict":        {{plainHost, ""}, {plainHost, dane.tlsa()}}, // the server of this one is silent
 		"stricttls":     {{goodHost, ""}, {plainHost, dane.tlsa()}},
@@ -78,7 +79,7 @@ func rowsDomains(good, dane keyPair) map[string][]rowsHost {
 // rowsEnforced are those of the domains that have a policy in mode enforce. It
 // names all their hosts.
 func rowsEnforced() []string {
-	return []string{"unusable", "unusablebad", "unusableone", "onefails", "onedown", "oneshared", "dualsts"}
+	return []string{"unusable", "unusablebad", "unusableone", "onefails", "onedown", "seconddown", "oneshared", "dualsts"}
 }
 
 func rowsZone(good, dane keyPair) testZone {
@@ -135,7 +136,7 @@ func testRows(t *testing.T, w *world) {
 	askStrict := w.startStrict(t)
 	both := []*sender{w.postfix37, w.postfix310}
 	for _, s := range both {
-		s.addTransports(t)
+		s.addTransports(t, rowsTransports, rowsServices)
 	}
 	// wantAnswer checks what the daemon answers now.
 	wantAnswer := func(t *testing.T, name, want string) {
@@ -225,7 +226,7 @@ func testRows(t *testing.T, w *world) {
 }
 
 // addTransports gives a Postfix more ways to send until the end of the test.
-func (s *sender) addTransports(t *testing.T) {
+func (s *sender) addTransports(t *testing.T, transports, services string) {
 	t.Helper()
 	reload := func() {
 		if _, _, err := s.run("postfix", "reload"); err != nil {
@@ -235,8 +236,8 @@ func (s *sender) addTransports(t *testing.T) {
 	t.Cleanup(reload)
 	const maps = "transport_maps = inline:{ "
 	for name, edit := range map[string]func(string) string{
-		"main.cf":   func(text string) string { return strings.Replace(text, maps, maps+rowsTransports, 1) },
-		"master.cf": func(text string) string { return text + rowsServices },
+		"main.cf":   func(text string) string { return strings.Replace(text, maps, maps+transports, 1) },
+		"master.cf": func(text string) string { return text + services },
 	} {
 		path := s.config() + "/" + name
 		text, err := os.ReadFile(path)
@@ -262,9 +263,9 @@ func testRolling(t *testing.T, w *world, wantAnswer func(t *testing.T, name, wan
 	for _, s := range []*sender{w.postfix37, w.postfix310} {
 		wantDelivered(t, s.send(t, "a@rolling.rows.test"), "mx1.rolling.rows.test", "dane", "Verified")
 	}
-	domains := rowsDomains(w.good, w.dane)
+	domains := rowsDomains(w.mailHosts["good"], w.mailHosts["dane"])
 	t.Cleanup(func() {
-		if err := w.names.republish(rowsZoneOf(rowsDomains(w.good, w.dane))); err != nil {
+		if err := w.names.republish(rowsZoneOf(rowsDomains(w.mailHosts["good"], w.mailHosts["dane"]))); err != nil {
 			t.Error(err)
 		}
 	})

@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// reportPath is smtp_tlsrpt_socket_name as the host sees it.
+const reportPath = workDir + "/postfix310/queue/run/tlsrpt/tlsrpt.sock"
+
 // reportSocket stands where a TLSRPT daemon would: Postfix's TLSRPT library
 // sends it one datagram for each TLS session.
 type reportSocket struct {
@@ -42,6 +45,7 @@ const (
 	reportSTS  = 2
 
 	reportHostMismatch = 202
+	reportFetchError   = 301
 )
 
 func listenReports(path string) (*reportSocket, error) {

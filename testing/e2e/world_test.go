@@ -16,7 +16,7 @@ type world struct {
 	bookworm, trixie string // folders for chroot(2)
 
 	ca         *authority
-	good, dane keyPair // of two mail hosts
+	mailHosts  map[string]keyPair // their certificates, by listener
 	names      *nameServers
 	web        *policyHosts
 	receiver   *postfix
@@ -59,9 +59,11 @@ func TestEndToEnd(t *testing.T) {
 		{"Check", testCheck},
 		{"WildcardDepth", testWildcardDepth},
 		{"MailWithTLSRPT", testMailWithTLSRPT},
+		{"FailedFetches", testFailedFetches},
 		{"Rows", testRows},
 		{"KeyChange", testKeyChange},
 		{"Doctor", testDoctor},
+		{"Why", testWhy},
 		{"Outage", testOutage},
 		{"Forgery", testForgery},
 		{"PolicyChange", testPolicyChange}, // waits a minute for the TTL
@@ -118,7 +120,6 @@ func (w *world) startInternet() (err error) {
 	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
 		return err
 	}
-	w.good, w.dane = good, dane
 	all := append(zones(good, dane, rolled), w.checked.zones()...)
 	if w.names, err = startNameServers(w.bookworm, all); err != nil {
 		return err
@@ -129,9 +130,8 @@ func (w *world) startInternet() (err error) {
 	if err := w.web.start(); err != nil {
 		return err
 	}
-	w.receiver, err = startReceiver(w.bookworm, map[string]keyPair{
-		"good": good, "mismatch": mismatch, "dane": dane, "rolled": rolled, "second": second,
-	})
+	w.mailHosts = map[string]keyPair{"good": good, "mismatch": mismatch, "dane": dane, "rolled": rolled, "second": second}
+	w.receiver, err = startReceiver(w.bookworm, "receiver", w.mailHosts)
 	return err
 }
 
@@ -147,7 +147,7 @@ func (w *world) startOurSide(binary string) (err error) {
 	if err := w.daemon.start(); err != nil {
 		return err
 	}
-	if w.reports, err = listenReports(workDir + "/postfix310/queue/run/tlsrpt/tlsrpt.sock"); err != nil {
+	if w.reports, err = listenReports(reportPath); err != nil {
 		return err
 	}
 	w.postfix37, err = startSender(w.bookworm, "postfix37", "127.0.0.2", "postfix")

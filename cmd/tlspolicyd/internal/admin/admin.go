@@ -21,6 +21,7 @@ import (
 
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/policymap"
+	"tlspolicyd/share"
 	"tlspolicyd/socketmap"
 	"tlspolicyd/store"
 )
@@ -51,11 +52,12 @@ type Build struct {
 }
 
 // Options are the parts of the daemon that an operator may look at. All of them
-// are required but Log. The functions must be safe for concurrent use.
+// are required but Log and Fleet. The functions must be safe for concurrent use.
 type Options struct {
 	Map     *policymap.Map
 	Store   store.Store
-	Metrics *Metrics // also the map's observer
+	Fleet   share.Fleet // nil: nothing is shared
+	Metrics *Metrics    // also the map's observer
 	Log     *slog.Logger
 
 	Build       Build

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -96,14 +97,24 @@ func (c *Client) each(ctx context.Context, path string, names Names, fn func(Pro
 }
 
 // Purge has domains forgotten and returns of how many something was known.
-func (c *Client) Purge(ctx context.Context, names Names) (int, error) {
-	resp, err := c.post(ctx, "/v1/purge", names)
+// fleet has the shared cache forget them, too.
+func (c *Client) Purge(ctx context.Context, names Names, fleet bool) (int, error) {
+	resp, err := c.post(ctx, "/v1/purge?fleet="+strconv.FormatBool(fleet), names)
 	if err != nil {
 		return 0, err
 	}
 	var n Count
 	err = decode(resp.Body, &n)
 	return n.Count, err
+}
+
+// Diff calls fn for each difference between this host and the shared cache.
+func (c *Client) Diff(ctx context.Context, fn func(Difference) error) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/diff", nil)
+	if err != nil {
+		return err
+	}
+	return stream(resp.Body, fn)
 }
 
 // Export writes the cache as a dump.

@@ -20,6 +20,7 @@ func (s *Server) controlRoutes() http.Handler {
 	mux.HandleFunc("GET /v1/domains/{domain}", s.show)
 	mux.HandleFunc("POST /v1/refresh", s.refresh)
 	mux.HandleFunc("POST /v1/purge", s.purge)
+	mux.HandleFunc("GET /v1/diff", s.diff)
 	mux.HandleFunc("POST /v1/warm", s.warm)
 	mux.HandleFunc("GET /v1/export", s.export)
 	mux.HandleFunc("POST /v1/import", s.importLines)

@@ -27,26 +27,24 @@ const (
 )
 
 // domains returns the domains that a request names, or answers what is wrong.
-func (s *Server) domains(w http.ResponseWriter, r *http.Request) ([]string, bool) {
-	var names Names
+func (s *Server) domains(w http.ResponseWriter, r *http.Request) (domains []string, names Names, ok bool) {
 	if !body(w, r, &names) {
-		return nil, false
+		return nil, names, false
 	}
 	if names.All == (len(names.Names) > 0) {
 		fail(w, http.StatusBadRequest, errors.New(`want "names" or "all"`))
-		return nil, false
+		return nil, names, false
 	}
-	var domains []string
 	for _, name := range names.Names {
 		domain, err := domainOfName(name)
 		if err != nil {
 			fail(w, http.StatusBadRequest, err)
-			return nil, false
+			return nil, names, false
 		}
 		domains = append(domains, domain)
 	}
 	if !names.All {
-		return domains, true
+		return domains, names, true
 	}
 	err := s.opt.Map.Each(func(info policymap.Info) bool {
 		domains = append(domains, info.Record.Domain)
@@ -54,9 +52,9 @@ func (s *Server) domains(w http.ResponseWriter, r *http.Request) ([]string, bool
 	})
 	if err != nil {
 		fail(w, http.StatusInternalServerError, err)
-		return nil, false
+		return nil, names, false
 	}
-	return domains, true
+	return domains, names, true
 }
 
 // each does work for names, some at a time, and reports each that is done. All
@@ -90,7 +88,7 @@ names:
 }
 
 func (s *Server) refresh(w http.ResponseWriter, r *http.Request) {
-	domains, ok := s.domains(w, r)
+	domains, _, ok := s.domains(w, r)
 	if !ok {
 		return
 	}
@@ -140,9 +138,15 @@ func notLearned(before, after store.Record) string {
 }
 
 func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
-	domains, ok := s.domains(w, r)
+	domains, names, ok := s.domains(w, r)
 	if !ok {
 		return
+	}
+	if r.URL.Query().Get("fleet") == "true" { // first: what is there would fill the void
+		if err := s.purgeShared(r.Context(), domains, names.All); err != nil {
+			fail(w, http.StatusBadGateway, fmt.Errorf("nothing was purged: %w", err))
+			return
+		}
 	}
 	var purged atomic.Int64
 	defects := make([]error, len(domains)) // each costs its domain only

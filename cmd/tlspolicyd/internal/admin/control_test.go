@@ -174,13 +174,13 @@ func TestPurge(t *testing.T) {
 	d.ask(t, "plain.test", "NOTFOUND ")
 	d.ask(t, "full.test", "OK dane-only")
 	d.ask(t, "bücher.test", "NOTFOUND ")
-	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"BÜCHER.test", "absent.test"}}); n != 1 || err != nil {
+	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"BÜCHER.test", "absent.test"}}, false); n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 	if got := d.list(t, Filter{}); !slices.Equal(got, []string{"full.test", "plain.test"}) {
 		t.Errorf("left: %v", got)
 	}
-	if n, err := d.client.Purge(t.Context(), Names{All: true}); n != 2 || err != nil {
+	if n, err := d.client.Purge(t.Context(), Names{All: true}, false); n != 2 || err != nil {
 		t.Errorf("all: %d, %v", n, err)
 	}
 	if got := d.list(t, Filter{}); len(got) != 0 {
@@ -385,7 +385,7 @@ func TestDefectCostsOneName(t *testing.T) {
 	if n := d.metrics.panics.Load(); n < 2 {
 		t.Errorf("%d defects counted", n)
 	}
-	d.client.Purge(t.Context(), Names{All: true})
+	d.client.Purge(t.Context(), Names{All: true}, false)
 	d.store.at.Store("")
 	if left := d.list(t, Filter{}); len(left) != 0 {
 		t.Errorf("left after the purge: %s", left)

@@ -93,7 +93,27 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge("resolver_test_timestamp_seconds", "When the resolver was last tested.", unix(t.at))
 		gauge("ready", "Whether /readyz says so: socket and store open, resolver answering.", number(t.err == nil && g.server.checkSocket().OK() && g.server.checkStore().OK()))
 	}
+	g.collectShare(send)
 	counter("log_lines_lost_total", "Log lines lost because they were not read fast enough.", opt.LinesLost())
+}
+
+// collectShare sends what came of sharing policies, where they are.
+func (g *gauges) collectShare(send func(prometheus.ValueType, string, string, float64, ...string)) {
+	if g.server.opt.Fleet == nil {
+		return
+	}
+	s, m := g.server.opt.Fleet.Stats(), g.server.opt.Map.Shared()
+	send(prometheus.GaugeValue, "share_up", "Whether lookups ask the shared cache: it answered recently.", number(s.Up))
+	send(prometheus.GaugeValue, "share_watching", "Whether changes of other hosts are seen.", number(s.Watching))
+	for result, n := range map[string]uint64{"hit": s.Hits, "miss": s.Misses, "error": s.Errors} {
+		send(prometheus.CounterValue, "share_requests_total", "Questions of lookups to the shared cache, by result.", float64(n), "result", result)
+	}
+	for result, n := range map[string]uint64{"stored": s.Stored, "dropped": s.Dropped, "outdated": s.Fenced} {
+		send(prometheus.CounterValue, "share_offers_total", "Fetched policies given to the shared cache, by result.", float64(n), "result", result)
+	}
+	send(prometheus.CounterValue, "share_refused_total", "Entries of the shared cache that were not believed.", float64(s.Refused))
+	send(prometheus.CounterValue, "share_adopted_total", "Policies taken over that other hosts fetched.", float64(m.Adopted))
+	send(prometheus.CounterValue, "share_hints_total", "Fetches because another host had another policy file.", float64(m.Hints))
 }
 
 func number(b bool) float64 {

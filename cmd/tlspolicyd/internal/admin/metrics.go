@@ -10,6 +10,7 @@ import (
 
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/tlsrpt"
 	"tlspolicyd/policymap"
 	"tlspolicyd/policymap/policy"
 )
@@ -38,6 +39,7 @@ type Metrics struct {
 	fetches                map[bool]prometheus.Counter // by background
 	failures               map[mtasts.Stage]prometheus.Counter
 	otherFailure           prometheus.Counter
+	reports                map[tlsrpt.Outcome]prometheus.Counter
 	refreshes              [outcomes]prometheus.Counter
 	changes, weakenings    map[string]prometheus.Counter // by Change.What
 	storeErrors, clockStep prometheus.Counter
@@ -101,6 +103,11 @@ func (m *Metrics) makeFetches() {
 		m.failures[stage] = failures.WithLabelValues(string(stage))
 	}
 	m.otherFailure = failures.WithLabelValues("other")
+	reports := m.counterVec("tlsrpt_reports_total", "Failed fetches to be reported to the TLSRPT collector, by what became of the report.", "result")
+	m.reports = make(map[tlsrpt.Outcome]prometheus.Counter)
+	for _, what := range tlsrpt.Outcomes() {
+		m.reports[what] = reports.WithLabelValues(string(what))
+	}
 	refreshes := m.counterVec("refreshes_total", "Refreshes of a domain that was due, by what became of them.", "result")
 	for outcome := range outcomes {
 		m.refreshes[outcome] = refreshes.WithLabelValues(outcome.String())
@@ -164,15 +171,15 @@ func (m *Metrics) Changed(c policy.Change) {
 }
 
 // Fetched implements policymap.Observer.
-func (m *Metrics) Fetched(_ string, background bool, took time.Duration, err error) {
-	m.fetches[background].Inc()
-	if !background {
-		m.httpsPhase.Observe(took.Seconds())
+func (m *Metrics) Fetched(f policymap.Fetch) {
+	m.fetches[f.Background].Inc()
+	if !f.Background {
+		m.httpsPhase.Observe(f.Took.Seconds())
 	}
-	if err == nil {
+	if f.Err == nil {
 		return
 	}
-	if failed, ok := errors.AsType[*mtasts.FetchError](err); ok {
+	if failed, ok := errors.AsType[*mtasts.FetchError](f.Err); ok {
 		if c, ok := m.failures[failed.Stage]; ok {
 			c.Inc()
 			return
@@ -180,6 +187,9 @@ func (m *Metrics) Fetched(_ string, background bool, took time.Duration, err err
 	}
 	m.otherFailure.Inc()
 }
+
+// Reported counts what became of the report of a failed fetch.
+func (m *Metrics) Reported(what tlsrpt.Outcome) { m.reports[what].Inc() }
 
 // Refreshed implements policymap.Observer.
 func (m *Metrics) Refreshed(_ string, outcome policymap.Outcome) { m.refreshes[outcome].Inc() }

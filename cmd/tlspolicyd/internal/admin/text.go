@@ -94,6 +94,9 @@ func (d Details) writeSTS(line func(string, string, ...any), at func(time.Time) 
 		return
 	}
 	line("fetched", "%s, id %s", at(s.FetchedAt), s.PolicyID)
+	if !d.SharedSince.IsZero() {
+		line("fetched by", "%s; by other hosts since %s", d.SharedBy, at(d.SharedSince))
+	}
 	line("expires", "%s", at(d.Expires))
 	name := "policy file"
 	for _, text := range strings.Split(strings.TrimRight(*s.Policy, "\r\n"), "\n") {

@@ -26,6 +26,8 @@ type Domain struct {
 	LastUsed    time.Time `json:"last_used,omitzero"`
 	NextRefresh time.Time `json:"next_refresh,omitzero"`
 	LastError   string    `json:"last_error,omitempty"`
+	SharedBy    string    `json:"shared_by,omitempty"`   // host that fetched the policy for this one
+	SharedSince time.Time `json:"shared_since,omitzero"` // other hosts have
 }
 
 // Answer is what one next hop of the domain gets now.
@@ -146,6 +148,7 @@ func domainOf(info policymap.Info) Domain {
 	if s := rec.STS; s != nil {
 		d.Learned = later(s.CheckedAt, s.FetchedAt)
 		d.LastError = lastError(s)
+		d.SharedBy, d.SharedSince = s.SharedBy, s.SharedSince.UTC()
 	}
 	for _, a := range info.Answers {
 		d.Answers = append(d.Answers, Answer{

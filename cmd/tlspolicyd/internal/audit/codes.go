@@ -170,6 +170,11 @@ func Codes() []Code {
 		{"socket-other-program", "", "fail", "another program answers"},
 		{"socket-slow", "", "warn", "an answer that needs no lookup takes more than a second"},
 		{"socket-inconclusive", "", "unknown", "only root can query the socket"},
+		{"tlsrpt-socket-ok", "", "ok", "the daemon may write to the socket of the TLSRPT collector"},
+		{"tlsrpt-socket-unused", "", "warn", "Postfix reports to a TLSRPT collector, and tlsrpt.socket is not set: failed fetches of a policy are not reported"},
+		{"tlsrpt-socket-missing", "", "warn", "nothing receives at tlsrpt.socket"},
+		{"tlsrpt-socket-denied", "", "warn", "the daemon's user is not allowed to write to tlsrpt.socket"},
+		{"tlsrpt-socket-inconclusive", "", "unknown", "only root can test the socket of the TLSRPT collector"},
 
 		// doctor, topic resolver.
 		{"network-down", "", "unknown", "no resolver answers, and none is on this host or no route leads to the Internet"},

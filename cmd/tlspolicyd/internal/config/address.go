@@ -57,6 +57,12 @@ func parseUnixAddress(s string) (string, error) {
 	return parseAddress(s)
 }
 
+// parseSocketPath is parseUnixAddress for a path as Postfix writes it.
+func parseSocketPath(s string) (string, error) {
+	address, err := parseAddress("unix:" + s)
+	return strings.TrimPrefix(address, "unix:"), err
+}
+
 // parseHostPort wants a port number. Without a host it is every address of
 // this machine.
 func parseHostPort(s string) (string, error) {

@@ -44,7 +44,8 @@ func otherValue(t *testing.T, s setting) string {
 		"cache.path": `"/elsewhere.db"`, "cache.max_entries": "7000", "cache.max_bytes": "70000000",
 		"refresh.interval": `"7h"`, "refresh.unused_for": `"7h"`,
 		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.postfix_level": `"encrypt"`, "policy.testing": `"enforce"`,
-		"log.level": `"debug"`, "log.format": `"json"`,
+		"tlsrpt.socket": `"/tlsrpt.sock"`,
+		"log.level":     `"debug"`, "log.format": `"json"`,
 	}[s.key]
 	if !ok {
 		t.Fatalf("no value for %s", s.key)

@@ -30,7 +30,8 @@ type Config struct {
 	// final dot) to OverrideSkip, OverrideLookup or a literal Postfix policy.
 	Override map[string]string
 
-	Log Log
+	TLSRPT TLSRPT
+	Log    Log
 }
 
 // Listen says where the daemon can be reached.
@@ -100,6 +101,11 @@ const (
 	IgnoreTesting  Testing = "ignore"
 	EnforceTesting Testing = "enforce"
 )
+
+// TLSRPT says where failed fetches are reported (8460).
+type TLSRPT struct {
+	Socket string // of the collector, absolute; empty: none
+}
 
 // Log says what is logged and how.
 type Log struct {

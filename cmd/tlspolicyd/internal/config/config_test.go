@@ -135,7 +135,8 @@ func full() Config {
 			"old.test":           "secure match=.old.test:mx.old.test, protocols=>=TLSv1.2 { exclude = aNULL, RC4 } connection_reuse=yes enable_rpk=no",
 			"plain.test":         "none",
 		},
-		Log: Log{Level: slog.LevelDebug, Format: LogJSON},
+		TLSRPT: TLSRPT{Socket: "/var/spool/postfix/run/tlsrpt/tlsrpt.sock"},
+		Log:    Log{Level: slog.LevelDebug, Format: LogJSON},
 	}
 }
 

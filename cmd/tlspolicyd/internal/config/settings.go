@@ -83,6 +83,8 @@ func (c *Config) settings() []setting {
 		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without a policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
 		{"policy.postfix_level", "Postfix's own smtp_tls_security_level. Where no TLSA record is known and a\nlookup fails, no answer is weaker than this level.", choice(&c.Policy.PostfixLevel, "none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")},
 
+		{"tlsrpt.socket", "Unix socket of the TLSRPT collector on this host, to which failed fetches are\nreported (smtp_tlsrpt_socket_name of Postfix). Empty: none.", scalar(&c.TLSRPT.Socket, `an absolute path or ""`, optional(parseSocketPath), asIs)},
+
 		{"log.level", "\"debug\", \"info\", \"warn\" or \"error\".", scalar(&c.Log.Level, `"debug", "info", "warn" or "error"`, parseLevel, formatLevel)},
 		{"log.format", "\"auto\" (journal fields under systemd, text elsewhere), \"text\" or \"json\".", choice(&c.Log.Format, LogAuto, LogText, LogJSON)},
 	}

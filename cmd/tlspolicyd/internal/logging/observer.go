@@ -10,6 +10,7 @@ import (
 
 	"tlspolicyd/internal/defect"
 	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/internal/tlsrpt"
 	"tlspolicyd/policymap"
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/socketmap"
@@ -78,21 +79,35 @@ func (j *Observer) Changed(c policy.Change) {
 }
 
 // Fetched logs policy hosts that fail; successes are part of Resolved.
-func (j *Observer) Fetched(domain string, background bool, took time.Duration, err error) {
-	attrs := []slog.Attr{slog.String("domain", domain)}
-	after := []slog.Attr{slog.Bool("background", background), slog.Duration("took", brief(took))}
-	if err == nil {
+func (j *Observer) Fetched(f policymap.Fetch) {
+	attrs := []slog.Attr{slog.String("domain", f.Domain)}
+	after := []slog.Attr{slog.Bool("background", f.Background), slog.Duration("took", brief(f.Took))}
+	if f.Err == nil {
 		j.log.LogAttrs(context.Background(), slog.LevelDebug, "policy fetched", append(attrs, after...)...)
 		return
 	}
-	cause := err.Error()
-	if failed, ok := errors.AsType[*mtasts.FetchError](err); ok {
+	cause := f.Err.Error()
+	if failed, ok := errors.AsType[*mtasts.FetchError](f.Err); ok {
 		cause = string(failed.Stage)
 		attrs = append(attrs, slog.String("stage", cause))
 	}
-	attrs = append(attrs, slog.String("reason", err.Error()))
+	attrs = append(attrs, slog.String("reason", f.Err.Error()))
 	j.failures.add(failure{
-		Level: slog.LevelWarn, Message: "policy not fetched", Cause: cause, Subject: domain, Attrs: append(attrs, after...),
+		Level: slog.LevelWarn, Message: "policy not fetched", Cause: cause, Subject: f.Domain, Attrs: append(attrs, after...),
+	})
+}
+
+// Reported logs what became of the report of a failed fetch; err is nil for
+// tlsrpt.Sent.
+func (j *Observer) Reported(domain string, what tlsrpt.Outcome, err error) {
+	attrs := []slog.Attr{slog.String("domain", domain)}
+	if err == nil {
+		j.log.LogAttrs(context.Background(), slog.LevelDebug, "failed fetch reported to the TLSRPT collector", attrs...)
+		return
+	}
+	j.failures.add(failure{
+		Level: slog.LevelWarn, Message: "failed fetch not reported to the TLSRPT collector", Cause: string(what), Subject: domain,
+		Attrs: append(attrs, slog.String("result", string(what)), slog.String("reason", err.Error())),
 	})
 }
 

@@ -105,12 +105,15 @@ func TestTheLinesOfTheJournal(t *testing.T) {
 		},
 		"a failed fetch": {
 			func(j *Observer) {
-				j.Fetched("example.test", true, 3*time.Second, &mtasts.FetchError{Host: "mta-sts.example.test", Stage: mtasts.StageConnect, Reason: "connection refused"})
+				j.Fetched(policymap.Fetch{
+					Domain: "example.test", Background: true, Took: 3 * time.Second,
+					Err: &mtasts.FetchError{Host: "mta-sts.example.test", Stage: mtasts.StageConnect, Reason: "connection refused"},
+				})
 			},
 			`WARN  policy not fetched domain=example.test stage=connect reason="policy host mta-sts.example.test: connection refused" background=true took=3s`,
 		},
 		"a fetch": {
-			func(j *Observer) { j.Fetched("example.test", false, time.Hour, nil) },
+			func(j *Observer) { j.Fetched(policymap.Fetch{Domain: "example.test", Took: time.Hour}) },
 			`DEBUG policy fetched domain=example.test background=false took=1h0m0s`,
 		},
 		"a full disk": {
@@ -157,9 +160,9 @@ func TestAnOutageDoesNotFillTheLog(t *testing.T) {
 				}})
 			},
 			"HTTPS": func(j *Observer, domain string) {
-				j.Fetched(domain, false, time.Second, &mtasts.FetchError{
+				j.Fetched(policymap.Fetch{Domain: domain, Took: time.Second, Err: &mtasts.FetchError{
 					Host: "mta-sts." + domain, Stage: mtasts.StageConnect, Reason: "connect to 192.0.2." + domain + ": no route to host",
-				})
+				}})
 			},
 			"disk": func(j *Observer, domain string) { j.StoreFailed(domain, errors.New("no space left on device")) },
 		} {

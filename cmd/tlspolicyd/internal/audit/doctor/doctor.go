@@ -67,6 +67,8 @@ type Facts struct {
 	Trust    Trust
 	Units    Units
 	Daemon   Daemon
+
+	Collector Collector
 }
 
 // Gather collects facts, within Limit. It changes nothing, but asking a socket
@@ -88,6 +90,7 @@ func Gather(ctx context.Context, o Options) Facts {
 	})
 	then.Go(func() { f.Resolver = gatherResolvers(ctx, o, f.Postfix) })
 	then.Go(func() { f.Trust = gatherTrust(o.Config.Fetch.CAFile, f.Postfix) })
+	then.Go(func() { f.Collector = gatherCollector(o, f.Postfix, f.Units.Service.User) })
 	then.Go(func() { f.Config = gatherConfig(o, f.Units.Service.User) })
 	then.Wait()
 	return f
@@ -105,7 +108,7 @@ func Judge(f Facts) []audit.Topic {
 	topics := []audit.Topic{
 		{Name: "configuration", Findings: judgeConfig(f)},
 		{Name: "postfix", Findings: judgePostfix(f)},
-		{Name: "socket", Findings: judgeSockets(f)},
+		{Name: "socket", Findings: append(judgeSockets(f), judgeCollector(f)...)},
 		{Name: "resolver", Findings: judgeResolvers(f)},
 		{Name: "database", Findings: judgeDatabase(f)},
 		{Name: "clock", Findings: judgeClock(f)},

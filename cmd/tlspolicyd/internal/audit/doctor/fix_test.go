@@ -186,7 +186,7 @@ func TestLines(t *testing.T) {
 		},
 		"a closed socket of systemd": {
 			"socket-denied", func(f *Facts) { f.Sockets[0].Denied = queueSocket },
-			dropIn + "SocketMode=0666 >/etc/systemd/system/tlspolicyd.socket.d/mode.conf" + restart,
+			dropIn + "SocketMode=0666 >/etc/systemd/system/tlspolicyd.socket.d/zz-mode.conf" + restart,
 		},
 		"a closed socket of the daemon": {
 			"socket-denied", func(f *Facts) { f.Sockets[0].Denied, f.Units.Socket.Listen = queueSocket, nil },
@@ -194,7 +194,7 @@ func TestLines(t *testing.T) {
 		},
 		"another queue_directory": {
 			"socket-missing", func(f *Facts) { f.param("queue_directory", "/srv/postfix") },
-			dropIn + "ListenStream=/srv/postfix/run/tlspolicyd/socketmap.sock >/etc/systemd/system/tlspolicyd.socket.d/queue-directory.conf" + restart,
+			dropIn + "ListenStream=/srv/postfix/run/tlspolicyd/socketmap.sock >/etc/systemd/system/tlspolicyd.socket.d/zz-queue-directory.conf" + restart,
 		},
 		"a database of mode 000": {"database-mode", func(f *Facts) { f.Database.Mode = 0 }, "chmod 0600 /var/lib/tlspolicyd/policies.db"},
 		"a closed configuration": {

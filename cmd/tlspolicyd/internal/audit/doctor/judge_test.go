@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"crypto/x509"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -107,6 +108,9 @@ func healthy() *Facts {
 			},
 			Time: []Unit{{Name: "chrony.service", Load: "loaded", Active: "inactive"}},
 		},
+		Collector: Collector{
+			Path: queueDir + "/run/tlsrpt/tlsrpt.sock", Set: true, User: "tlspolicyd", Owner: "tlsrpt:postfix", Mode: fs.ModeSocket | 0o220, Group: "postfix",
+		},
 		Daemon: Daemon{This: build, Socket: "/run/tlspolicyd/admin.sock", Build: &build, Store: &store},
 	}
 }
@@ -206,6 +210,13 @@ func situations() []situation {
 		{"socket-other-program", audit.Fail, "another protocol", func(f *Facts) { f.Sockets[0].Garbled, f.Sockets[0].Err = true, "malformed netstring" }},
 		{"socket-slow", audit.Warn, "an overloaded host", func(f *Facts) { f.Sockets[0].Took = 3 * time.Second }},
 		{"socket-inconclusive", audit.Unknown, "an ordinary user", func(f *Facts) { f.Sockets[1].Inconclusive = "it is closed to an ordinary user" }},
+
+		{"tlsrpt-socket-unused", audit.Warn, "Postfix reports, the daemon does not", func(f *Facts) { f.Collector.Set = false }},
+		{"tlsrpt-socket-missing", audit.Warn, "no collector", func(f *Facts) { f.Collector.Err = "connection refused" }},
+		{"tlsrpt-socket-denied", audit.Warn, "not in the group", func(f *Facts) { f.Collector.Denied = f.Collector.Path }},
+		{"tlsrpt-socket-denied", audit.Warn, "no group at all", func(f *Facts) { f.Collector.Denied, f.Collector.Group = f.Collector.Path, "" }},
+		{"tlsrpt-socket-denied", audit.Warn, "a closed directory", func(f *Facts) { f.Collector.Denied = queueDir + "/run/tlsrpt" }},
+		{"tlsrpt-socket-inconclusive", audit.Unknown, "an ordinary user", func(f *Facts) { f.Collector.Inconclusive = "its directory is closed to an ordinary user" }},
 
 		{"network-down", audit.Unknown, "the cable is out", func(f *Facts) {
 			f.Resolver.NoRoute = true

@@ -147,14 +147,15 @@ func (u Units) systemctl(args string) string {
 	return "systemctl " + args
 }
 
-// listenFix is a line that changes the socket unit for good. (A socket unit is
-// not restarted while its service runs, so both are.)
+// listenFix is a line that changes the socket unit for good: by a drop-in that
+// systemd reads after override.conf of "systemctl edit". (A socket unit is not
+// restarted while its service runs, so both are.)
 func (u Units) listenFix(name, setting string) string {
 	if !u.Systemd || u.Socket.Load != "loaded" {
 		return ""
 	}
 	dir := "/etc/systemd/system/" + socketUnit + ".d"
-	return "mkdir -p " + dir + " && printf '%s\\n' '[Socket]' " + shellQuote(setting) + " >" + dir + "/" + name + ".conf && " +
+	return "mkdir -p " + dir + " && printf '%s\\n' '[Socket]' " + shellQuote(setting) + " >" + dir + "/zz-" + name + ".conf && " +
 		"systemctl daemon-reload && systemctl restart " + socketUnit + " " + serviceUnit
 }
 

@@ -1,0 +1,122 @@
+package admin
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"tlspolicyd/internal/mtasts"
+	"tlspolicyd/policymap"
+	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
+)
+
+// This file is what an operator does about the policies that hosts share.
+
+// errNotShared: there is no engine.
+var errNotShared = errors.New(`nothing is shared: share.url is ""`)
+
+// Difference is a domain of which this host and the shared cache know different
+// things.
+type Difference struct {
+	Domain string      `json:"domain"`
+	Kind   string      `json:"kind"` // only-here, only-shared or differs
+	Here   *PolicySide `json:"here,omitempty"`
+	Shared *PolicySide `json:"shared,omitempty"`
+}
+
+// PolicySide is a policy on one side of a difference.
+type PolicySide struct {
+	Mode      string    `json:"mode"`
+	MX        []string  `json:"mx,omitempty"`
+	ID        string    `json:"id,omitempty"`
+	FetchedAt time.Time `json:"fetched_at"`
+	Host      string    `json:"host,omitempty"` // that fetched it; empty: this one
+
+	file [sha256.Size]byte
+}
+
+func sideOf(file []byte, p *mtasts.Policy, id, host string, fetched time.Time) *PolicySide {
+	return &PolicySide{
+		Mode: string(p.Mode), MX: p.MX, ID: id, Host: host,
+		FetchedAt: fetched.UTC().Truncate(time.Second), file: sha256.Sum256(file),
+	}
+}
+
+// diff lists the differences. That one of the two is older is none.
+func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
+	if s.opt.Fleet == nil {
+		fail(w, http.StatusConflict, errNotShared)
+		return
+	}
+	shared := make(map[string]*PolicySide)
+	err := s.opt.Fleet.Each(r.Context(), func(domain string, p share.Policy) error {
+		if parsed, err := mtasts.ParsePolicy(p.File); err == nil {
+			shared[domain] = sideOf(p.File, &parsed, p.ID, p.Host, time.Now().Add(-p.Age))
+		}
+		return nil
+	})
+	if err != nil {
+		fail(w, http.StatusBadGateway, fmt.Errorf("shared cache: %w", err))
+		return
+	}
+	l := newLines(w)
+	var sendErr error
+	err = s.opt.Map.Each(func(info policymap.Info) bool {
+		d := Difference{Domain: info.Record.Domain, Shared: shared[info.Record.Domain]}
+		delete(shared, d.Domain)
+		if info.STS != policy.STSAbsent {
+			sts := info.Record.STS
+			d.Here = sideOf(sts.Policy, info.Policy, sts.PolicyID, sts.SharedBy, sts.FetchedAt)
+		}
+		if d.judge() {
+			sendErr = l.send(d, false)
+		}
+		return sendErr == nil && r.Context().Err() == nil
+	})
+	for domain, side := range shared {
+		d := Difference{Domain: domain, Shared: side}
+		if err == nil && sendErr == nil && d.judge() {
+			sendErr = l.send(d, false)
+		}
+	}
+	s.end(r, l, errors.Join(err, sendErr))
+}
+
+// judge fills in the kind, and reports whether there is a difference.
+func (d *Difference) judge() bool {
+	switch {
+	case d.Here != nil && d.Shared != nil:
+		d.Kind = "differs"
+		return d.Here.file != d.Shared.file
+	case d.Here != nil:
+		d.Kind = "only-here"
+	case d.Shared != nil:
+		d.Kind = "only-shared"
+	}
+	return d.Kind != ""
+}
+
+// purgeShared deletes domains from the shared cache, or all that are in it.
+func (s *Server) purgeShared(ctx context.Context, domains []string, all bool) error {
+	if s.opt.Fleet == nil {
+		return errNotShared
+	}
+	if all {
+		domains = nil
+		err := s.opt.Fleet.Each(ctx, func(domain string, _ share.Policy) error {
+			domains = append(domains, domain)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("shared cache: %w", err)
+		}
+	}
+	if err := s.opt.Fleet.Delete(ctx, domains...); err != nil {
+		return fmt.Errorf("shared cache: %w", err)
+	}
+	return nil
+}
