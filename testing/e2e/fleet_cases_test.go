@@ -59,7 +59,7 @@ func (h *fleetHost) learn(domains []string, clients int) error {
 // one before is through.
 func (f *fleet) oneAfterAnother(t *testing.T) (fetches int) {
 	t.Helper()
-	must(t, f.fresh())
+	f.fresh(t)
 	fetches, err := f.fetchedBy(func() (err error) {
 		for _, h := range f.hosts {
 			err = errors.Join(err, h.learn(f.domains, 20))
@@ -74,7 +74,7 @@ func (f *fleet) oneAfterAnother(t *testing.T) (fetches int) {
 // same time.
 func (f *fleet) allAtOnce(t *testing.T) (fetches int) {
 	t.Helper()
-	must(t, f.fresh())
+	f.fresh(t)
 	fetches, err := f.fetchedBy(func() error {
 		return each(f.hosts, func(h *fleetHost) error { return h.learn(f.domains, 20) })
 	})
@@ -260,8 +260,7 @@ func (f *fleet) underFault(t *testing.T, e *engine, what fault, known, cold []st
 // engine without one.
 func (f *fleet) faults(t *testing.T, e *engine, faults []fault) (all []faultFigures) {
 	t.Helper()
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	known, cold := f.domains[:12], f.domains[12:]
 	for _, h := range f.hosts {
 		must(t, h.learn(known, 10))
@@ -279,8 +278,7 @@ func (f *fleet) emptied(t *testing.T, e *engine, interval time.Duration) (refill
 	old := f.refresh
 	f.refresh = max(interval, time.Minute)
 	defer func() { f.refresh = old }()
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	policies := f.domains[:f.policies]
 	for _, h := range f.hosts {
 		must(t, h.learn(policies, 20))
@@ -305,8 +303,7 @@ func (f *fleet) emptied(t *testing.T, e *engine, interval time.Duration) (refill
 // half a minute. Then a member shows a weaker file under a new id.
 func (f *fleet) partitioned(t *testing.T, e *engine, lasting time.Duration) (here, there time.Duration, hints int) {
 	t.Helper()
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	a, b := f.hosts[0], f.hosts[1]
 	seenHere, seenThere, weakened := f.domains[0], f.domains[1], f.domains[2]
 	for _, h := range f.hosts {
@@ -351,8 +348,7 @@ func (f *fleet) partitioned(t *testing.T, e *engine, lasting time.Duration) (her
 // long the others took to answer.
 func (f *fleet) killedHolder(t *testing.T, e *engine) *answersOf {
 	t.Helper()
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	holder, others, domain := f.hosts[0], f.hosts[1:], f.domains[f.policies-1]
 	must(t, cut(holder.name, fleetWeb)) // its fetch does not end
 	go func() { _, _ = holder.ask([]string{domain}, 1) }()
@@ -431,8 +427,7 @@ func (h *fleetHost) counted(t *testing.T, sample string, least float64) {
 // follow, and returns how many were refused.
 func (f *fleet) forged(t *testing.T, e *engine) (refused int) {
 	t.Helper()
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	h := f.hosts[0]
 	known, unknown, foreign := f.domains[0], f.domains[1], f.domains[2]
 	must(t, h.learn([]string{known}, 1))
@@ -463,7 +458,6 @@ func (f *fleet) forged(t *testing.T, e *engine) (refused int) {
 	before := h.metric(refusedTotal)
 	must(t, h.learn([]string{foreign}, 1))
 	h.counted(t, refusedTotal, before+1)
-	must(t, commands("FLUSHALL")(e))
 	return int(h.metric(refusedTotal))
 }
 
@@ -472,17 +466,11 @@ func (f *fleet) forged(t *testing.T, e *engine) (refused int) {
 // to know them.
 func (f *fleet) joined(t *testing.T, e *engine) (secure int, took time.Duration) {
 	t.Helper()
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	policies := f.domains[:f.policies]
 	must(t, f.hosts[0].learn(policies, 20))
-	h, err := f.addHost(len(f.hosts) + 1)
-	must(t, err)
-	defer func() {
-		f.hosts = f.hosts[:len(f.hosts)-1]
-		must(t, errors.Join(h.stop(), e.start()))
-	}()
-	must(t, h.start())
+	h := f.late
+	must(t, errors.Join(h.forget(), h.start()))
 	began := time.Now()
 	mustWait(t, func() error {
 		list, err := h.run("cache", "list")
@@ -494,7 +482,7 @@ func (f *fleet) joined(t *testing.T, e *engine) (secure int, took time.Duration)
 	took = time.Since(began)
 	must(t, errors.Join(e.stop(), cut(h.name, fleetWeb), h.resolve(f.blocking("always_refuse"))))
 	a, err := h.ask(policies, 20)
-	must(t, err)
+	must(t, errors.Join(err, h.stop(), connect(h.name, fleetWeb), h.resolve(""), e.start()))
 	return a.secure, took
 }
 
@@ -510,8 +498,7 @@ func (f *fleet) failover(t *testing.T, kind engineKind) {
 	must(t, err)
 	f.share, err = f.shared(kind, "sentinel_master = \"fleet\"\n", sentinels...)
 	must(t, err)
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	a, b := f.hosts[0], f.hosts[1]
 	mustWait(t, func() error {
 		info, err := master.command("INFO", "replication")
@@ -541,8 +528,7 @@ func (f *fleet) cluster(t *testing.T, kind engineKind) {
 	must(t, err)
 	f.share, err = f.shared(kind, "cluster = true\n", nodes[0].port, nodes[1].port)
 	must(t, err)
-	must(t, f.fresh())
-	f.waitShared(t, f.hosts...)
+	f.fresh(t)
 	a, b := f.hosts[0], f.hosts[1]
 	f.fetchedOnce(t, f.domains[:30], a, b)
 	for _, n := range nodes {

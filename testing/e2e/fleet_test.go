@@ -16,7 +16,7 @@ func TestFleet(t *testing.T) {
 	f := startFleet(t, 3, 120, 72)
 	for _, kind := range []engineKind{valkey8(), redis7()} {
 		t.Run(kind.name, func(t *testing.T) {
-			e := f.join(t, kind)
+			e := f.join(t, kind, "timeout = \"1s\"\n") // enough on any machine
 			if n := f.oneAfterAnother(t); n != f.policies {
 				t.Errorf("one host after another: %d fetches for %d policies", n, f.policies)
 			}
@@ -51,15 +51,16 @@ func startFleet(t *testing.T, hosts, domains, policies int) *fleet {
 	return f
 }
 
-// join has the hosts share from now on.
-func (f *fleet) join(t *testing.T, kind engineKind) *engine {
+// join has the hosts share from now on, with more lines in [share].
+func (f *fleet) join(t *testing.T, kind engineKind, extra string) *engine {
 	t.Helper()
 	e, err := f.newEngine(kind, 6379, "")
 	must(t, err)
-	f.share, err = f.shared(kind, "", e.port)
+	f.share, err = f.shared(kind, extra, e.port)
 	must(t, err)
+	f.engine = e
 	t.Cleanup(func() {
-		f.share = ""
+		f.share, f.engine = "", nil
 		if err := e.stop(); err != nil {
 			t.Error(err)
 		}
@@ -94,7 +95,7 @@ func TestFleetFigures(t *testing.T) {
 	serial, atOnce, refreshed := f.oneAfterAnother(t), f.allAtOnce(t), f.refreshing(t, day, 1)
 	refused, dane := f.firstMessage(t, "always_refuse")
 	silent, _ := f.firstMessage(t, "deny")
-	e := f.join(t, kind)
+	e := f.join(t, kind, "")
 	row("HTTPS fetches, one host after another", count(serial), count(f.oneAfterAnother(t)))
 	row("all hosts at once", count(atOnce), count(f.allAtOnce(t)))
 	row("a day of refreshing", count(refreshed), count(f.refreshing(t, day, 1)))
@@ -117,8 +118,8 @@ func TestFleetFigures(t *testing.T) {
 	row("partition of 10 minutes, a policy changed on each side: after healing the other side has it", "–",
 		fmt.Sprintf("%s where the engine was reached, %s where it was not", orNever(there), orNever(here)))
 	row("entry with a good key, a new id and a weaker file", "–", fmt.Sprintf("%d fetch, no answer changed", hints))
-	f.share = ""
-	must(t, f.fresh())
+	f.share, f.engine = "", nil
+	f.fresh(t)
 	apart := f.underFault(t, e, fault{begin: noFault, end: noFault}, f.domains[:12], f.domains[12:12+coldEach])
 
 	text := "`make fleet`, half an hour: " + figuresIntro(kind) + "\n\n| test | apart | together |\n| --- | --- | --- |\n" +

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
 	"tlspolicyd/socketmap"
@@ -35,7 +36,9 @@ type fleet struct {
 	policies         int
 	ids              map[string]string // of policies that were changed
 	hosts            []*fleetHost
-	share            string // the configuration's [share] section; "" for none
+	late             *fleetHost // joins them later
+	share            string     // the configuration's [share] section; "" for none
+	engine           *engine    // emptied by fresh, if not nil
 	refresh          time.Duration
 	ca               *authority
 	names            *nameServers
@@ -88,21 +91,18 @@ func newFleet(hosts, domains, policies int) (*fleet, error) {
 	if err := f.startInternet(); err != nil {
 		return nil, err
 	}
-	for i := range hosts {
-		if _, err := f.addHost(i + 1); err != nil {
+	for i := range hosts + 1 {
+		h := &fleetHost{fleet: f, name: fmt.Sprintf("mail%d", i+1), address: fmt.Sprintf("10.99.1.%d", i+1)}
+		if err := errors.Join(addHost(h.name, h.address), h.resolve("")); err != nil {
 			return nil, err
+		}
+		if i < hosts {
+			f.hosts = append(f.hosts, h)
+		} else {
+			f.late = h
 		}
 	}
 	return f, nil
-}
-
-func (f *fleet) addHost(number int) (*fleetHost, error) {
-	h := &fleetHost{fleet: f, name: fmt.Sprintf("mail%d", number), address: fmt.Sprintf("10.99.1.%d", number)}
-	if err := addHost(h.name, h.address); err != nil {
-		return nil, err
-	}
-	f.hosts = append(f.hosts, h)
-	return h, h.resolve("")
 }
 
 // startInternet starts NSD with the domains and nginx with their policies.
@@ -370,8 +370,14 @@ func each(hosts []*fleetHost, f func(*fleetHost) error) error {
 }
 
 // fresh starts all hosts with nothing known.
-func (f *fleet) fresh() error {
-	return each(f.hosts, func(h *fleetHost) error { return errors.Join(h.forget(), h.start()) })
+func (f *fleet) fresh(t *testing.T) {
+	t.Helper()
+	must(t, each(f.hosts, (*fleetHost).forget))
+	if f.engine != nil {
+		must(t, commands("FLUSHALL")(f.engine))
+	}
+	must(t, each(f.hosts, (*fleetHost).start))
+	f.waitShared(t, f.hosts...)
 }
 
 // run runs a subcommand of the program on a host.
