@@ -47,6 +47,7 @@ func (e *engine) do(ctx context.Context, key string, args ...string) (v reply, e
 	for range 2 {
 		var address string
 		if address, err = e.address(ctx, key); err != nil {
+			e.lookAgain() // a cluster may not be complete yet
 			return reply{}, err
 		}
 		if v, err = e.pool(address).do(ctx, args...); err == nil {

@@ -26,7 +26,6 @@ local result = 'stored'
 if old[1] and (tonumber(old[1]) or 0) > tonumber(ARGV[1]) then result = 'newer'
 elseif old[2] and (tonumber(old[2]) or 0) > tonumber(ARGV[2]) then result = 'fenced'
 else
-  redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], unpack(ARGV, 5))
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end

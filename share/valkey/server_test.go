@@ -23,6 +23,7 @@ type server struct {
 	t       *testing.T
 	socket  string
 	args    []string
+	bare    bool // args are all
 	process *exec.Cmd
 }
 
@@ -53,6 +54,9 @@ func startServer(t *testing.T, args ...string) *server {
 func (s *server) start() {
 	s.t.Helper()
 	args := append([]string{"--port", "0", "--unixsocket", s.socket, "--save", "", "--appendonly", "no", "--dir", filepath.Dir(s.socket)}, s.args...)
+	if s.bare {
+		args = s.args
+	}
 	s.process = exec.Command(program(s.t), args...)
 	s.process.Stdout, s.process.Stderr = io.Discard, io.Discard
 	if err := s.process.Start(); err != nil {
@@ -107,4 +111,3 @@ func TestContract(t *testing.T) {
 		return func(host string, keys share.Keys) share.Fleet { return s.client(host, Settings{Keys: keys}) }
 	})
 }
-

@@ -42,7 +42,6 @@ func (c *Client) Watch(ctx context.Context, changed func(string, share.Policy)) 
 // follow reads the stream on a connection of its own, until that fails. Where
 // changes may have been missed all entries are read.
 func (c *Client) follow(ctx context.Context, last *string, changed func(string, share.Policy)) error {
-	began := time.Now()
 	starting, cancel := context.WithTimeout(ctx, background)
 	defer cancel()
 	address, err := c.engine.address(starting, c.changes())
@@ -59,8 +58,8 @@ func (c *Client) follow(ctx context.Context, last *string, changed func(string, 
 	if err != nil {
 		return err
 	}
-	if time.Since(began) < c.settings.Load().Timeout {
-		c.note(nil) // lookups need not wait for the next probe
+	if !c.breaker.up() {
+		c.probe(ctx) // the next one of the breaker may be a minute away
 	}
 	c.watching.Store(true)
 	if !complete {
@@ -80,9 +79,13 @@ func (c *Client) follow(ctx context.Context, last *string, changed func(string, 
 		if err != nil {
 			return err
 		}
-		for _, entry := range v.at(0).at(1).array {
+		entries := v.at(0).at(1).array
+		if v.kind != '_' && len(entries) == 0 {
+			return errProtocol
+		}
+		for _, entry := range entries {
 			id := string(entry.at(0).text)
-			if !streamID(id).valid() {
+			if !streamID(*last).before(streamID(id)) {
 				return errProtocol
 			}
 			if domain, own := c.change(entry.at(1)); domain != "" && !own {
@@ -106,7 +109,7 @@ func (c *Client) since(ctx context.Context, conn *conn, last string) (newest str
 			return "", false, err
 		}
 		ends[i] = streamID(v.at(0).at(0).text)
-		if len(v.array) > 0 && !ends[i].valid() {
+		if v.kind != '*' || len(v.array) > 0 && !ends[i].valid() {
 			return "", false, errProtocol
 		}
 	}
