@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -132,10 +133,10 @@ func (f *fleet) waitShared(t *testing.T, hosts ...*fleetHost) {
 
 // fault is something that goes wrong with the engine.
 type fault struct {
-	name   string
-	begin  func(*engine) error
-	end    func(*engine) error
-	refill bool // the engine is empty afterwards
+	name  string
+	code  string // of doctor; "": not looked at
+	begin func(*engine) error
+	end   func(*engine) error
 }
 
 // commands are run at the engine, one after another.
@@ -163,8 +164,8 @@ func engineFaults() []fault {
 		other io.Closer
 	)
 	return []fault{
-		{name: "killed", begin: (*engine).stop, end: (*engine).start, refill: true},
-		{name: "stopped (SIGSTOP)", begin: signal(syscall.SIGSTOP), end: signal(syscall.SIGCONT)},
+		{name: "killed", code: "share-unreachable", begin: (*engine).stop, end: (*engine).start},
+		{name: "stopped (SIGSTOP)", code: "share-unreachable", begin: signal(syscall.SIGSTOP), end: signal(syscall.SIGCONT)},
 		{
 			name: "1 s slow",
 			begin: func(e *engine) (err error) {
@@ -177,24 +178,22 @@ func engineFaults() []fault {
 				proxy.stop()
 				return e.moveTo(e.port - 100)
 			},
-			refill: true,
 		},
 		{name: "unreachable (packets lost)", begin: forTwo(cut), end: forTwo(connect)},
-		{name: "wrong password", begin: commands(user+"resetpass >another", disconnect), end: commands(user + "resetpass >" + userPassword)},
-		{name: "ACL denies all", begin: commands(user + "-@all"), end: (*engine).permit},
-		{name: "ACL denies writing", begin: commands(user + "-hset -xadd"), end: (*engine).permit},
-		{name: "full", begin: commands("CONFIG SET maxmemory 1"), end: commands("CONFIG SET maxmemory 0")},
-		{name: "read-only replica", begin: commands("REPLICAOF " + deadRouter + " 6379"), end: commands("REPLICAOF NO ONE")},
+		{name: "wrong password", code: "share-unreachable", begin: commands(user+"resetpass >another", disconnect), end: commands(user + "resetpass >" + userPassword)},
+		{name: "ACL denies all", code: "share-denied", begin: commands(user + "-@all"), end: (*engine).permit},
+		{name: "ACL denies writing", code: "share-denied", begin: commands(user + "-hset -xadd"), end: (*engine).permit},
+		{name: "full", code: "share-not-writable", begin: commands("CONFIG SET maxmemory 1"), end: commands("CONFIG SET maxmemory 0")},
+		{name: "read-only replica", code: "share-not-writable", begin: commands("REPLICAOF " + deadRouter + " 6379"), end: commands("REPLICAOF NO ONE")},
 		{
-			name: "not an engine: HTTP",
+			name: "not an engine: HTTP", code: "share-unreachable",
 			begin: func(e *engine) (err error) {
 				if err = e.stop(); err == nil {
 					other, err = babbler(e.port, "HTTP/1.1 400 Bad Request\r\n\r\n")
 				}
 				return err
 			},
-			end:    func(e *engine) error { return errors.Join(other.Close(), e.start()) },
-			refill: true,
+			end: func(e *engine) error { return errors.Join(other.Close(), e.start()) },
 		},
 		{
 			name: "announces 512 MB",
@@ -204,8 +203,7 @@ func engineFaults() []fault {
 				}
 				return err
 			},
-			end:    func(e *engine) error { return errors.Join(other.Close(), e.start()) },
-			refill: true,
+			end: func(e *engine) error { return errors.Join(other.Close(), e.start()) },
 		},
 	}
 }
@@ -251,6 +249,9 @@ func (f *fleet) underFault(t *testing.T, e *engine, what fault, known, cold []st
 	if err := b.learn(known, 1); err != nil {
 		t.Errorf("engine %s, after a restart: %v", what.name, err)
 	}
+	if codes := a.doctor(t); what.code != "" && !slices.Contains(codes, what.code) {
+		t.Errorf("engine %s: doctor finds %q, want %s", what.name, codes, what.code)
+	}
 	must(t, what.end(e))
 	f.waitShared(t, a, b)
 	return faultFigures{what.name, *first, *rest, *hits}
@@ -265,7 +266,7 @@ func (f *fleet) faults(t *testing.T, e *engine, faults []fault) (all []faultFigu
 	for _, h := range f.hosts {
 		must(t, h.learn(known, 10))
 	}
-	for i, what := range append([]fault{{name: "none", begin: noFault, end: noFault}}, faults...) {
+	for i, what := range append([]fault{{name: "none", code: "share-ok", begin: noFault, end: noFault}}, faults...) {
 		all = append(all, f.underFault(t, e, what, known, cold[i*coldEach:(i+1)*coldEach]))
 	}
 	return all
@@ -376,6 +377,27 @@ func (f *fleet) killedHolder(t *testing.T, e *engine) *answersOf {
 	}))
 	must(t, errors.Join(connect(holder.name, fleetWeb), holder.start()))
 	return &all
+}
+
+// doctor returns the codes that doctor finds in the topic "shared cache".
+func (h *fleetHost) doctor(t *testing.T) (codes []string) {
+	t.Helper()
+	out, err := h.run("doctor", "--json") // an exit status of 1 is for what this host has not, such as Postfix
+	var report struct {
+		Topics []struct {
+			Name     string
+			Findings []doctorFinding
+		}
+	}
+	if failed := json.Unmarshal([]byte(out), &report); failed != nil {
+		t.Fatalf("doctor: %v, %v", err, failed)
+	}
+	for _, topic := range report.Topics {
+		if topic.Name == "shared cache" {
+			codes = append(codes, codesOf(topic.Findings)...)
+		}
+	}
+	return codes
 }
 
 // reply asks a host for one domain.
