@@ -41,7 +41,9 @@ run: build ## the daemon, without root and without a configuration file
 	bin/tlspolicyd serve
 
 # Without default.pgo, for which all packages would be compiled once more.
-unit: ## tests without root
+unit: ## tests without root; those of share/valkey need redis-server or valkey-server
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+	echo "NOT TESTED: share/valkey, which needs redis-server or valkey-server (apt-get install redis-server)"
 	$(GO) test -pgo=off -timeout $(TESTTIME) ./...
 
 demo: build ## the daemon beside a small internet: what it answers, and why

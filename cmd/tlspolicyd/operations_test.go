@@ -15,9 +15,9 @@ func TestEveryLogMessageIsInTheManual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := regexp.MustCompile(`(?:\blog\.(?:Error|Warn|Info|Debug)\(|slog\.Level\w+, |[mM]essage(?: :?=|:)\s+)"([^"]+)"`)
+	message := regexp.MustCompile(`(?:\blog\.(?:Error|Warn|Info|Debug|warn)\(|slog\.Level\w+, |[mM]essage(?: :?=|:)\s+)"([^"]+)"`)
 	var seen []string
-	for _, pattern := range []string{"*.go", "../../socketmap/*.go", "../../store/bolt/*.go", "internal/admin/*.go", "internal/logging/*.go"} {
+	for _, pattern := range []string{"*.go", "../../socketmap/*.go", "../../store/bolt/*.go", "../../share/valkey/*.go", "internal/admin/*.go", "internal/logging/*.go"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: %d files, %v", pattern, len(files), err)

@@ -27,19 +27,22 @@ type server struct {
 	process *exec.Cmd
 }
 
-// program finds the server to test with. Where there is none the test fails, and
-// says how to get one, unless it is known that there is none.
+// program finds the server to test with, $TLSPOLICYD_TEST_ENGINE first. Where there
+// is none the test is left out, which "make unit" prints, unless that variable is
+// set, as CI has it.
 func program(t *testing.T) string {
 	t.Helper()
-	for _, name := range []string{os.Getenv("TLSPOLICYD_TEST_ENGINE"), "valkey-server", "redis-server"} {
+	wanted := os.Getenv("TLSPOLICYD_TEST_ENGINE")
+	for _, name := range []string{wanted, "valkey-server", "redis-server"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
 		}
 	}
-	if os.Getenv("TLSPOLICYD_TEST_ENGINE") == "none" {
-		t.Skip("NOT TESTED: TLSPOLICYD_TEST_ENGINE=none")
+	const needs = "needs valkey-server or redis-server: 'apt-get install redis-server'"
+	if wanted != "" {
+		t.Fatal(needs)
 	}
-	t.Fatal("this test needs valkey-server or redis-server ('apt-get install redis-server'); TLSPOLICYD_TEST_ENGINE=none leaves it out")
+	t.Skip("NOT TESTED: " + needs)
 	return ""
 }
 

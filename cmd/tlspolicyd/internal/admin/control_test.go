@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"tlspolicyd/policymap/policy"
+	"tlspolicyd/share"
 	"tlspolicyd/testing/lab"
 )
 
@@ -191,6 +193,69 @@ func TestPurge(t *testing.T) {
 	if d.Count("full.test", "MX") != n+1 {
 		t.Error("answered from memory after a purge")
 	}
+}
+
+func TestDiffAndPurgeOfWhatIsShared(t *testing.T) {
+	d := start(t)
+	d.PolicyHost("plain.test", enforce)
+	d.PolicyHost("xn--bcher-kva.test", enforce)
+	d.ask(t, "plain.test", secure)
+	d.ask(t, "bücher.test", secure)
+	d.ask(t, "full.test", "OK dane-only")
+	diff := func() map[string]string {
+		t.Helper()
+		got := make(map[string]string)
+		err := d.client.Diff(t.Context(), func(x Difference) error {
+			got[x.Domain] = x.Kind
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return got
+	}
+	if got := diff(); len(got) != 0 {
+		t.Errorf("differences: %v", got)
+	}
+	other := d.engine.Member("other.test", nil)
+	another := strings.Replace(enforce, "*.plain.test", "other.test", 1)
+	other.Offer("plain.test", share.Policy{File: []byte(another)}, share.Lease{})
+	if err := other.Delete(t.Context(), "xn--bcher-kva.test"); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]string{"plain.test": "differs", "xn--bcher-kva.test": "only-here"}; !maps.Equal(diff(), want) {
+		t.Errorf("differences: %v", diff())
+	}
+	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"plain.test"}}, true); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if want := map[string]string{"xn--bcher-kva.test": "only-here"}; !maps.Equal(diff(), want) {
+		t.Errorf("differences after a purge of both: %v", diff())
+	}
+	d.engine.Fail(errors.New("no engine"), false)
+	if err := d.client.Diff(t.Context(), func(Difference) error { return nil }); err == nil || !strings.Contains(err.Error(), "no engine") {
+		t.Error(err)
+	}
+	if _, err := d.client.Purge(t.Context(), Names{All: true}, true); err == nil || !strings.Contains(err.Error(), "nothing was purged") {
+		t.Error(err)
+	}
+	if got := d.list(t, Filter{}); len(got) != 2 {
+		t.Errorf("left: %v", got)
+	}
+	// A policy of another host says so.
+	d.engine.Fail(nil, false)
+	other.Offer("shared.test", share.Policy{File: []byte(enforce), ID: "7"}, share.Lease{})
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		if details, err := d.client.Show(t.Context(), "shared.test"); err == nil {
+			var text strings.Builder
+			_ = details.WriteText(&text, time.Now())
+			if details.SharedBy != "other.test" || details.SharedSince.IsZero() || !strings.Contains(text.String(), "fetched by     other.test; by other hosts since ") {
+				t.Errorf("%+v\n%s", details.Domain, &text)
+			}
+			return
+		}
+	}
+	t.Error("shared.test was not adopted")
 }
 
 func TestWarm(t *testing.T) {

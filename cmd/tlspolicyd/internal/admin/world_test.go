@@ -18,6 +18,7 @@ import (
 	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/internal/mtasts"
 	"tlspolicyd/policymap"
+	"tlspolicyd/share/sharetest"
 	"tlspolicyd/socketmap"
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
@@ -55,8 +56,9 @@ type daemon struct {
 	metrics *Metrics
 	server  *Server
 	client  *Client
-	socket  string // of the control socket
-	public  string // host:port
+	engine  *sharetest.Engine // that the host shares policies in
+	socket  string            // of the control socket
+	public  string            // host:port
 
 	listening atomic.Bool
 	hangs     atomic.Bool // lookups are not answered
@@ -96,12 +98,14 @@ func start(t testing.TB) *daemon {
 		Resolver: resolver, RootCAs: d.Roots(), Dial: d.Dial,
 		AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
 	}
+	d.engine = sharetest.NewEngine()
+	fleet := d.engine.Member("this.test", nil)
 	d.Map = policymap.New(policymap.Options{
-		Store: d.store, Observer: d.metrics,
+		Store: d.store, Fleet: fleet, Observer: d.metrics,
 		Config: policymap.Config{Resolver: resolver, Fetcher: fetcher},
 	})
 	d.server = New(Options{
-		Map: d.Map, Store: d.store, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
+		Map: d.Map, Store: d.store, Fleet: fleet, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
 		Sockets:     []string{"unix:/run/test.sock"},
 		Resolver:    func() Resolver { return resolver },
 		Connections: func() socketmap.Stats { return socketmap.Stats{Connections: 5, Idle: 3, Accepted: 7} },

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tlspolicyd/cmd/tlspolicyd/internal/config"
+)
+
+// secretFile writes a file that is to have a mode.
+func secretFile(t *testing.T, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Each mistake in [share] names the setting and what to do, and no error shows a
+// secret.
+func TestSecretsOfTheEngine(t *testing.T) {
+	const secret = "s3cret of more than sixteen characters"
+	open, good, group := secretFile(t, secret, 0o644), secretFile(t, secret+"\n", 0o400), secretFile(t, secret, 0o640)
+	remote := config.EngineURL{Network: "tcp", Hosts: []string{"valkey.test:6379"}}
+	secure := config.EngineURL{Network: "tcp", Hosts: []string{"valkey.test:6379"}, TLS: true}
+	local := config.EngineURL{Network: "tcp", Hosts: []string{"127.0.0.1:6379"}}
+	for name, tt := range map[string]struct {
+		share config.Share
+		want  string // "": good
+	}{
+		"nothing":              {config.Share{KeyFile: "/absent"}, ""},
+		"on loopback":          {config.Share{URL: local}, ""},
+		"with a key":           {config.Share{URL: remote, KeyFile: good, PasswordFile: group}, ""},
+		"without a key":        {config.Share{URL: remote}, "share.key_file: missing: want the key that signs what is shared"},
+		"key for all to read":  {config.Share{URL: remote, KeyFile: open}, "share.key_file: " + open + ": every local user can read it (mode 0644): 'chmod o-rwx " + open + "'"},
+		"password likewise":    {config.Share{URL: local, PasswordFile: open}, "share.password_file: " + open + ": every local user can read it"},
+		"no such file":         {config.Share{URL: remote, KeyFile: "/absent"}, "share.key_file: stat /absent: no such file"},
+		"a directory":          {config.Share{URL: remote, KeyFile: t.TempDir()}, "want a file of a few lines"},
+		"short key":            {config.Share{URL: remote, KeyFile: secretFile(t, "s3cret", 0o400)}, "key of 6 characters: want at least 16"},
+		"empty key":            {config.Share{URL: remote, KeyFile: secretFile(t, "\n", 0o400)}, "no key in it"},
+		"two passwords":        {config.Share{URL: config.EngineURL{Network: "unix", Hosts: []string{"/s"}, Password: "s3cret"}, PasswordFile: good}, "share.url has a password too"},
+		"Sentinel and cluster": {config.Share{URL: local, Cluster: true, SentinelMaster: "x"}, "share.cluster: there is a share.sentinel_master too"},
+		"CA without TLS":       {config.Share{URL: remote, KeyFile: good, CAFile: "/ca.pem"}, "share.url is without TLS: want rediss://"},
+		"no such CA":           {config.Share{URL: secure, KeyFile: good, CAFile: "/absent"}, "share.ca_file: open /absent"},
+		"half a certificate":   {config.Share{URL: secure, KeyFile: good, CertFile: good}, "want both or none"},
+		"no certificate in it": {config.Share{URL: secure, KeyFile: good, CertFile: good, CertKeyFile: good}, "share.cert_file, share.cert_key_file: tls: failed to find any PEM data"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := checkShare(tt.share)
+			if (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "s3cret")) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// A credential of systemd is read in the unit only: elsewhere its path is unknown.
+func TestCredentialsOfSystemd(t *testing.T) {
+	s := config.Share{URL: config.EngineURL{Network: "tcp", Hosts: []string{"valkey.test:6379"}}, KeyFile: "${CREDENTIALS_DIRECTORY}/secret"}
+	if err := checkShare(s); err != nil {
+		t.Error(err)
+	}
+	if _, err := fleetSettings(s); err == nil || !strings.Contains(err.Error(), "LoadCredential=secret:/path") {
+		t.Error(err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(secretFile(t, "a key of this fleet alone\n", 0o440)))
+	if set, err := fleetSettings(s); err != nil || len(set.Keys) != 1 {
+		t.Errorf("%d keys, %v", len(set.Keys), err)
+	}
+}
