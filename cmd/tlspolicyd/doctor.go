@@ -128,6 +128,13 @@ func (o *options) describeHost(host *doctor.Options) error {
 		}
 	}
 	host.Config, host.Build, host.Sockets = cfg, adminBuild(), cfg.Listen.Socketmap
+	if cfg.Share.URL.Hosts != nil {
+		if set, err := fleetSettings(cfg.Share); err != nil {
+			host.EngineErr = err
+		} else {
+			host.Engine = &set.Login
+		}
+	}
 	host.Admin = strings.TrimPrefix(cfg.Listen.Admin, "unix:")
 	return nil
 }

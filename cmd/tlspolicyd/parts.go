@@ -41,6 +41,7 @@ type parts struct {
 	store    store.Store
 	fleet    share.Fleet // nil: none
 	metrics  *admin.Metrics
+	changes  *admin.Changes
 	resolver *atomic.Pointer[dnsclient.Client] // in force
 	roots    func() error                      // mtasts.ErrNoRoots when there are none now
 
@@ -77,6 +78,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}
 	observer := logging.NewObserver(log)
 	metrics := admin.NewMetrics(adminBuild())
+	changes := admin.NewChanges(cfg.Cache.Path+".changes", log)
 	current := new(atomic.Pointer[dnsclient.Client])
 	current.Store(resolver)
 	var fetcher atomic.Pointer[mtasts.Fetcher]
@@ -93,7 +95,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	reports.Use(cfg.TLSRPT.Socket, resolver)
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings, Fleet: hosts.engine(),
-		Observer: policymap.Observers{observer, metrics, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
+		Observer: policymap.Observers{observer, metrics, changes, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
 		Client: socketmap.ClientName,
 	})
 	built.Store(m)
@@ -103,7 +105,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
-		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, resolver: current,
+		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, changes: changes, resolver: current,
 		roots: func() error {
 			_, err := fetcher.Load().Roots()
 			return err
@@ -134,6 +136,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 				hosts.close()
 				reports.Close()
 				observer.Close()
+				changes.Close()
 				done <- db.Close()
 			}()
 			select {

@@ -130,7 +130,7 @@ wrong configuration, 3 unknown.`,
 		"configuration `FILE` (default "+config.DefaultPath+")")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o), newCheck(o))
-	root.AddCommand(newDoctor(o), newWhy(o), newSuggest(o))
+	root.AddCommand(newDoctor(o), newWhy(o), newSuggest(o), newUI(o))
 	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	finishBuiltin(root)

@@ -86,6 +86,7 @@ const nsdConfig = `
   pidfile: ""
   xfrdfile: "` + dnsDir + `/xfrd.state"
   zonelistfile: "` + dnsDir + `/zone.list"
+  rrl-ratelimit: 0
 remote-control:
   control-enable: no
 `

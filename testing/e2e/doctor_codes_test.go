@@ -17,6 +17,12 @@ func doctorPlaces() map[string]string {
 		"resolver-nxdomain-wrong": "no server here can be made to fail for what does not exist: the tests of doctor have one",
 	}
 	for _, code := range []string{
+		"share-ok", "share-file-unreadable", "share-unreachable", "share-denied", "share-not-writable", "share-not-encrypted",
+		"share-clock-differs", "share-inconclusive",
+	} {
+		places[code] = "needs Valkey or Redis: TestFleet has the first ones, the tests of doctor the others"
+	}
+	for _, code := range []string{
 		"config-ok", "config-invalid", "config-inconclusive",
 		"postfix-absent", "postfix-unreadable", "postfix-version-ok", "postfix-version-old", "postfix-other-instances",
 		"postfix-dnssec-on", "postfix-dnssec-off", "postfix-dns-off",

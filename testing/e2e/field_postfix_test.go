@@ -74,7 +74,7 @@ func TestFieldPostfix(t *testing.T) {
 		})
 	}
 	requireTLS(t, w, root, &report)
-	if path := os.Getenv(fieldTable); path != "" && !t.Failed() {
+	if path := os.Getenv(tableEnv); path != "" && !t.Failed() {
 		if err := writeSection(path, "## Postfix of Debian unstable", report.String()); err != nil {
 			t.Error(err)
 		}

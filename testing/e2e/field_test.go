@@ -30,7 +30,6 @@ const (
 	fieldTop    = "field"
 	fieldServer = "9.0.0.10" // NSD
 	upstream    = "127.0.0.20"
-	fieldTable  = "TLSPOLICYD_E2E_TABLE" // file for the tables
 	nat64Prefix = "64:ff9b::"
 )
 
@@ -329,7 +328,7 @@ func TestField(t *testing.T) {
 		}
 	}
 	results := testField(t, all)
-	if path := os.Getenv(fieldTable); path != "" && !t.Failed() {
+	if path := os.Getenv(tableEnv); path != "" && !t.Failed() {
 		if err := writeSection(path, "## Resolvers", fieldReport(results)); err != nil {
 			t.Error(err)
 		}
@@ -374,24 +373,6 @@ func testField(t *testing.T, all []placed) (results []fieldResult) {
 		}
 	}
 	return results
-}
-
-// writeSection replaces what a document has below a heading.
-func writeSection(path, heading, text string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, after, found := strings.Cut(string(old), heading+"\n")
-	if !found {
-		return fmt.Errorf("%s has no %q", path, heading)
-	}
-	if i := strings.Index(after, "\n## "); i >= 0 {
-		after = after[i:]
-	} else {
-		after = ""
-	}
-	return write(path, before+heading+"\n\n"+text+after)
 }
 
 // field is what the daemon looks at through a resolver.

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"time"
 )
 
@@ -52,14 +53,20 @@ func (a *authority) certificate(names ...string) (keyPair, error) {
 	return a.certificateFor(now.Add(-time.Hour), now.Add(24*time.Hour), names...)
 }
 
-// certificateFor is the same with a life of its own.
+// certificateFor is the same with a life of its own. A name may be an address.
 func (a *authority) certificateFor(begin, end time.Time, names ...string) (keyPair, error) {
 	template := &x509.Certificate{
 		NotBefore:   begin,
 		NotAfter:    end,
-		DNSNames:    names,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
 	}
 	key, cert, err := issue(template, a)
 	if err != nil {

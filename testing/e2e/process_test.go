@@ -19,6 +19,8 @@ const (
 	workDir = "/run/e2e"
 	logDir  = workDir + "/log"
 
+	tableEnv = "TLSPOLICYD_E2E_TABLE" // file for the tables that a test makes
+
 	// patience bounds every wait for something that takes milliseconds on a
 	// machine that is not overloaded. It only turns a hang into a failure.
 	patience = 2 * time.Minute
@@ -118,6 +120,24 @@ func write(path, content string) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(content), 0o644)
+}
+
+// writeSection replaces what a document has below a heading.
+func writeSection(path, heading, text string) error {
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, after, found := strings.Cut(string(old), heading+"\n")
+	if !found {
+		return fmt.Errorf("%s has no %q", path, heading)
+	}
+	if i := strings.Index(after, "\n## "); i >= 0 {
+		after = after[i:]
+	} else {
+		after = ""
+	}
+	return write(path, before+heading+"\n\n"+text+after)
 }
 
 // dumpLogs shows the end of every server's log.

@@ -10,7 +10,8 @@
 #
 # Arguments are passed to the test binary, e.g. -test.run TestEndToEnd/Mail.
 # With "field" as the first one it runs the tests of docs/field.md instead: each
-# resolver of Debian 12 and 13, and the Postfix of Debian unstable.
+# resolver of Debian 12 and 13, and the Postfix of Debian unstable. With "fleet"
+# it prints the table of a fleet in docs/figures.md, which takes half an hour.
 set -eu
 
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
@@ -18,12 +19,19 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 field=no
-run="TestEndToEnd$|TestDoctorCodesHavePlaces$ TestFieldShort$"
-if [ "${1:-}" = field ]; then
+run="TestEndToEnd$|TestDoctorCodesHavePlaces$ TestFieldShort$ TestFleet$"
+case "${1:-}" in
+field)
 	shift
 	field=yes run="TestField$ TestFieldPostfix$"
 	export TLSPOLICYD_E2E_TABLE="$repo/docs/field.md"
-fi
+	;;
+fleet)
+	shift
+	run=TestFleetFigures
+	export TLSPOLICYD_E2E_TABLE="$repo/docs/figures.md"
+	;;
+esac
 # Each test has a process of its own, for its own network.
 case " $*" in *" -test.run"*) run=Test ;; esac
 
@@ -62,7 +70,7 @@ check_machine() {
 # Packages that this machine itself needs; none of them is a service.
 install_tools() {
 	missing=
-	for p in debootstrap debian-archive-keyring ca-certificates; do
+	for p in debootstrap debian-archive-keyring ca-certificates iproute2; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] ||
 			missing="$missing $p"
 	done
@@ -144,10 +152,10 @@ proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
 mirror=$(find_mirror)
 [ -n "$mirror" ] || die "apt on this machine has no http, https or file mirror of its Debian release"
 
-make_root bookworm postfix,nsd,unbound,nginx-light,ldnsutils,netbase &
+make_root bookworm postfix,nsd,unbound,nginx-light,ldnsutils,netbase,redis-server &
 bookworm=$!
 # tcc and libtlsrpt0-dev: the library is what our TLSRPT reports are held against.
-make_root trixie postfix,bind9,netbase,tcc,libc6-dev,libtlsrpt0-dev &
+make_root trixie postfix,bind9,netbase,tcc,libc6-dev,libtlsrpt0-dev,valkey-server &
 trixie=$!
 made=yes
 wait $bookworm || made=no
@@ -177,7 +185,7 @@ go test -c -buildvcs=false -tags e2e -o "$work/e2e.test" ./testing/e2e/
 	status=0
 	for tests in $run; do
 		TLSPOLICYD_E2E_CACHE=$cache TLSPOLICYD_E2E_DAEMON=$work/tlspolicyd TLSPOLICYD_E2E_OTHER=$work/other \
-			"$work/e2e.test" -test.v -test.timeout 30m -test.run "$tests" "$@" </dev/null || status=$?
+			"$work/e2e.test" -test.v -test.timeout 60m -test.run "$tests" "$@" </dev/null || status=$?
 	done
 	echo $status >"$work/status"
 } 2>&1 | tee "$work/log"

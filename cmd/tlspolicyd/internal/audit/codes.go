@@ -203,6 +203,16 @@ func Codes() []Code {
 		{"disk-low", "", "warn", "less than 64 MiB are free"},
 		{"disk-full", "", "fail", "less than 2 MiB are free: new facts are lost with a restart"},
 
+		// doctor, topic shared cache.
+		{"share-ok", "", "ok", "the engine of share.url can be used"},
+		{"share-file-unreadable", "", "fail", "the daemon's user is not allowed to read a file of the section [share], so the daemon does not start"},
+		{"share-unreachable", "", "warn", "the engine does not answer, or refuses the user or its password"},
+		{"share-denied", "", "warn", "the user lacks rights at the engine"},
+		{"share-not-writable", "", "warn", "the engine is full, or a read-only replica"},
+		{"share-not-encrypted", "", "warn", "the engine is on another host, and the connection to it has no TLS"},
+		{"share-clock-differs", "", "warn", "the clock of the engine differs from this host's by more than 30 s"},
+		{"share-inconclusive", "", "unknown", "the files of the section [share] cannot be read here"},
+
 		// doctor, topic clock.
 		{"clock-ok", "", "ok", "the kernel reports that the clock is synchronized"},
 		{"clock-unsynchronized", "", "warn", "the kernel reports that nothing synchronizes the clock"},

@@ -43,7 +43,7 @@ func (c *Config) settings() []setting {
 		{"listen.socket_mode", "Mode of these Unix sockets. Local users with write access can query.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
 		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
 		{"listen.admin", "Unix socket for the cache commands, mode 0600.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
-		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only status page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
+		{"listen.http", "TCP address or Unix socket for /metrics, /healthz, /readyz and a read-only\nstatus page, e.g. \"127.0.0.1:9461\" or \"unix:/run/tlspolicyd/http.sock\"; the\nsocket has the mode and group above. Empty: none.", scalar(&c.Listen.HTTP, `host:port, unix:/path or ""`, optional(parseHTTPAddress), asIs)},
 		{"listen.http_hosts", "Host names by which clients reach listen.http, beside addresses, localhost and\nthe name of this host. Requests to other names are refused.", list(&c.Listen.HTTPHosts, "a host name, e.g. \"mail.example.net\"", hostname.Parse, asIs)},
 		{"listen.max_connections", "Connection limit. At the limit a new connection closes the longest idle one of\nthe client with the most connections.", number(&c.Listen.MaxConnections, 1, 65536)},
 

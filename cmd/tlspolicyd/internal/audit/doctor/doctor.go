@@ -18,6 +18,7 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
 	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
+	"tlspolicyd/share/valkey"
 )
 
 // Limit is how long Gather takes at most.
@@ -42,6 +43,9 @@ type Options struct {
 	PostfixConfig string // directory for postconf -c; "": Postfix's default
 	Signed        string // a name with a valid signature; "": the root
 	Broken        string // a name with a wrong signature; "": DefaultBroken
+
+	Engine    *valkey.Login // of Config.Share; nil: there is none, or EngineErr
+	EngineErr error         // why its files cannot be read
 
 	// Of the host; "" is where they are. For tests.
 	ResolvConf string // /etc/resolv.conf
@@ -69,6 +73,7 @@ type Facts struct {
 	Daemon   Daemon
 
 	Collector Collector
+	Share     Share
 }
 
 // Gather collects facts, within Limit. It changes nothing, but asking a socket
@@ -88,6 +93,7 @@ func Gather(ctx context.Context, o Options) Facts {
 		f.Daemon = gatherDaemon(ctx, o)
 		f.Database = gatherDatabase(o.Config.Cache.Path, f.Daemon.Store)
 	})
+	then.Go(func() { f.Share = gatherShare(ctx, o, f.Units.Service.User) })
 	then.Go(func() { f.Resolver = gatherResolvers(ctx, o, f.Postfix) })
 	then.Go(func() { f.Trust = gatherTrust(o.Config.Fetch.CAFile, f.Postfix) })
 	then.Go(func() { f.Collector = gatherCollector(o, f.Postfix, f.Units.Service.User) })
@@ -111,6 +117,7 @@ func Judge(f Facts) []audit.Topic {
 		{Name: "socket", Findings: append(judgeSockets(f), judgeCollector(f)...)},
 		{Name: "resolver", Findings: judgeResolvers(f)},
 		{Name: "database", Findings: judgeDatabase(f)},
+		{Name: "shared cache", Findings: judgeShare(f)},
 		{Name: "clock", Findings: judgeClock(f)},
 		{Name: "trust store", Findings: judgeTrust(f)},
 		{Name: "unit", Findings: judgeUnits(f)},

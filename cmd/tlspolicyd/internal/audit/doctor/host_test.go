@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"math/big"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/share/valkey"
 	"tlspolicyd/store/bolt"
 )
 
@@ -257,6 +259,30 @@ func TestGatherConfig(t *testing.T) {
 	}
 }
 
+// The engine of the shared cache: files that the daemon's user cannot read, and
+// how much of it was asked.
+func TestGatherShare(t *testing.T) {
+	key := filepath.Join(openDir(t), "fleet.key")
+	writeFile(t, key, "")
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var o Options
+	if s := gatherShare(t.Context(), o, "nobody"); judgeShare(Facts{Share: s}) != nil {
+		t.Errorf("not configured: got %+v", s)
+	}
+	o.Config.Share = config.Share{URL: config.EngineURL{Network: "tcp", Hosts: []string{"192.0.2.1:6379"}}, KeyFile: key, Prefix: "x"}
+	o.EngineErr = &fs.PathError{Op: "open", Path: key, Err: fs.ErrPermission}
+	if s := gatherShare(t.Context(), o, "nobody"); s.Denied != key || !s.Exposed || s.Inconclusive == "" {
+		t.Errorf("an ordinary user: got %+v", s)
+	}
+	o.EngineErr, o.Engine = nil, &valkey.Login{}
+	o.Config.Share.URL = config.EngineURL{Network: "unix", Hosts: []string{key + ".sock"}}
+	if s := gatherShare(t.Context(), o, ""); s.Exposed || s.Err == "" || s.Inconclusive != "" {
+		t.Errorf("no engine: got %+v", s)
+	}
+}
+
 // startingHandler answers as the daemon does that systemd starts with the first
 // lookup: from then on its control socket exists.
 type startingHandler struct {
@@ -320,7 +346,7 @@ func TestGather(t *testing.T) {
 	if took := time.Since(began); took > Limit+time.Minute { // the minute is for a slow machine
 		t.Errorf("it took %v", took)
 	}
-	if len(topics) != 8 {
+	if len(topics) != 9 {
 		t.Errorf("got %d topics", len(topics))
 	}
 }

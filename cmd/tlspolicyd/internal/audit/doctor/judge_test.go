@@ -15,6 +15,7 @@ import (
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
 	"tlspolicyd/cmd/tlspolicyd/internal/resolverprobe"
 	"tlspolicyd/internal/dnsclient"
+	"tlspolicyd/share/valkey"
 )
 
 const (
@@ -133,6 +134,14 @@ func (f *Facts) param(name, value string) { f.Postfix.Params[name] = value }
 // situations provoke every code: what is wrong with a host, and what is found.
 // A code that the healthy host has is provoked by that, and its case takes it
 // away.
+// goodShare is an engine as docs/fleet.md has one.
+func goodShare() Share {
+	return Share{
+		Engine: "rediss://valkey.example.net:6379", Prefix: "tlspolicyd", User: "tlspolicyd", DaemonUser: "tlspolicyd",
+		Seen: valkey.Inspection{Server: "valkey.example.net:6379", Clock: 3 * time.Millisecond},
+	}
+}
+
 func situations() []situation {
 	remote := netip.MustParseAddrPort("192.0.2.53:53")
 	// asked adds a socketmap to the list, and what became of asking it.
@@ -147,6 +156,20 @@ func situations() []situation {
 		{"config-unreadable", audit.Fail, "a file for root alone", func(f *Facts) { f.Config.Denied = f.Config.Path }},
 		{"config-unreadable", audit.Fail, "a directory for root alone", func(f *Facts) { f.Config.Denied = "/etc/tlspolicyd" }},
 		{"config-inconclusive", audit.Unknown, "an ordinary user and a closed file", func(f *Facts) { f.Config.Closed = "permission denied" }},
+		{"share-ok", audit.OK, "an engine with TLS", func(f *Facts) { f.Share = goodShare() }},
+		{"share-file-unreadable", audit.Fail, "a key for root alone", func(f *Facts) { f.Share = goodShare(); f.Share.Denied = "/etc/tlspolicyd/fleet.key" }},
+		{"share-unreachable", audit.Warn, "no answer", func(f *Facts) { f.Share = goodShare(); f.Share.Err = "connection refused" }},
+		{"share-denied", audit.Warn, "a user who may only read", func(f *Facts) { f.Share = goodShare(); f.Share.Seen.Denied = []string{"HSET", "XADD"} }},
+		{"share-not-writable", audit.Warn, "a replica", func(f *Facts) {
+			f.Share = goodShare()
+			f.Share.Seen.Failed = "READONLY You can't write against a read only replica."
+		}},
+		{"share-not-encrypted", audit.Warn, "another host without TLS", func(f *Facts) { f.Share = goodShare(); f.Share.Exposed = true }},
+		{"share-clock-differs", audit.Warn, "an hour", func(f *Facts) { f.Share = goodShare(); f.Share.Seen.Clock = -time.Hour }},
+		{"share-inconclusive", audit.Unknown, "secrets that systemd passes", func(f *Facts) {
+			f.Share = goodShare()
+			f.Share.Inconclusive = "systemd did not pass credentials"
+		}},
 		{"postfix-absent", audit.Unknown, "no Postfix here", func(f *Facts) { f.Postfix = Postfix{Absent: "no postconf"} }},
 		{"postfix-unreadable", audit.Unknown, "main.cf with a mistake", func(f *Facts) { f.Postfix = Postfix{Err: "fatal: open main.cf"} }},
 		{"postfix-version-old", audit.Fail, "Postfix 3.3", func(f *Facts) { f.plain37(); f.setVersion(Version{3, 3, 9}) }},
