@@ -65,6 +65,12 @@ type reply struct {
 	err    error
 }
 
+// step is one of the wall clock.
+type step struct {
+	at time.Time
+	by time.Duration
+}
+
 // result is what a history led to.
 type result struct {
 	wrong []string
@@ -207,7 +213,8 @@ func (r *run) step(e event) {
 		r.diskOff = e.b > 0
 		r.o.diskBack = time.Now()
 		r.d.db.recovers(e.b == 0 && e.a == 1)
-		r.check(r.d.db.refuse(e.b > 0))
+		r.d.db.hang(e.b == 2)
+		r.check(r.d.db.refuse(e.b == 1))
 	case "vanish":
 		if !r.diskOff {
 			r.lostUntil = time.Now().Add(65 * time.Second)
@@ -314,11 +321,24 @@ func TestOneHistory(t *testing.T) {
 		t.Skip("TestHistories runs it")
 	}
 	h := generate(*seedFlag, *daysFlag)
+	play(t, h[:0])
+	before := heap()
 	res := play(t, h)
+	if grown := heap() - before; grown > 4<<20 {
+		t.Errorf("seed %d: %d KiB of memory are left behind", *seedFlag, grown>>10)
+	}
 	fmt.Println(countPrefix, res.asked)
 	if len(res.wrong) > 0 {
 		report(t, h, res)
 	}
+}
+
+// heap returns how many bytes of memory are in use.
+func heap() int64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
 }
 
 // report prints a history that fails, as short as it can be made.

@@ -122,12 +122,15 @@ func (o *oracle) fetch(d int, at time.Time) {
 // renewed checks that a policy in use is fetched again in time (§7).
 func (o *oracle) renewed(d int, now time.Time) {
 	x := &o.domains[d]
-	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || now.Sub(x.asked) > 29*24*time.Hour || !o.diskWorks {
+	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || !o.diskWorks {
 		return
 	}
-	f := x.sts.now[0]
+	f, unused := x.sts.now[0], 29*24*time.Hour
+	if f.file.maxAge < 10*time.Minute {
+		unused = 50 * time.Minute
+	}
 	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
-	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) {
+	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused {
 		return // without a TXT record renewals may end, and steps change times
 	}
 	end := f.at.Add(f.file.maxAge)
