@@ -168,7 +168,7 @@ func (g *generator) trouble() {
 	case 7:
 		g.add(g.at, "mx", d, g.r.IntN(5), 0)
 	case 8, 9, 10:
-		until("fault", g.r.IntN(len(questions)), 1+g.r.IntN(len(dnsFaults)))
+		until("fault", g.r.IntN(len(questions)), 1+g.r.IntN(len(dnsFaults)+1))
 		if g.r.IntN(2) == 0 { // what was answered meanwhile holds after a crash
 			at := g.soon(time.Minute)
 			g.asks(g.at+g.between(time.Second, 10*time.Second), d, 1)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -56,6 +57,7 @@ const ttl = 300 * time.Second
 type truth struct {
 	faults map[string]bool // "name type" that cannot be looked up
 	dns    int             // 0: works, 1: silent, 2: fails, 3: says that nothing is signed
+	late   map[string]bool // "name type" that is answered 3 s later
 	slow   bool            // the first resolver is silent, and the second one works
 	signed map[string]bool // zones
 	tlsa   map[string]int  // mail hosts: 0, 1: none, 2: usable, 3: unusable
@@ -151,7 +153,7 @@ type world struct {
 var secondDNS = netip.MustParseAddrPort("127.0.0.54:53")
 
 func newWorld() *world {
-	w := &world{World: lab.New(), truth: truth{faults: map[string]bool{}, signed: map[string]bool{}, tlsa: map[string]int{}}}
+	w := &world{World: lab.New(), truth: truth{faults: map[string]bool{}, late: map[string]bool{}, signed: map[string]bool{}, tlsa: map[string]int{}}}
 	for d := range domains {
 		w.signed[domainName(d)], w.signed[hostZone(d)] = true, true
 		for n := range 2 {
@@ -160,17 +162,24 @@ func newWorld() *world {
 		w.setMX(d, 0)
 	}
 	w.AddResolver(secondDNS, 0)
-	w.Latency(latency)
+	w.setLatency()
 	return w
 }
 
-// latency is another one for each question and time, up to 60 ms, so that hardly
-// ever two answers come at the same moment: a history would not repeat where
-// it depends on which is read first.
-func latency(q lab.Query) time.Duration {
-	h := fnv.New64a()
-	fmt.Fprint(h, q.Name, q.Type, q.Network, q.At.UnixNano())
-	return time.Duration(h.Sum64() % uint64(60*time.Millisecond))
+// setLatency gives each question another latency at each time, up to 60 ms, so that
+// hardly ever two answers come at the same moment: a history would not repeat where
+// it depends on which is read first. Some come later.
+func (w *world) setLatency() {
+	late := maps.Clone(w.late)
+	w.Latency(func(q lab.Query) time.Duration {
+		h := fnv.New64a()
+		fmt.Fprint(h, q.Name, q.Type, q.Network, q.At.UnixNano())
+		latency := time.Duration(h.Sum64() % uint64(60*time.Millisecond))
+		if late[q.Name+" "+q.Type] {
+			latency += 3 * time.Second
+		}
+		return latency
+	})
 }
 
 func (w *world) setMX(d, form int) {
@@ -257,14 +266,17 @@ func (w *world) apply(e event) bool {
 		t.txt = false
 	case "fault":
 		name, qtype := question(d, e.a)
+		w.late[name+" "+qtype] = e.b > len(dnsFaults)
+		w.setLatency()
+		failing := e.b > 0 && e.b <= len(dnsFaults)
 		var f lab.Fault
-		if e.b > 0 {
+		if failing {
 			f = dnsFaults[e.b-1]
 		} else if qtype == "MX" && t.mx == 4 {
 			f = lab.NXDomain
 		}
 		w.Fault(name, qtype, f)
-		w.faults[name+" "+qtype] = e.b > 0
+		w.faults[name+" "+qtype] = failing
 	case "host":
 		if w.hosts[d] == nil {
 			return true
@@ -343,7 +355,7 @@ func (t *truth) policyHostWorks(d int) bool {
 
 // stsHealthy reports whether TXT and policy can be found at once.
 func (t *truth) stsHealthy(d int) bool {
-	return !t.slow && t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
+	return !t.slow && !t.late["_mta-sts."+domainName(d)+" TXT"] && !t.late["mta-sts."+domainName(d)+" A"] && t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
 }
 
 // noteTrouble notes what does not work now.
@@ -395,7 +407,7 @@ func (w *world) view(d int) view {
 	mx := w.domain[d].mx
 	v := view{
 		fails: w.fails(domainName(d), "MX"), secure: w.secure(domainName(d)), null: mx == 3, gone: mx == 4,
-		listed: [2]bool{mx == 0 || mx == 1, mx == 0 || mx == 2}, slow: w.slow,
+		listed: [2]bool{mx == 0 || mx == 1, mx == 0 || mx == 2}, slow: w.slow || w.late[domainName(d)+" MX"],
 	}
 	switch {
 	case d >= smartFrom:
@@ -404,7 +416,9 @@ func (w *world) view(d int) view {
 		v.fails = false // the lab answers it in spite of the other faults
 	}
 	for n := range 2 {
-		switch host := mailHost(d, n); {
+		host := mailHost(d, n)
+		v.slow = v.slow || w.late[host+" A"] || w.late[host+" AAAA"] || w.late["_25._tcp."+host+" TLSA"]
+		switch {
 		case w.fails(host, "A"):
 			v.verdicts[n] = addressFails
 		case !w.secure(hostZone(d)):
