@@ -133,9 +133,10 @@ func (o *oracle) renewed(d int, now time.Time) {
 	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused {
 		return // without a TXT record renewals may end, and steps change times
 	}
-	end := f.at.Add(f.file.maxAge)
 	by := latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour + 10*time.Minute)
-	if end.Before(by) && works.Before(end.Add(-2*time.Minute)) {
+	if end := f.at.Add(f.file.maxAge); works.After(end.Add(-2 * time.Minute)) {
+		return // it may have ended
+	} else if end.Before(by) {
 		by = end
 	}
 	if now.After(by.Add(15 * time.Second)) {
