@@ -130,13 +130,11 @@ func (o *oracle) renewed(d int, now time.Time) {
 		unused = 50 * time.Minute
 	}
 	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
-	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused {
-		return // without a TXT record renewals may end, and steps change times
+	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused || works.After(f.at.Add(f.file.maxAge-2*time.Minute)) {
+		return // it may have ended: without a TXT record renewals may, and steps change times
 	}
 	by := latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour + 10*time.Minute)
-	if end := f.at.Add(f.file.maxAge); works.After(end.Add(-2 * time.Minute)) {
-		return // it may have ended
-	} else if end.Before(by) {
+	if end := f.at.Add(f.file.maxAge); end.Before(by) {
 		by = end
 	}
 	if now.After(by.Add(15 * time.Second)) {
