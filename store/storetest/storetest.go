@@ -110,7 +110,7 @@ func full(domain string) store.Record {
 			FailedAt:    at.Add(time.Hour),
 			Failures:    7,
 			Error:       "certificate: expired",
-			EndReported: true, TXTFailed: true, TXTGone: true, Unchanged: 1,
+			EndReported: true, TXTFailed: true, TXTGone: true, Unchanged: 1, SharedSince: at, SharedBy: "a.test",
 			Moved: time.Hour,
 		},
 		DANE: []store.DANE{

@@ -76,7 +76,7 @@ func (c *Config) settings() []setting {
 		{"share.cert_key_file", "Its private key (PEM).", scalar(&c.Share.CertKeyFile, `an absolute path or ""`, optional(parseSecretPath), asIs)},
 		{"share.prefix", "How all keys in the engine begin.", scalar(&c.Share.Prefix, "letters, digits and -._:", parseKeyPrefix, asIs)},
 		{"share.timeout", "How long a lookup waits for the engine, at the same time as for DNS.", duration(&c.Share.Timeout, 10*time.Millisecond, 5*time.Second)},
-		{"share.verify_after", "How often this host fetches a policy itself that others renew for it, while\nthe domain is asked for.", duration(&c.Share.VerifyAfter, time.Hour, 8784*time.Hour)},
+		{"share.verify_after", "How often this host fetches a policy itself that others renew for it, while\nthe domain is asked for.", duration(&c.Share.VerifyAfter, time.Minute, 8784*time.Hour)},
 
 		{"policy.insecure_mx", "Which standard applies when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
 		{"policy.partial", "Which standard applies when only some MX hosts have TLSA records and an\nMTA-STS policy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
