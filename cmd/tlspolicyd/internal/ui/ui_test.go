@@ -385,7 +385,7 @@ func TestHostileRecord(t *testing.T) {
 	for _, domain := range []string{"hostile.test", "hostile" + bad} {
 		if err := w.db.Put(t.Context(), store.Record{
 			Domain: domain, LastUsed: now, Due: now.Add(time.Hour), Class: store.Positive,
-			STS: &store.STS{Policy: []byte(file), FetchedAt: now, PolicyID: bad, TXTID: bad, CheckedAt: now, TXTError: bad, FailedAt: now, FailedID: bad, Error: bad, Failures: 1},
+			STS: &store.STS{Policy: []byte(file), FetchedAt: now, PolicyID: bad, TXTID: bad, CheckedAt: now, TXTError: bad, FailedAt: now, FailedID: bad, Error: bad, Failures: 1, SharedBy: bad, SharedSince: now},
 			DANE: []store.DANE{{
 				Port: 25, MX: 1, KnownAt: now, ExpiresAt: now.Add(time.Hour),
 				Hosts: []store.Host{{Name: bad, Verdict: 1, Failure: 1, Error: bad}},
@@ -404,7 +404,7 @@ func TestHostileRecord(t *testing.T) {
 			t.Errorf("%s: it is not there", path)
 		}
 	}
-	w.want(t, "/domain/hostile.test", "(60003 bytes)", "105 more lines")
+	w.want(t, "/domain/hostile.test", "(60003 bytes)", "105 more lines", "by other hosts since")
 }
 
 func TestADaemonThatIsGone(t *testing.T) {
