@@ -429,7 +429,7 @@ func TestCounters(t *testing.T) {
 	}
 	s.add(at, strings.NewReader("cut off {"))
 	c := s.charts()[0]
-	if l := c.Lines[1]; l.Name != "secure" || l.Last != "0" || l.Points != "0.0,100.0 200.0,0.0 400.0,100.0 600.0,100.0 " || c.Top != "180" {
+	if l := c.Lines[1]; l.Name != "secure" || l.Last != "0" || l.Points != "200.0,0.0 400.0,100.0 600.0,100.0 " || c.Top != "180" {
 		t.Errorf("%+v, top %s", l, c.Top)
 	}
 	for i := range 2 * maxSamples {
