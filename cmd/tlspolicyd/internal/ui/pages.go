@@ -30,6 +30,7 @@ func funcs() template.FuncMap {
 		"plain": plain,
 		"count": count,
 		"tone":  tone,
+		"proof": proof,
 		"list":  func(all ...any) []any { return all },
 	}
 }
@@ -311,4 +312,18 @@ func tone(name string) string {
 		return "bad"
 	}
 	return "plain"
+}
+
+// proof says in words what is known of a mail host.
+func proof(verdict string) string {
+	return map[string]string{
+		"usable":          "usable TLSA records",
+		"partly-insecure": "usable TLSA records, but some addresses are insecure",
+		"unusable":        "TLSA records, none of them usable",
+		"no-tlsa":         "no TLSA record",
+		"insecure":        "addresses are insecure: no TLSA lookup",
+		"no-address":      "no address",
+		"tlsa-failed":     "unknown: the TLSA lookup fails",
+		"address-failed":  "unknown: the address lookup fails",
+	}[verdict]
 }

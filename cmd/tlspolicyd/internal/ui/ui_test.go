@@ -327,8 +327,8 @@ func TestPages(t *testing.T) {
 	w.want(t, "/cache", `<a href="/domain/full.test">full.test:587</a>`, "dane-only", "enforce", "3 shown")
 	w.want(t, "/cache?policy=secure&search=pl", "plain.test", `<option selected>secure</option>`, `value="pl"`, "1 shown, the end of the list")
 	w.want(t, "/domain/plain.test", "OK secure match=.plain.test servername=hostname", "policy_type=sts policy_domain=plain.test",
-		"note: &lt;b&gt;\\xe2\\x80\\xae", "is unknown and ignored", "mx.plain.test", "no-tlsa", "weaker", `href="/afresh?key=plain.test"`)
-	w.want(t, "/domain/full.test", "usable", "full.test:587", "OK dane-only", "No change is remembered")
+		"note: &lt;b&gt;\\xe2\\x80\\xae", "is unknown and ignored", "mx.plain.test", "no TLSA record", "weaker", `href="/afresh?key=plain.test"`)
+	w.want(t, "/domain/full.test", "usable TLSA records", "full.test:587", "OK dane-only", "No change is remembered")
 	w.want(t, "/afresh?key=plain.test", "== plain.test &lt;b&gt;")
 	w.want(t, "/refresher", "domains are refreshed within the next hour")
 	w.ui.sample(t.Context())
