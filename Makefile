@@ -86,12 +86,12 @@ race: ## tests without root, with the race detector
 browser: build ## tlspolicyd ui in Chromium, which root on Debian gets by itself
 	testing/browser/run.sh
 
-e2e: build ## real Postfix, Unbound, NSD and nginx around the daemon; root
+e2e: build ## real Postfix, Unbound, NSD, nginx and Valkey around the daemon; root
 	testing/e2e/run.sh
 
 ##@ Figures and long tests
 
-.PHONY: bench bench-short soak simulate field fuzz faults pgo
+.PHONY: bench bench-short soak simulate field fleet fuzz faults pgo
 # The real daemon first, then its parts.
 bench: build ## the figures of docs/figures.md; five minutes on a quiet machine
 	$(GO) run ./testing/bench -daemon bin/tlspolicyd
@@ -121,6 +121,9 @@ simulate: ## the daemon through RUNS=100 histories of DAYS=30 days from SEED=, w
 
 field: build ## the daemon behind each resolver of Debian, and the Postfix of unstable; root
 	testing/e2e/run.sh field
+
+fleet: build ## ten daemons with and without a shared cache, into docs/figures.md; 40 minutes, root
+	testing/e2e/run.sh fleet
 
 fuzz: ## each parser of bytes from outside, FUZZTIME=10s each
 	@for pkg in $$($(GO) list ./...); do \

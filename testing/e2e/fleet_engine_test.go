@@ -63,6 +63,9 @@ func (f *fleet) newEngine(kind engineKind, port int, extra string) (*engine, err
 		return nil, err
 	}
 	users := strings.ReplaceAll(string(acl), "PASSWORD", userPassword)
+	if strings.Contains(extra, "cluster-enabled") {
+		users = strings.TrimSuffix(users, "\n") + " +cluster|slots\n" // docs/fleet.md
+	}
 	users = strings.Replace(users, "user default off", "user default on >"+adminPassword+" ~* &* +@all", 1)
 	config := fmt.Sprintf("bind %s\ndir %s\nsave \"\"\nappendonly no\naclfile %s\nmasterauth %s\n",
 		fleetEngine, e.home, e.home+"/users.acl", adminPassword) + extra
