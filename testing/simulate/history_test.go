@@ -72,7 +72,7 @@ func generate(seed uint64, days int) history {
 		}
 	}
 	end := time.Duration(days) * 24 * time.Hour
-	for at := time.Hour; at < end; at += g.between(30*time.Minute, 30*time.Hour) {
+	for at := time.Hour; at < end; at += g.between(*gapFlag/60, *gapFlag) {
 		g.at = at
 		g.trouble()
 	}

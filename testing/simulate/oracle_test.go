@@ -34,7 +34,7 @@ func (e evidence) String() string {
 }
 
 // learn merges an evaluation into what was known (§4, A19).
-func (e evidence) learn(v view, now time.Time) evidence {
+func (o *oracle) learn(e evidence, v view, now time.Time) evidence {
 	if v.fails {
 		return e
 	}
@@ -44,7 +44,7 @@ func (e evidence) learn(v view, now time.Time) evidence {
 		if p.verdict >= tlsaFails {
 			p = e.last[n]
 		}
-		if v.verdicts[n] >= tlsaFails && e.listed[n] && now.Sub(p.at) <= 24*time.Hour {
+		if young, _ := o.within(p.at, 24*time.Hour); young && v.verdicts[n] >= tlsaFails && e.listed[n] {
 			out.last[n] = p
 		}
 	}

@@ -29,6 +29,7 @@ var (
 	seedFlag = flag.Uint64("seed", 0, "the first seed; 0: from the time")
 	runsFlag = flag.Int("runs", 0, "histories")
 	daysFlag = flag.Int("days", 30, "simulated days of each")
+	gapFlag  = flag.Duration("gap", 30*time.Hour, "the longest pause between two troubles")
 	forFlag  = flag.Duration("for", 0, "histories are begun for so long; instead of -runs")
 	oneFlag  = flag.Bool("one", false, "play the history of -seed, in this process")
 	shorten  = flag.Bool("shorten", true, "make a history that fails as short as possible")
@@ -310,7 +311,7 @@ const countPrefix = "replies judged:"
 
 // playApart plays the history of a seed in a process of its own.
 func playApart(seed uint64) (out []byte, err error) {
-	c := exec.Command(os.Args[0], "-test.run=^TestOneHistory$", "-test.timeout=20m", "-one", fmt.Sprint("-seed=", seed), fmt.Sprint("-days=", *daysFlag), fmt.Sprint("-shorten=", *shorten))
+	c := exec.Command(os.Args[0], "-test.run=^TestOneHistory$", "-test.timeout=20m", "-one", fmt.Sprint("-seed=", seed), fmt.Sprint("-days=", *daysFlag), fmt.Sprint("-gap=", *gapFlag), fmt.Sprint("-shorten=", *shorten))
 	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	return c.CombinedOutput()
 }

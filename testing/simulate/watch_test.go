@@ -73,7 +73,7 @@ func (o *oracle) mayLearn(d int, at time.Time) {
 			for _, second := range x.views {
 				v.verdicts = [2]verdict{first.verdicts[0], second.verdicts[1]}
 				for _, e := range x.from {
-					next = append(next, e.learn(v, x.began))
+					next = append(next, o.learn(e, v, x.began))
 				}
 			}
 		}
