@@ -17,12 +17,12 @@ import (
 	"tlspolicyd/testing/load"
 )
 
-// silentHits is how many cached answers are asked for, each over a new connection.
-const silentHits = 1000
+// silentPause is the time from one lookup to the next.
+const silentPause = 20 * time.Millisecond
 
-// silent asks for cached answers while another client has as many lookups of names
-// under way whose servers are silent as it gets, with the limit of connections at its
-// default.
+// silent asks for cached answers, each over a new connection, while another client has
+// as many lookups of names under way whose servers are silent as it gets, with the
+// limit of connections at its default.
 func silent(ctx context.Context, s settings) error {
 	w := table("network", "its lookups", "p50 before", "p99 before", "p50", "p99", "longest", "resident before", "resident")
 	for _, network := range []string{"unix", "tcp"} {
@@ -30,36 +30,42 @@ func silent(ctx context.Context, s settings) error {
 			fmt.Println("unix: NOT MEASURED: a client that is another user takes root")
 			continue
 		}
-		if err := silentRun(ctx, s, network, func(cells ...any) { row(w, cells...) }); err != nil {
-			return err
+		cells, err := silentRun(ctx, s, network)
+		if err != nil {
+			return firstError(w.Flush(), err)
 		}
+		row(w, cells...)
 	}
 	return w.Flush()
 }
 
-func silentRun(ctx context.Context, s settings, network string, row func(...any)) error {
+// silentRun returns the cells of one row.
+func silentRun(ctx context.Context, s settings, network string) (cells []any, err error) {
 	dir, remove, err := tempDir()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer remove()
 	if err := firstError(seed(ctx, dir, 4000), os.Chmod(dir, 0o711)); err != nil { // the other user comes in
-		return err
+		return nil, err
 	}
 	dns, err := net.ListenPacket("udp", "127.0.0.1:0") // never read
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dns.Close()
 	h, err := startHost(ctx, s, dir, fmt.Sprintf("[dns]\nservers = [%q]\n", dns.LocalAddr()), fmt.Sprintf("max_connections = %d", socketmap.DefaultMaxConnections))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer h.Stop()
 	requests := load.Requests("postfix", keysOf(4000, load.STS))
 	ask := func() (*load.Result, error) {
 		r := &load.Result{}
-		for i := range silentHits {
+		tick := time.NewTicker(silentPause)
+		defer tick.Stop()
+		for i := range s.silent / 5 {
+			<-tick.C
 			client := load.Clients{
 				Network: network, Address: h.address(network), Connections: 1, Once: true,
 				Requests: requests[i%len(requests):][:1],
@@ -83,26 +89,26 @@ func silentRun(ctx context.Context, s settings, network string, row func(...any)
 	}
 	before, err := ask()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	memoryBefore, err := memoryOf(h.Pid())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	other, err := startChild("as-other", network, h.address(network), strconv.Itoa(s.silent))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer other.stop()
 	during, err := ask()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	memory, err := memoryOf(h.Pid())
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
 	at := func(r *load.Result, share float64) string { return ms(r.Took[int(share*float64(len(r.Took)-1))]) }
-	row(network, s.silent, at(before, 0.5), at(before, 0.99), at(during, 0.5), at(during, 0.99), at(during, 1), memoryBefore, memory)
-	return firstError(err, memory.bounded())
+	cells = []any{network, s.silent, at(before, 0.5), at(before, 0.99), at(during, 0.5), at(during, 0.99), at(during, 1), memoryBefore, memory}
+	return cells, firstError(err, memory.bounded())
 }
 
 // other is the role of the other client: another user over a Unix socket, another
