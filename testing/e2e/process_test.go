@@ -44,8 +44,7 @@ func start(root string, uid uint32, argv ...string) (*process, error) {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
 	p.cmd.Dir = "/"
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	// Postfix's master takes its children with it only where it leads their group.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	if uid != 0 {
 		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
 	}
