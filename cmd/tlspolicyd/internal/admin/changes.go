@@ -21,7 +21,7 @@ const maxChanges = 1 << 20
 // beside the database. It is an Observer. The file is written in the background: a
 // disk that fails costs the history, and no lookup waits for it.
 type Changes struct {
-	policymap.Observers // all other events: nobody observes them
+	policymap.Observers // all other events are ignored
 
 	path string
 	log  *slog.Logger
