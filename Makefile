@@ -51,11 +51,11 @@ demo: build ## the daemon beside a small internet: what it answers, and why
 
 check: lint vuln race ## formatting, vet, staticcheck, known vulnerabilities, race tests
 
-test: unit e2e ## all tests; the end-to-end part needs root on Debian and gets the rest itself
+test: unit browser e2e ## all tests; the last two need root on Debian and get the rest themselves
 
 ##@ Parts of check and test
 
-.PHONY: formatted lint other vuln race e2e
+.PHONY: formatted lint other vuln race browser e2e
 formatted: ## lists files that gofumpt would change
 	@files=$$($(TOOL) gofumpt -l $(PACKAGES)) || exit 1; \
 	if [ -n "$$files" ]; then echo "gofumpt would change:"; echo "$$files"; exit 1; fi
@@ -63,6 +63,7 @@ formatted: ## lists files that gofumpt would change
 lint: formatted ## formatting, vet, staticcheck, tidy module files
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./testing/e2e/
+	$(GO) vet -tags browser ./testing/browser/
 	$(GO) vet -tags profile ./cmd/tlspolicyd
 	$(TOOL) staticcheck ./...
 	$(GO) mod tidy -diff
@@ -81,6 +82,9 @@ vuln: ## known vulnerabilities in the modules and in Go
 
 race: ## tests without root, with the race detector
 	$(GO) test -race -pgo=off -timeout $(TESTTIME) ./...
+
+browser: build ## tlspolicyd ui in Chromium, which root on Debian gets by itself
+	testing/browser/run.sh
 
 e2e: build ## real Postfix, Unbound, NSD, nginx and Valkey around the daemon; root
 	testing/e2e/run.sh

@@ -94,7 +94,7 @@ make_root() {
 	mkdir -p "$cache"
 	exec 9>"$cache/packaging.lock"
 	flock 9
-	if [ "$(cat "$root/.packaging" 2>/dev/null || true)" != "$packages" ]; then
+	if ! made "$suite"; then
 		say "making a $suite folder in $root"
 		local release mirror proxy
 		release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
@@ -168,7 +168,17 @@ build_packages() {
 	dpkg-deb -x "$deb" "$work/deb"
 }
 
+# check_versions: the recipes are of the version that CHANGELOG.md has last.
+check_versions() {
+	local version file
+	version=$(sed -n 's/^## \([0-9][^ ]*\) - .*/\1/p' CHANGELOG.md | head -n 1)
+	for file in debian/changelog rpm/tlspolicyd.spec alpine/APKBUILD freebsd/Makefile nix/package.nix; do
+		grep -qwF -- "$version" "packaging/$file" || die "packaging/$file is not of version $version, which CHANGELOG.md has"
+	done
+}
+
 check_packages() {
+	check_versions
 	say "building the packages again"
 	# Elsewhere, with other times on its files.
 	mkdir "$work/copy"
@@ -327,20 +337,25 @@ check_dist() {
 	rm -r "${work:?}"/{src,home,inst}
 }
 
-# await_roots waits for the folders.
-await_roots() {
-	[ -n "$roots" ] || return 0
-	wait "$roots" || { roots='' && cat "$work/roots.log" && die "no folder with Debian"; }
-	roots=
+# await_root SUITE waits for that folder.
+await_root() {
+	while ! made "$1"; do
+		kill -0 "$roots" 2>/dev/null || return
+		sleep 0.2
+	done
 }
 
-# boot SUITE [FILE...] starts that Debian, with the .deb and the files in /root: in namespaces without a network, with a cgroup of
-# its own and a layer in memory that takes all changes.
+# made SUITE: its folder is there, and has the packages
+made() { [ "$(cat "$cache/packaging-$1/.packaging" 2>/dev/null || true)" = "$packages" ]; }
+
+# boot SUITE [FILE...] starts that Debian, with the .deb and the files in /root: in
+# namespaces without a network, with a cgroup of its own and a layer in memory that
+# takes all changes.
 boot() {
 	halt
-	await_roots
 	suite=$1
 	shift
+	await_root "$suite" || { cat "$work/roots.log" && die "no folder with Debian $suite"; }
 	root=$cache/packaging-$suite
 	say "booting $suite with systemd"
 	mkdir -p "$work/cgroup" "$work/boot"
@@ -844,8 +859,7 @@ check_trixie() { check_newer trixie; }
 # Debian testing changes by itself. Where no folder can be made of it, that is
 # reported and does not count as failed.
 check_testing() {
-	await_roots
-	if [ -d "$cache/packaging-testing" ]; then
+	if await_root testing; then
 		check_newer testing
 	else
 		cat "$work/roots.log"

@@ -464,7 +464,7 @@ func TestReconfiguredDuringALookup(t *testing.T) {
 		wg.Go(func() { h.want("full.test", "OK dane-only") })
 		h.after(100 * time.Millisecond)
 		with := h.config
-		with.Overrides = policy.Overrides{"full.test": "skip"}
+		with.Overrides = policy.Overrides{"full.test": {Policy: "skip"}}
 		h.Reconfigure(with)
 		wg.Wait()
 		h.want("full.test", "NOTFOUND ")

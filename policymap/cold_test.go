@@ -359,7 +359,7 @@ func TestOverrides(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.PolicyHost("plain.test", enforce)
 		with := h.config
-		with.Overrides = policy.Overrides{"full.test": "skip", ".test": "encrypt", "plain.test": "lookup"}
+		with.Overrides = policy.Overrides{"full.test": {Policy: "skip"}, ".test": {Policy: "encrypt"}, "plain.test": {Policy: "lookup"}}
 		h.Reconfigure(with)
 		h.want("full.test", "NOTFOUND ")
 		h.want("[FULL.test]:587", "NOTFOUND ")
@@ -371,6 +371,9 @@ func TestOverrides(t *testing.T) {
 		if n := h.Count("full.test", "MX"); n != 0 {
 			t.Errorf("looked %d times at an overridden domain", n)
 		}
+		h.SetOverrides(policy.Overrides{"full.test": {Policy: "may"}})
+		h.want("full.test", "OK may")
+		h.want("partial.test", "OK dane")
 		h.Reconfigure(h.config)
 		h.want("full.test", "OK dane-only")
 	})

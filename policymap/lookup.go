@@ -106,7 +106,7 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	var done evaluation
 	var dns time.Duration
 	if !v.Fresh || v.Decide(cfg.Settings).Level == policy.Temporary {
-		done = l.awaitDANE(cfg, v)
+		done = l.awaitDANE(cfg, &rec, v)
 		v.DANE = done.facts
 		dns = l.book.Clock.Now().Sub(began)
 	}
@@ -187,7 +187,7 @@ type evaluation struct {
 
 // awaitDANE evaluates DANE and waits for it; where what is last known gives an
 // answer, not for long.
-func (l *lookups) awaitDANE(cfg *Config, v policy.View) evaluation {
+func (l *lookups) awaitDANE(cfg *Config, rec *store.Record, v policy.View) evaluation {
 	wait := lookupTimeout - 500*time.Millisecond
 	if v.Decide(cfg.Settings).Level != policy.Temporary {
 		wait = knownWait
@@ -196,7 +196,7 @@ func (l *lookups) awaitDANE(cfg *Config, v policy.View) evaluation {
 	defer timer.Stop()
 	var reason string
 	select {
-	case r := <-l.startDANE(v.Hop, v.Now):
+	case r := <-l.startDANE(rec, v.Hop, v.Now):
 		if done, ok := r.Val.(evaluation); ok {
 			return done
 		}
@@ -209,12 +209,11 @@ func (l *lookups) awaitDANE(cfg *Config, v policy.View) evaluation {
 	return evaluation{facts: v.DANE.Failed(reason)}
 }
 
-// startDANE evaluates a next hop, once for all that ask meanwhile, and keeps the
-// result.
-func (l *lookups) startDANE(hop policy.NextHop, used time.Time) <-chan singleflight.Result {
+// startDANE evaluates a next hop of a record, which was read just now, once for all
+// that ask meanwhile, and keeps the result.
+func (l *lookups) startDANE(rec *store.Record, hop policy.NextHop, used time.Time) <-chan singleflight.Result {
 	return l.flight(&l.danes, hop.String(), func() any {
-		rec := l.book.Get(hop.Domain)
-		last := policy.Endpoint(&rec, hop)
+		last := policy.Endpoint(rec, hop)
 		now := l.book.Clock.Now()
 		null := last != nil && last.NullMX && now.Before(policy.DANEExpiry(last, now))
 		bound := policy.ReadSTS(rec.STS, now).Policy != nil && !null

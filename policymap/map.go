@@ -106,10 +106,16 @@ func (m *Map) Reconfigure(c Config) {
 
 // Reread drops the answers in memory; facts stay. It is for when what they are
 // read by has changed, as when Resolver found other servers. It does not block.
-func (m *Map) Reread() {
+func (m *Map) Reread() { m.edit(func(*Config) {}) }
+
+// SetOverrides is Reconfigure for the operator's own answers alone.
+func (m *Map) SetOverrides(o policy.Overrides) { m.edit(func(c *Config) { c.Overrides = o }) }
+
+func (m *Map) edit(change func(*Config)) {
 	for old := m.config.Load(); ; old = m.config.Load() {
-		same := *old
-		if m.config.CompareAndSwap(old, &same) {
+		next := *old
+		change(&next)
+		if m.config.CompareAndSwap(old, &next) {
 			break // so that keep drops what was made before
 		}
 	}
@@ -239,12 +245,12 @@ func (m *Map) miss(ctx context.Context, kind mapKind, key string) []byte {
 // override answers a key by the operator's override, or returns nil.
 func (m *Map) override(key string, hop policy.NextHop) *entry {
 	cfg := m.config.Load()
-	value, ok := cfg.Overrides.For(key, hop)
+	line, ok := cfg.Overrides.For(key, hop)
 	if !ok {
 		return nil
 	}
 	now := m.clock.Now()
-	e := &entry{hop: hop, answer: policy.OverrideAnswer(hop, value, now)}
+	e := &entry{hop: hop, answer: policy.OverrideAnswer(hop, line, now)}
 	if hop.Domain != "" {
 		e.lastUsed.Store(now.Unix())
 		m.keep(e, cfg)

@@ -60,7 +60,25 @@ func (m *Map) Info(domain string) (Info, bool) {
 // Each calls fn for every domain in order until fn returns false. What is
 // written meanwhile may or may not be seen.
 func (m *Map) Each(fn func(Info) bool) error {
-	return m.book.Each(func(rec store.Record) bool { return fn(m.inspect(rec)) })
+	return m.Walk(store.Scan{}, func(_ store.Position, info func() Info) bool { return fn(info()) })
+}
+
+// Walk is Each in the order of a scan: fn gets the position of each domain, and
+// what is known of it only when it calls info, which is most of the work.
+func (m *Map) Walk(scan store.Scan, fn func(at store.Position, info func() Info) bool) error {
+	return m.book.Walk(scan, func(rec store.Record) bool {
+		return fn(scan.PositionOf(&rec), func() Info { return m.inspect(rec) })
+	})
+}
+
+// Deferred calls fn for each next hop whose last answer, as far as memory has it,
+// was TEMP, with the time of its last lookup, in no order.
+func (m *Map) Deferred(fn func(hop policy.NextHop, reason string, used time.Time)) {
+	m.cache.each(func(e *entry) {
+		if e.level == policy.Temporary {
+			fn(e.hop, e.answer.Decision.Reason, e.used())
+		}
+	})
 }
 
 // inspect says what a record means. One that meets a defect of this program can
@@ -97,8 +115,8 @@ func (m *Map) meaning(rec store.Record) Info {
 // memory, or what the facts come to.
 func (m *Map) current(cfg *Config, v policy.View) Answer {
 	key := v.Hop.String()
-	if value, ok := cfg.Overrides.For(key, v.Hop); ok {
-		a := policy.OverrideAnswer(v.Hop, value, v.Now)
+	if line, ok := cfg.Overrides.For(key, v.Hop); ok {
+		a := policy.OverrideAnswer(v.Hop, line, v.Now)
 		return answerOf(key, a.Decision, a.Replies)
 	}
 	if e := m.cache.getString(key); e != nil && v.Now.Before(e.answer.Until) {

@@ -139,10 +139,11 @@ func TestOperatorSeesOverrides(t *testing.T) {
 	inBubble(t, zones, func(t *testing.T, h *host) {
 		h.want("full.test", "OK dane-only")
 		cfg := h.config
-		cfg.Overrides = policy.Overrides{"full.test": "skip"}
+		cfg.Overrides = policy.Overrides{"full.test": {Policy: "skip", File: "/etc/shared.toml"}}
 		h.Reconfigure(cfg)
 		info, _ := h.Info("full.test")
-		if a := info.Answers[0]; a.Reply != "NOTFOUND " || a.Decision.Row != policy.RowOverride || a.DANE != dane.Full {
+		why := `the operator's override "skip" in /etc/shared.toml`
+		if a := info.Answers[0]; a.Reply != "NOTFOUND " || a.Decision.Why != why || a.Decision.Row != policy.RowOverride || a.DANE != dane.Full {
 			t.Errorf("got %+v", a)
 		}
 	})

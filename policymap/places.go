@@ -37,21 +37,32 @@ func (p *places) take(ctx context.Context, client string) (leave func(), err err
 	}
 	c.users++
 	p.mu.Unlock()
+	select {
+	case c.taken <- struct{}{}:
+	default:
+		err = c.wait(ctx)
+	}
+	if err != nil {
+		p.leave(client, c)
+		return nil, err
+	}
+	return func() {
+		<-c.taken
+		p.leave(client, c)
+	}, nil
+}
+
+func (c *clientPlaces) wait(ctx context.Context) error {
 	timer := time.NewTimer(waitForPlace)
 	defer timer.Stop()
 	select {
 	case c.taken <- struct{}{}:
-		return func() {
-			<-c.taken
-			p.leave(client, c)
-		}, nil
+		return nil
 	case <-timer.C:
-		err = errTooMany
+		return errTooMany
 	case <-ctx.Done():
-		err = ctx.Err()
+		return ctx.Err()
 	}
-	p.leave(client, c)
-	return nil, err
 }
 
 func (p *places) leave(client string, c *clientPlaces) {

@@ -289,7 +289,7 @@ func (l *lookups) startAgain(rec *store.Record, endpoints []int, sts bool, why p
 	}
 	for i := range rec.DANE {
 		if slices.Contains(endpoints, i) {
-			started = append(started, ended(l.startDANE(policy.HopOf(rec.Domain, &rec.DANE[i]), time.Time{})))
+			started = append(started, ended(l.startDANE(rec, policy.HopOf(rec.Domain, &rec.DANE[i]), time.Time{})))
 		}
 	}
 	return started

@@ -40,10 +40,10 @@ type asked struct {
 	adopt func() bool
 	done  chan struct{} // closed when the fleet answered
 
-	// Set before done is closed, where there is a policy.
-	policy share.Policy
+	// Set before done is closed.
+	err    error        // of Ask
+	policy share.Policy // these where there is none
 	at     time.Time
-	found  bool
 	late   *time.Timer // has it adopted, if nothing better is known by then
 }
 
@@ -53,16 +53,15 @@ func (l *stsLookups) askFleet(ctx context.Context, cfg *Config, f *stsFlight, do
 	if l.fleet == nil || policy.ReadSTS(l.book.Get(domain).STS, l.book.Clock.Now()).Policy != nil {
 		return nil
 	}
-	a := &asked{l: l, cfg: cfg, f: f, began: time.Now(), done: make(chan struct{})}
+	a := &asked{l: l, cfg: cfg, f: f, began: time.Now(), done: make(chan struct{}), err: share.ErrDown}
 	a.adopt = func() bool { return l.adopt(f, domain, used, a.current()) }
 	l.work.Go(func() {
 		defer close(a.done)
 		_ = l.guard(domain, func() {
-			p, err := l.fleet.Ask(ctx, domain)
-			if err != nil {
+			a.policy, a.err = l.fleet.Ask(ctx, domain)
+			if a.at = time.Now(); a.err != nil {
 				return
 			}
-			a.policy, a.at, a.found = p, time.Now(), true
 			a.late = time.AfterFunc(txtGrace-time.Since(a.began), func() {
 				l.start(func() { _ = l.guard(domain, func() { a.adopt() }) })
 			})
@@ -87,7 +86,7 @@ func (a *asked) settle(txt mtasts.RecordResult) {
 	}
 	<-a.done // the fleet takes share.timeout at most
 	switch {
-	case !a.found:
+	case a.err != nil:
 	case !txt.Found, txt.Record.ID == a.policy.ID:
 		a.late.Stop()
 		a.adopt()
@@ -98,7 +97,7 @@ func (a *asked) settle(txt mtasts.RecordResult) {
 
 // failed adopts what there is, because this host could not fetch.
 func (a *asked) failed() {
-	if a != nil && a.found {
+	if a != nil && a.err == nil {
 		a.adopt()
 	}
 }
@@ -138,9 +137,12 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 	if l.fleet == nil {
 		return l.fetch(ctx, cfg, domain, f.why)
 	}
-	lease, adopted := l.claim(ctx, cfg, f, domain, used, txt)
-	if adopted {
-		return fetched{}
+	var lease share.Lease
+	if others == nil || answered(others.err) {
+		var adopted bool
+		if lease, adopted = l.claim(ctx, cfg, f, domain, used, txt); adopted {
+			return fetched{}
+		}
 	}
 	got := l.fetch(ctx, cfg, domain, f.why)
 	if got.policy == nil || got.policy.Policy.MaxAge == 0 {
@@ -175,7 +177,7 @@ func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domai
 			l.fleet.Release(domain, lease)
 			return share.Lease{}, true
 		}
-		if granted || time.Since(began) > cfg.FetchWait/2 || errors.Is(err, share.ErrDown) {
+		if granted || time.Since(began) > cfg.FetchWait/2 || !answered(err) {
 			return lease, false
 		}
 		if pause > firstPause && !sleep(ctx, pause) {
@@ -186,6 +188,10 @@ func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domai
 		}
 	}
 }
+
+// answered reports whether Ask was answered. A host whose engine does not answer,
+// or says what it does not believe, waits for it no second time.
+func answered(err error) bool { return err == nil || errors.Is(err, share.ErrNone) }
 
 func young(s policy.Schedule, p share.Policy) bool {
 	parsed, err := mtasts.ParsePolicy(p.File)

@@ -106,6 +106,7 @@ func (l *stsLookups) startSTS(domain string, used time.Time, why policy.Occasion
 		defer cancel()
 		defer close(f.done)
 		defer l.ended(domain, f)
+		growStack()
 		if met := l.guard(domain, func() { l.lookUpSTS(ctx, f, domain, used) }); met != nil {
 			l.observer.Fetched(Fetch{Domain: domain, Background: why != policy.OnLookup, Err: met})
 		}

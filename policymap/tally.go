@@ -1,7 +1,10 @@
 package policymap
 
 import (
+	"cmp"
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"tlspolicyd/policymap/policy"
@@ -17,6 +20,42 @@ type Tally struct {
 
 	Modes    [policy.STSEnforce + 1]int // policies in force, by mode; [policy.STSAbsent] stays 0
 	Expiring int                        // of these, those in danger: see Tally
+
+	Failing Concerns // a policy is in force, and the last fetch of a newer one failed
+	Ending  Concerns // enforce policies in danger
+}
+
+// Concerns are the policies that have one thing wrong with them: how many there
+// are, and those of them that end first.
+type Concerns struct {
+	Count int
+	First []Concern
+}
+
+// Concern is a policy that needs the operator's attention.
+type Concern struct {
+	Domain string
+	Ends   time.Time
+	Error  string // of the last fetch; may be empty
+}
+
+// maxConcerns is how many of a kind are kept.
+const maxConcerns = 100
+
+func (c *Concerns) add(one Concern) {
+	c.Count++
+	c.First = append(c.First, one)
+	if len(c.First) >= 2*maxConcerns {
+		c.cut()
+	}
+}
+
+// cut sorts, and leaves those that end first.
+func (c *Concerns) cut() {
+	slices.SortFunc(c.First, func(a, b Concern) int {
+		return cmp.Or(a.Ends.Compare(b.Ends), strings.Compare(a.Domain, b.Domain))
+	})
+	c.First = c.First[:min(len(c.First), maxConcerns)]
 }
 
 // Tally counts the records. A policy is in danger that ends within soon and has
@@ -29,11 +68,23 @@ func (m *Map) Tally(ctx context.Context, soon time.Duration) (Tally, error) {
 	err := m.book.Each(func(rec store.Record) bool {
 		sts := policy.ReadSTS(rec.STS, now)
 		t.add(&rec, sts)
+		concern := Concern{Domain: rec.Domain, Ends: sts.Expires}
+		if sts.Policy != nil && !rec.STS.TXTGone {
+			concern.Error = rec.STS.Error
+		}
 		if m.inDanger(&rec, sts, now, soon) {
 			t.Expiring++
+			if sts.State == policy.STSEnforce {
+				t.Ending.add(concern)
+			}
+		}
+		if concern.Error != "" && sts.State != policy.STSNone {
+			t.Failing.add(concern)
 		}
 		return ctx.Err() == nil && m.ctx.Err() == nil
 	})
+	t.Failing.cut()
+	t.Ending.cut()
 	if err == nil {
 		err = ctx.Err()
 	}

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"tlspolicyd/policymap/policy"
 	"tlspolicyd/testing/lab"
 )
@@ -85,13 +87,26 @@ func TestTally(t *testing.T) {
 		synctest.Wait()
 		want := Tally{Both: 1, STS: 1, Negative: 1}
 		want.Modes[policy.STSEnforce] = 2
-		if got, err := h.Tally(context.Background(), day); err != nil || got != want {
+		if got, err := h.Tally(context.Background(), day); err != nil || !cmp.Equal(got, want) {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
 		ph.Fault(lab.HostFault{Refuse: true})
 		h.after(45 * time.Minute)
 		if got, err := h.Tally(context.Background(), day); err != nil || got.Expiring != 1 {
 			t.Errorf("with a policy that cannot be fetched: %+v, %v", got, err)
+		} else if f := got.Failing; f.Count != 1 || f.First[0].Domain != "full.test" || f.First[0].Error == "" || f.First[0].Ends.After(time.Now().Add(15*time.Minute)) {
+			t.Errorf("failing: %+v", f)
+		} else if e := got.Ending; e.Count != 1 || e.First[0] != f.First[0] {
+			t.Errorf("ending: %+v", e)
+		}
+		var deferred []string
+		h.Fault("silent.test", "MX", lab.ServFail)
+		h.want("silent.test", "TEMP MX lookup of silent.test: SERVFAIL")
+		h.Deferred(func(hop policy.NextHop, reason string, used time.Time) {
+			deferred = append(deferred, hop.String()+" "+reason+" "+time.Since(used).Truncate(time.Second).String())
+		})
+		if want := []string{"silent.test MX lookup of silent.test: SERVFAIL 0s"}; !slices.Equal(deferred, want) {
+			t.Errorf("deferred: %q", deferred)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

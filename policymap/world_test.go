@@ -168,11 +168,11 @@ func (s *watchedStore) Get(domain string) (store.Record, error) {
 	return s.Store.Get(domain)
 }
 
-func (s *watchedStore) Each(fn func(store.Record) bool) error {
+func (s *watchedStore) Walk(scan store.Scan, fn func(store.Record) bool) error {
 	s.mu.Lock()
 	s.lists++
 	s.mu.Unlock()
-	return s.Store.Each(fn)
+	return s.Store.Walk(scan, fn)
 }
 
 func (s *watchedStore) Put(ctx context.Context, recs ...store.Record) error {

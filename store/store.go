@@ -4,8 +4,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -129,6 +131,53 @@ var (
 	ErrClosed = errors.New("store is closed")
 )
 
+// Order is an order in which a store can list its records without reading all of
+// them. Records that are equal in it are in order of domain.
+type Order uint8
+
+const (
+	ByDomain   Order = iota
+	ByDue            // leaves out records without a Due
+	ByLastUsed       // as on disk: to within about an hour
+)
+
+// Position is a place in an order: that of a record, whether or not it is still
+// there. The zero value is before the first one.
+type Position struct {
+	At     time.Time // Due or LastUsed, to the millisecond; not used by ByDomain
+	Domain string
+}
+
+// Scan says in which order records are listed, and after which position.
+type Scan struct {
+	Order    Order
+	Backward bool
+	After    Position
+}
+
+// PositionOf returns where a record is in the order.
+func (s Scan) PositionOf(r *Record) Position {
+	switch s.Order {
+	case ByDue:
+		return Position{r.Due, r.Domain}
+	case ByLastUsed:
+		return Position{r.LastUsed, r.Domain}
+	}
+	return Position{Domain: r.Domain}
+}
+
+// Compare returns a negative number where a comes before b in the scan.
+func (s Scan) Compare(a, b Position) int {
+	n := cmp.Or(cmp.Compare(a.At.UnixMilli(), b.At.UnixMilli()), strings.Compare(a.Domain, b.Domain))
+	if s.Order == ByDomain {
+		n = strings.Compare(a.Domain, b.Domain)
+	}
+	if s.Backward {
+		return -n
+	}
+	return n
+}
+
 // Store keeps records. It is safe for concurrent use.
 type Store interface {
 	// Get returns the record of a domain, or ErrNotFound. A record given to PutLater
@@ -169,10 +218,11 @@ type Store interface {
 	// cheap: a caller that looks for times in the future need not read all records.
 	Latest() (time.Time, error)
 
-	// Each calls fn for every record in order of domain until fn returns false.
+	// Walk calls fn for every record in the order of a scan until fn returns false.
 	// It does not block writers for long, and fn may call the store. A record that
-	// changes meanwhile is passed in one state or the other.
-	Each(fn func(Record) bool) error
+	// changes meanwhile is passed in one state or the other; one that moves in that
+	// order may be passed twice or not at all.
+	Walk(scan Scan, fn func(Record) bool) error
 
 	// Len returns the number of records.
 	Len() int

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -257,18 +256,9 @@ Exit status: 0 the domain is cached, 1 it is not.`,
 type age time.Duration
 
 func (a *age) Set(s string) error {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
-			*a = age(time.Duration(n) * 24 * time.Hour)
-			return nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return errors.New("want a duration such as 30d, 12h or 90m")
-	}
+	d, err := admin.ParseAge(s)
 	*a = age(d)
-	return nil
+	return err
 }
 
 func (a *age) String() string {

@@ -53,6 +53,13 @@ func checkWorld(t *testing.T) (o *options, configFile string) {
 	w.PolicyHost("lost.test", "version: STSv1\nmode: enforce\nmx: mx1.good.test\nmax_age: 2592000\n").
 		Fault(lab.HostFault{Path: "/.well-known/mta-sts/mta-sts.txt"})
 
+	return &options{dial: w.Dial}, writeLabConfig(t, w)
+}
+
+// writeLabConfig has the command ask the lab: DNS and policy hosts are behind real
+// sockets.
+func writeLabConfig(t *testing.T, w *lab.World) (configFile string) {
+	t.Helper()
 	servers, err := w.ListenDNS("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +78,7 @@ func checkWorld(t *testing.T) (o *options, configFile string) {
 	if err := os.WriteFile(configFile, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &options{dial: w.Dial}, configFile
+	return configFile
 }
 
 // runCheck runs the command.

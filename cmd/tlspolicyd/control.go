@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 		}
 	}
 	if cfg.Listen.HTTP != "" {
-		if public, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen.HTTP); err != nil {
+		if public, err = listenHTTP(ctx, cfg.Listen); err != nil {
 			// A port that is taken must not stop the mail.
 			log.Error("metrics are not served", "setting", "listen.http", "reason", err)
 		}
@@ -50,7 +51,7 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 	o.listening.Store(true)
 	context.AfterFunc(ctx, func() { o.listening.Store(false) })
 	o.server = admin.New(admin.Options{
-		Map: p.cache, Store: p.store, Fleet: p.fleet, Metrics: p.metrics, Log: log.Logger,
+		Map: p.cache, Store: p.store, Fleet: p.fleet, Metrics: p.metrics, Changes: p.changes, Log: log.Logger,
 		Build: adminBuild(), Sockets: addresses(sockets), HTTPNames: httpNames(cfg.Listen),
 		Resolver:    func() admin.Resolver { return p.resolver.Load() },
 		Connections: lookups.Stats,
@@ -71,6 +72,14 @@ func startOperator(ctx context.Context, cfg config.Config, p *parts, lookups *so
 		o.run("listen.http", func() error { return o.server.ServePublic(public) })
 	}
 	return o, nil
+}
+
+// listenHTTP opens listen.http. Over a Unix socket too a request must name this host.
+func listenHTTP(ctx context.Context, cfg config.Listen) (net.Listener, error) {
+	if strings.HasPrefix(cfg.HTTP, "unix:") {
+		return socketmap.Listen(ctx, cfg.HTTP, socketmap.ListenOptions{Mode: cfg.SocketMode, Group: cfg.SocketGroup})
+	}
+	return new(net.ListenConfig).Listen(ctx, "tcp", cfg.HTTP)
 }
 
 func (o *operator) run(setting string, serve func() error) {
@@ -100,7 +109,10 @@ func (o *operator) stop() {
 // configured, the one that it listens on, and what the host calls itself.
 func httpNames(cfg config.Listen) []string {
 	names := slices.Clone(cfg.HTTPHosts)
-	listen, _, _ := net.SplitHostPort(cfg.HTTP)
+	listen, port, _ := net.SplitHostPort(cfg.HTTP)
+	if strings.HasPrefix(port, "/") {
+		listen = "" // of a Unix socket
+	}
 	own, _ := os.Hostname()
 	for _, name := range []string{listen, own} {
 		if name, err := hostname.Parse(name); err == nil {

@@ -112,6 +112,42 @@ func TestMetricsAddressIsTaken(t *testing.T) {
 	}
 }
 
+// listen.http may be a Unix socket, with the mode of the lookup sockets. What is
+// shown, and to which names, is the same.
+func TestHTTPOnAUnixSocket(t *testing.T) {
+	cfg, p, log := operatorWorld(t)
+	server := &socketmap.Server{Handler: p.handler}
+	defer server.Close()
+	path := strings.TrimPrefix(cfg.Listen.Admin, "unix:") + ".http"
+	cfg.Listen.HTTP, cfg.Listen.SocketMode = "unix:"+path, 0o640
+	o, err := startOperator(t.Context(), cfg, p, server, nil, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.stop()
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o640 {
+		t.Fatalf("%v, %v", info, err)
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+	defer transport.CloseIdleConnections()
+	for at, want := range map[string]int{"localhost/metrics": 200, "localhost/v1/domains": 404, "attacker.test/metrics": 421, "unix/metrics": 421} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+at, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %d, want %d", at, resp.StatusCode, want)
+		}
+	}
+}
+
 // A control socket that is taken is an error that names the setting.
 func TestControlSocketIsTaken(t *testing.T) {
 	cfg, p, log := operatorWorld(t)

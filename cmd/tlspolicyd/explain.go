@@ -69,7 +69,7 @@ func newExplainer(cfg config.Config) (*explain.Explainer, error) {
 	}
 	return &explain.Explainer{
 		Resolver: resolver, Servers: resolver.Servers(), ADTrusted: resolver.Trusted(),
-		Fetcher: fetcher, Settings: mapSettings(cfg), Overrides: cfg.Override,
+		Fetcher: fetcher, Settings: mapSettings(cfg), Overrides: mapOverrides(cfg),
 	}, nil
 }
 

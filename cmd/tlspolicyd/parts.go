@@ -41,6 +41,7 @@ type parts struct {
 	store    store.Store
 	fleet    share.Fleet // nil: none
 	metrics  *admin.Metrics
+	changes  *admin.Changes
 	resolver *atomic.Pointer[dnsclient.Client] // in force
 	roots    func() error                      // mtasts.ErrNoRoots when there are none now
 
@@ -49,6 +50,7 @@ type parts struct {
 	// reconfigure puts new settings in force, or returns why that cannot be.
 	// The parts that are only built once keep theirs.
 	reconfigure func(config.Config) error
+	override    func(config.Config) // its override lines alone
 
 	// stop ends the background work, waits for it and closes the store. It is
 	// called once, after the last lookup was answered or cut off.
@@ -76,6 +78,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	}
 	observer := logging.NewObserver(log)
 	metrics := admin.NewMetrics(adminBuild())
+	changes := admin.NewChanges(cfg.Cache.Path+".changes", log)
 	current := new(atomic.Pointer[dnsclient.Client])
 	current.Store(resolver)
 	var fetcher atomic.Pointer[mtasts.Fetcher]
@@ -92,7 +95,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 	reports.Use(cfg.TLSRPT.Socket, resolver)
 	m := policymap.New(policymap.Options{
 		Store: db, Config: settings, Fleet: hosts.engine(),
-		Observer: policymap.Observers{observer, metrics, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
+		Observer: policymap.Observers{observer, metrics, changes, failedFetches{Sender: reports}}, Concurrency: cfg.Fetch.Concurrency,
 		Client: socketmap.ClientName,
 	})
 	built.Store(m)
@@ -102,11 +105,12 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 		resolvers: resolver.Servers(),
 		trustAD:   resolver.Trusted(),
 		entries:   db.Len(),
-		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, resolver: current,
+		cache:     m, store: db, fleet: hosts.engine(), metrics: metrics, changes: changes, resolver: current,
 		roots: func() error {
 			_, err := fetcher.Load().Roots()
 			return err
 		},
+		override: func(cfg config.Config) { m.SetOverrides(mapOverrides(cfg)) },
 		reconfigure: func(cfg config.Config) error {
 			next, settings, err := mapConfig(cfg, dial.DialContext, changed)
 			if err != nil {
@@ -132,6 +136,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 				hosts.close()
 				reports.Close()
 				observer.Close()
+				changes.Close()
 				done <- db.Close()
 			}()
 			select {
@@ -232,13 +237,26 @@ func mapConfig(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, 
 		Resolver:        resolver,
 		Fetcher:         fetcher,
 		Settings:        mapSettings(cfg),
-		Overrides:       cfg.Override,
+		Overrides:       mapOverrides(cfg),
 		FetchWait:       cfg.Fetch.Wait,
 		RefreshInterval: cfg.Refresh.Interval,
 		UnusedFor:       cfg.Refresh.UnusedFor,
 		Host:            fleetHost(cfg.Share),
 		VerifyAfter:     cfg.Share.VerifyAfter,
 	}, nil
+}
+
+// mapOverrides are the operator's own lines: those of the configuration before
+// those of other files.
+func mapOverrides(cfg config.Config) policy.Overrides {
+	all := make(policy.Overrides, len(cfg.FileOverride)+len(cfg.Override))
+	for name, line := range cfg.FileOverride {
+		all[name] = policy.OverrideLine(line)
+	}
+	for name, literal := range cfg.Override {
+		all[name] = policy.OverrideLine{Policy: literal}
+	}
+	return all
 }
 
 func mapSettings(cfg config.Config) policy.Settings {

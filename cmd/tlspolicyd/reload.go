@@ -1,9 +1,16 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
+	"maps"
+	"os"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -25,7 +32,10 @@ type reloader struct {
 	level       *slog.LevelVar
 	server      *socketmap.Server
 	reconfigure func(config.Config) error
+	override    func(config.Config) // puts the override lines alone in force
 	log         *slog.Logger
+
+	mu sync.Mutex // guards cfg, and what is in force: signals and watchOverrides change both
 }
 
 // reload reads the file and reports the result to the service manager and the log.
@@ -47,6 +57,8 @@ func (r *reloader) apply() error {
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	changed := config.Changes(r.cfg, cfg)
 	waiting := slices.DeleteFunc(slices.Clone(changed), func(key string) bool { return !slices.Contains(restartOnly[:], key) })
 	changed = slices.DeleteFunc(changed, func(key string) bool { return slices.Contains(restartOnly[:], key) })
@@ -78,6 +90,71 @@ func (r *reloader) keepFixed(cfg config.Config) config.Config {
 	cfg.Share.URL, cfg.Share.SentinelMaster, cfg.Share.Cluster, cfg.Share.Prefix = was.URL, was.SentinelMaster, was.Cluster, was.Prefix
 	cfg.Log.Format = r.cfg.Log.Format
 	return cfg
+}
+
+// overridePoll is how often the files of policy.override_file are looked at.
+const overridePoll = 20 * time.Second
+
+// watchOverrides puts changed override files in force until ctx ends. A file that
+// cannot be read, or has a mistake, changes nothing. A network file system that hangs
+// holds up nothing else.
+func (r *reloader) watchOverrides(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	read, before := "", "" // states of the files: when they were read, and a tick ago
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		cfg := r.cfg
+		r.mu.Unlock()
+		state := stateOf(cfg.Policy.OverrideFile)
+		settled := state == before // a file may be half written
+		before = state
+		if !settled || state == read {
+			continue
+		}
+		read = state
+		lines, err := config.ReadOverrides(cfg.Policy.OverrideFile, cfg.Override)
+		if err != nil {
+			r.log.Error("override files refused, the old overrides stay", "reason", oneLine(err.Error()))
+			continue
+		}
+		r.useOverrides(ctx, cfg, lines)
+	}
+}
+
+// useOverrides puts override lines in force that were read for a configuration,
+// unless that is not in force any more.
+func (r *reloader) useOverrides(ctx context.Context, of config.Config, lines map[string]config.FileOverride) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ctx.Err() != nil || len(config.Changes(of, r.cfg)) > 0 || maps.Equal(lines, r.cfg.FileOverride) {
+		return
+	}
+	r.cfg.FileOverride = lines
+	r.override(r.cfg)
+	r.log.Info("override files reloaded", "overrides", len(lines))
+}
+
+// stateOf changes when one of the files does.
+func stateOf(paths []string) string {
+	var all strings.Builder
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			fmt.Fprintln(&all, err)
+			continue
+		}
+		fmt.Fprintln(&all, path, info.Size(), info.ModTime().UnixNano())
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			fmt.Fprintln(&all, st.Dev, st.Ino)
+		}
+	}
+	return all.String()
 }
 
 func list(keys []string) string {

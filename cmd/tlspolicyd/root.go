@@ -107,9 +107,9 @@ func newRoot(o *options) *cobra.Command {
 	root := &cobra.Command{
 		Use:   programName,
 		Short: "TLS policies for Postfix: DANE and MTA-STS",
-		Long: `tlspolicyd answers Postfix, over a socketmap, which TLS policy to use for a next
-hop. It looks up DANE (RFC 7672) and MTA-STS (RFC 8461), keeps what it learns in
-a cache on disk and refreshes it.
+		Long: `tlspolicyd tells Postfix over a socketmap which TLS policy to use for each
+destination. It looks up DANE (RFC 7672) and MTA-STS (RFC 8461), keeps what it
+learns in a cache on disk and refreshes it.
 
 Setup, messages and configuration: tlspolicyd(8), tlspolicyd.toml(5), and the
 documents in ` + docs + `.
@@ -130,7 +130,7 @@ wrong configuration, 3 unknown.`,
 		"configuration `FILE` (default "+config.DefaultPath+")")
 	root.AddCommand(newServe(o), newLookup(o), newConfig(o), newCache(o), newVersion(), newMan())
 	root.AddCommand(newExplain(o), newCheck(o))
-	root.AddCommand(newDoctor(o), newWhy(o))
+	root.AddCommand(newDoctor(o), newWhy(o), newSuggest(o), newUI(o))
 	root.Version = readBuildInfo().String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	finishBuiltin(root)

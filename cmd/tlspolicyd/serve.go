@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -67,6 +68,11 @@ $XDG_RUNTIME_DIR/tlspolicyd and its database in ~/.local/state/tlspolicyd.`,
 // stops it in order: sockets, background work and store, log. load reads the
 // settings anew for a reload.
 func serve(ctx context.Context, cfg config.Config, load func() (config.Config, error), stderr io.Writer) error {
+	// Never touched, so no memory, but the garbage collector counts it and lets twice
+	// as much garbage gather: with the few MiB in use it would run after each hundred
+	// first lookups.
+	ballast := make([]byte, 8<<20)
+	defer runtime.KeepAlive(ballast)
 	// A reader of stderr that goes away must not take the daemon with it:
 	// without this, Go ends the process at the first write.
 	signal.Ignore(syscall.SIGPIPE)
@@ -100,10 +106,11 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	server := &socketmap.Server{Handler: p.handler, Log: log.Logger}
 	server.SetLimits(connectionLimits(cfg.Listen.MaxConnections, log.Logger))
 	p.dialer.server.Store(server)
-	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, log: log.Logger}
+	r := &reloader{load: load, cfg: cfg, level: level, server: server, reconfigure: p.reconfigure, override: p.override, log: log.Logger}
 	op, err := startOperator(ctx, cfg, p, server, listeners, log)
 	if err == nil {
 		logStart(log.Logger, cfg, p, listeners)
+		go r.watchOverrides(ctx, overridePoll)
 		err = answer(ctx, stop, server, listeners, hup, r.reload)
 		op.stop()
 	} else {

@@ -3,9 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"compress/bzip2"
 	"compress/gzip"
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -15,11 +15,13 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"text/template"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/admin"
+	"tlspolicyd/cmd/tlspolicyd/internal/audit/output"
 	"tlspolicyd/cmd/tlspolicyd/internal/maillog"
 	"tlspolicyd/internal/printable"
 	"tlspolicyd/policymap/policy"
@@ -45,8 +47,8 @@ next. Beside it is what the running daemon knows of the next hop now; without a
 daemon the rest is printed all the same.
 
 It reads /var/log/mail.log or /var/log/maillog, or the journal where there is
-neither. Files may be compressed with gzip or bzip2; others are decompressed
-first: 'xz -dc mail.log.2.xz | tlspolicyd why --log -'. What Postfix logs at
+neither. Files may be compressed with gzip; others are decompressed first:
+'xz -dc mail.log.2.xz | tlspolicyd why --log -'. What Postfix logs at
 smtp_tls_loglevel = 0 is enough. A message waits until the log says that it was
 delivered, returned or removed.
 
@@ -123,17 +125,9 @@ type whyReport struct {
 }
 
 func (y *why) run(cmd *cobra.Command) error {
-	if len(y.logs) == 0 && !y.journal {
-		for _, path := range []string{"/var/log/mail.log", "/var/log/maillog"} {
-			if _, err := os.Stat(path); err == nil {
-				y.logs = []string{path}
-				break
-			}
-		}
-	}
-	if len(y.logs) == 0 {
-		if err := y.readJournal(cmd); err != nil {
-			return unknownError(err)
+	for _, path := range []string{"/var/log/mail.log", "/var/log/maillog"} {
+		if _, err := os.Stat(path); err == nil && len(y.logs) == 0 && !y.journal {
+			y.logs = []string{path}
 		}
 	}
 	for _, path := range y.logs {
@@ -141,74 +135,114 @@ func (y *why) run(cmd *cobra.Command) error {
 			return unknownError(fmt.Errorf("read the mail log: %w", err))
 		}
 	}
-	r := whyReport{Logs: y.logs, Report: y.collector.Report()}
+	r := whyReport{Logs: y.logs}
 	if len(y.logs) == 0 {
 		r.Logs = []string{"journal"}
+		if err := y.readJournal(cmd); err != nil {
+			return unknownError(fmt.Errorf("read the journal: %w; --log names another log", err))
+		}
 	}
+	r.Report = y.collector.Report()
 	y.askDaemon(cmd.Context(), &r)
-	var err error
+	write := r.writeText
 	if y.json {
-		err = writeJSON(printable.JSON(cmd.OutOrStdout()), r)
-	} else {
-		err = r.writeText(cmd.OutOrStdout())
+		write = func(w io.Writer) error { return writeJSON(printable.JSON(w), r) }
 	}
+	err := write(cmd.OutOrStdout())
 	if err == nil && len(r.Causes) > 0 {
 		return &exitError{status: exitNo}
 	}
 	return outputError(err)
 }
 
-// readFile reads one log, compressed or not.
 func (y *why) readFile(cmd *cobra.Command, path string) error {
-	var size int64
-	in := cmd.InOrStdin()
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			size = info.Size()
-		}
-		in = f
+	if path == "-" {
+		return y.read(cmd, cmd.InOrStdin(), path, 0)
 	}
-	bar := newProgress(cmd.ErrOrStderr(), "MiB read")
-	bar.total(int(size / mebibyte))
-	counted := &progressReader{in: in, bar: bar}
-	buffered := bufio.NewReaderSize(counted, maxLogLine)
-	text, err := decompressed(buffered, path)
-	if err == nil {
-		err = y.readLines(text)
-	}
-	bar.hide()
-	if _, ok := errors.AsType[*fs.PathError](err); err == nil || ok {
+	f, err := os.Open(path)
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return y.read(cmd, f, path, info.Size())
+}
+
+// readJournal has journalctl print what was logged with the facility "mail".
+func (y *why) readJournal(cmd *cobra.Command) error {
+	args := []string{"--no-pager", "--output=short-iso-precise", "SYSLOG_FACILITY=2"}
+	if since := y.collector.Filter.Since; !since.IsZero() {
+		args = append(args, fmt.Sprintf("--since=@%d", since.Unix()))
+	}
+	journal := exec.CommandContext(cmd.Context(), "journalctl", args...)
+	var complaint bytes.Buffer
+	journal.Stderr = &complaint
+	out, err := journal.StdoutPipe()
+	if err == nil {
+		err = journal.Start()
+	}
+	if err != nil {
+		return err
+	}
+	err = y.read(cmd, out, "journalctl", 0)
+	if waitErr := journal.Wait(); err == nil {
+		err = waitErr
+	}
+	// Users that may not read the system's journal get a hint, and nothing else.
+	why := printable.Line(bytes.Join(bytes.Fields(complaint.Bytes()), []byte(" ")), 200)
+	if r := y.collector.Report(); err == nil && why != "" && r.Lines == r.Unparsed {
+		return errors.New(why)
+	}
+	if err != nil {
+		err = fmt.Errorf("journalctl: %w: %s", err, why)
+	}
+	return err
+}
+
+// read gives each line to the collector; of a line that is too long, its
+// beginning.
+func (y *why) read(cmd *cobra.Command, from io.Reader, name string, size int64) error {
+	bar := newProgress(cmd.ErrOrStderr(), "MiB read")
+	bar.total(int(size / mebibyte))
+	defer bar.hide()
+	in, err := decompressed(bufio.NewReaderSize(&progressReader{in: from, bar: bar}, maxLogLine), name)
+	for cut := false; err == nil || cut; {
+		var text []byte
+		was := cut
+		text, err = in.ReadSlice('\n')
+		if len(text) > 0 && !was {
+			y.collector.Add(bytes.TrimRight(text, "\r\n"))
+		}
+		cut = errors.Is(err, bufio.ErrBufferFull)
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return err
+	}
+	if err != io.EOF {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 // decompressed finds out how a log is compressed by its first bytes.
 func decompressed(in *bufio.Reader, path string) (*bufio.Reader, error) {
 	head, _ := in.Peek(6) // an error comes again with the first line
-	for _, other := range []struct{ magic, name string }{
-		{"\xfd7zXZ\x00", "xz"}, {"\x28\xb5\x2f\xfd", "zstd"}, {"\x04\x22\x4d\x18", "lz4"},
-	} {
-		if bytes.HasPrefix(head, []byte(other.magic)) {
-			return nil, fmt.Errorf("compressed with %s, which tlspolicyd does not read: %[1]s -dc %s | tlspolicyd why --log -", other.name, path)
+	for magic, program := range map[string]string{"\xfd7zXZ\x00": "xz", "\x28\xb5\x2f\xfd": "zstd", "BZh": "bzip2"} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return nil, fmt.Errorf("compressed with %s, which tlspolicyd does not read: %[1]s -dc %s | tlspolicyd why --log -", program, path)
 		}
 	}
-	switch {
-	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
-		z, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, err
-		}
-		return bufio.NewReaderSize(z, maxLogLine), nil
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return bufio.NewReaderSize(bzip2.NewReader(in), maxLogLine), nil
+	if !bytes.HasPrefix(head, []byte("\x1f\x8b")) {
+		return in, nil
 	}
-	return in, nil
+	z, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, err
+	}
+	return bufio.NewReaderSize(z, maxLogLine), nil
 }
 
 type progressReader struct {
@@ -222,52 +256,6 @@ func (r *progressReader) Read(p []byte) (int, error) {
 	r.read += n
 	r.bar.set(r.read / mebibyte)
 	return n, err
-}
-
-// readLines gives each line to the collector; of a line that is too long, its
-// beginning.
-func (y *why) readLines(in *bufio.Reader) error {
-	for cut := false; ; {
-		text, err := in.ReadSlice('\n')
-		if len(text) > 0 && !cut {
-			y.collector.Add(bytes.TrimRight(text, "\r\n"))
-		}
-		cut = errors.Is(err, bufio.ErrBufferFull)
-		if err != nil && !cut {
-			if err == io.EOF {
-				return nil
-			}
-			return err
-		}
-	}
-}
-
-// readJournal has journalctl print what was logged with the facility "mail".
-func (y *why) readJournal(cmd *cobra.Command) error {
-	args := []string{"--quiet", "--no-pager", "--output=short-iso-precise", "SYSLOG_FACILITY=2"}
-	if since := y.collector.Filter.Since; !since.IsZero() {
-		args = append(args, fmt.Sprintf("--since=@%d", since.Unix()))
-	}
-	journal := exec.CommandContext(cmd.Context(), "journalctl", args...)
-	var complaint bytes.Buffer
-	journal.Stderr = &complaint
-	out, err := journal.StdoutPipe()
-	if err == nil {
-		err = journal.Start()
-	}
-	if err != nil {
-		return fmt.Errorf("there is no /var/log/mail.log, and the journal cannot be read: %w; name the log with --log", err)
-	}
-	bar := newProgress(cmd.ErrOrStderr(), "MiB read")
-	err = y.readLines(bufio.NewReaderSize(&progressReader{in: out, bar: bar}, maxLogLine))
-	bar.hide()
-	if waitErr := journal.Wait(); err == nil {
-		err = waitErr
-	}
-	if err != nil {
-		return fmt.Errorf("journalctl: %w: %s", err, printable.Line(bytes.TrimSpace(complaint.Bytes()), 200))
-	}
-	return nil
 }
 
 // askDaemon adds what the daemon knows now of the next hops that are printed.
@@ -303,82 +291,33 @@ func (y *why) askDaemon(ctx context.Context, r *whyReport) {
 	}
 }
 
-func (r whyReport) writeText(w io.Writer) error {
-	out := bufio.NewWriter(w)
-	at := func(t time.Time) string { return t.Local().Format(time.DateTime) }
-	fmt.Fprintf(out, "%s: %s", cleaned(strings.Join(r.Logs, ", ")), counted(r.Lines, "line"))
-	if !r.From.IsZero() {
-		fmt.Fprintf(out, " from %s to %s", at(r.From), at(r.To))
-	}
-	fmt.Fprintln(out)
-	if r.Unparsed > 0 {
-		fmt.Fprintf(out, "not in the form of a mail log: %s\n", counted(r.Unparsed, "line"))
-	}
-	if r.Messages == 0 {
-		fmt.Fprintln(out, "no message was held back by TLS policy")
-	} else {
-		fmt.Fprintf(out, "%s held back by TLS policy, %d still waiting\n", counted(r.Messages, "message"), r.Waiting)
-	}
-	if r.Truncated {
-		fmt.Fprintln(out, "there are more messages or next hops than are counted: these are lower bounds")
-	}
-	if n := r.Other; n.Deliveries > 0 {
-		fmt.Fprintf(out, "other deliveries that failed: %d, the last: %s\n", n.Deliveries, n.Last)
-	}
-	if n := r.Unrecognized; n.Deliveries > 0 {
-		fmt.Fprintf(out, "deliveries that failed for a reason about TLS that is not recognized: %d, the last: %s\n", n.Deliveries, n.Last)
-	}
-	if r.DaemonError != "" {
-		fmt.Fprintf(out, "the daemon was not asked: %s\n", cleaned(r.DaemonError))
-	}
-	for _, c := range r.Causes {
-		fmt.Fprintf(out, "\n== %s: %s, %d waiting\n%s (%s)\n", c.Code, counted(c.Messages, "message"), c.Waiting, c.Meaning,
-			map[string]string{"remote": "to be fixed on the remote side", "local": "to be fixed on this host", "either": "to be fixed on the remote side or on this host"}[c.Side])
-		for _, g := range c.NextHops[:min(hopsShown, len(c.NextHops))] {
-			writeGroup(out, g, at)
-		}
-		if more := len(c.NextHops) - hopsShown; more > 0 {
-			fmt.Fprintf(out, "  and %d more next hops: --json prints them\n", more)
-		}
-		advice := c.Advice
-		// It is text of the log, and ends up in a shell.
-		if hop, ok := policy.ParseNextHop(c.NextHops[0].NextHop); ok && len(c.NextHops) == 1 {
-			advice = strings.ReplaceAll(advice, "DOMAIN", hop.Domain)
-		}
-		fmt.Fprintf(out, "  -> %s\n", advice)
-	}
-	return out.Flush()
-}
+//go:embed why.tmpl
+var whyText string
 
-func writeGroup(out io.Writer, g *maillog.Group, at func(time.Time) string) {
-	name := g.NextHop
-	if name == "" {
-		name = "other next hops"
+// writeText writes the report for people. Texts of the log are printable already.
+func (r whyReport) writeText(w io.Writer) error {
+	text := output.TextFor(w)
+	t := template.Must(template.New("").Funcs(template.FuncMap{
+		"at":      func(t time.Time) string { return t.Local().Format(time.DateTime) },
+		"clean":   cleaned,
+		"counted": counted,
+		"first":   func(hops []*maillog.Group) []*maillog.Group { return hops[:min(hopsShown, len(hops))] },
+		"more":    func(hops []*maillog.Group) int { return max(len(hops)-hopsShown, 0) },
+		"advice": func(c maillog.CauseFound) string {
+			advice := c.Advice
+			// The next hop is text of the log, and this ends up in a shell.
+			if hop, ok := policy.ParseNextHop(c.NextHops[0].NextHop); ok && len(c.NextHops) == 1 {
+				advice = strings.ReplaceAll(advice, "DOMAIN", hop.Domain)
+			}
+			var b strings.Builder
+			text.Wrap(&b, "  ->    ", advice)
+			return b.String()
+		},
+	}).Parse(whyText))
+	var b bytes.Buffer
+	if err := t.Execute(&b, r); err != nil {
+		return err
 	}
-	fmt.Fprintf(out, "  %s: %s", name, counted(g.Messages, "message"))
-	for _, part := range []struct {
-		n    int
-		what string
-	}{{g.Waiting, "waiting"}, {g.Delivered, "delivered later"}, {g.Returned, "returned"}} {
-		if part.n > 0 {
-			fmt.Fprintf(out, ", %d %s", part.n, part.what)
-		}
-	}
-	fmt.Fprintf(out, ", since %s, last %s (%s)\n", at(g.Since), at(g.Last), g.QueueID)
-	fmt.Fprintf(out, "    Postfix  %s\n", g.Reason)
-	for _, h := range g.Hosts {
-		if text := strings.Trim(h.Host+": "+h.Evidence, ": "); text != "" {
-			fmt.Fprintf(out, "             %s\n", text)
-		}
-	}
-	d, ok := g.Daemon.(admin.Details)
-	if !ok {
-		return
-	}
-	for _, a := range d.Answers {
-		fmt.Fprintf(out, "    daemon   %s: %s; %s\n", visible(a.NextHop), cleaned(a.Postfix), cleaned(a.Why))
-	}
-	if d.LastError != "" {
-		fmt.Fprintf(out, "             last error: %s\n", cleaned(d.LastError))
-	}
+	_, err := b.WriteTo(w)
+	return err
 }

@@ -29,5 +29,5 @@ in
 assert evaluated false == { };
 assert (builtins.head on.systemd.packages).pname == "tlspolicyd";
 assert on.systemd.services.tlspolicyd.wantedBy == [ "multi-user.target" ];
-assert on.services.postfix.config.smtp_dns_support_level == "dnssec";
+assert on.services.postfix.settings.main.smtp_dns_support_level == "dnssec";
 builtins.deepSeq on "ok"

@@ -1,6 +1,7 @@
-# services.tlspolicyd.enable = true: the units of the package, its user, and
-# Postfix set up to ask. A validating resolver on this host is set up elsewhere,
-# e.g. by services.unbound.enable and networking.nameservers = [ "127.0.0.1" ].
+# services.tlspolicyd.enable = true, on NixOS 25.11 and later: the units of the
+# package, its user, and Postfix set up to ask. A validating resolver on this host
+# is set up elsewhere, e.g. by services.unbound.enable and
+# networking.nameservers = [ "127.0.0.1" ].
 { config, lib, pkgs, ... }:
 
 let
@@ -40,7 +41,7 @@ in
       wantedBy = [ "multi-user.target" ];
       reloadTriggers = [ config.environment.etc."tlspolicyd/tlspolicyd.toml".source ];
     };
-    services.postfix.config = lib.mkIf cfg.configurePostfix {
+    services.postfix.settings.main = lib.mkIf cfg.configurePostfix {
       smtp_dns_support_level = "dnssec";
       smtp_tls_security_level = lib.mkDefault "dane";
       smtp_tls_policy_maps = [ "socketmap:unix:/run/tlspolicyd/socketmap.sock:postfix-tlsrpt" ];

@@ -165,10 +165,10 @@ func FuzzOverride(f *testing.F) {
 	f.Add("a.test", ".a.test")
 	f.Fuzz(func(t *testing.T, line, key string) {
 		hop, ok := ParseNextHop(key)
-		got, found := Overrides{line: "encrypt"}.For(key, hop)
+		got, found := Overrides{line: {Policy: "encrypt"}}.For(key, hop)
 		if !ok {
-			if found && (strings.HasPrefix(key, ".") || got != "encrypt") {
-				t.Errorf("%q: %q", key, got)
+			if found && (strings.HasPrefix(key, ".") || got.Policy != "encrypt") {
+				t.Errorf("%q: %+v", key, got)
 			}
 			return
 		}
@@ -180,7 +180,7 @@ func FuzzOverride(f *testing.F) {
 		if found != want {
 			t.Errorf("line %q, key %q (%s): found %v", line, key, hop.Domain, found)
 		}
-		r := Render(OverrideDecision("encrypt"), hop.Domain, nil, "encrypt")
+		r := Render(OverrideLine{Policy: "encrypt"}.Decision(), hop.Domain, nil, "encrypt")
 		if !bytes.Equal(r.Postfix, []byte("OK encrypt")) || !bytes.Equal(r.TLSRPT, r.Postfix) {
 			t.Errorf("%q, %q", r.Postfix, r.TLSRPT)
 		}

@@ -72,16 +72,16 @@ func TestNextHopNothingToKnow(t *testing.T) {
 // longest match wins; ".parent" covers children only.
 func TestOverrideMatch(t *testing.T) {
 	o := Overrides{
-		"broken.test": "skip", ".partner.test": "secure", "ok.partner.test": "lookup",
-		".deep.partner.test": "encrypt", "partner.test": "may",
+		"broken.test": {Policy: "skip"}, ".partner.test": {Policy: "secure"}, "ok.partner.test": {Policy: "lookup"},
+		".deep.partner.test": {Policy: "encrypt"}, "partner.test": {Policy: "may"},
 	}
 	for host, want := range map[string]string{
 		"broken.test": "skip", "x.broken.test": "", "partner.test": "may", "a.partner.test": "secure",
 		"ok.partner.test": "lookup", "x.ok.partner.test": "secure", "x.deep.partner.test": "encrypt",
 		"deep.partner.test": "secure", "test": "", "notpartner.test": "",
 	} {
-		if got, _ := o.Find(host); got != want {
-			t.Errorf("%s: got %q, want %q", host, got, want)
+		if got, _ := o.Find(host); got.Policy != want {
+			t.Errorf("%s: got %+v, want %q", host, got, want)
 		}
 	}
 }

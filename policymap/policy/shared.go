@@ -12,8 +12,8 @@ import (
 // This file says which policies of other hosts are taken over.
 
 // renewGrain is by how much a policy of another host must be younger to count as
-// news.
-const renewGrain = time.Minute
+// news, and not as what this host knows or offered itself.
+const renewGrain = MinPause
 
 // Adoption is what becomes of a policy of another host.
 type Adoption uint8

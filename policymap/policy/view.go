@@ -168,7 +168,7 @@ func Failure(hop NextHop, reason string) Answer {
 }
 
 // OverrideAnswer is the answer that the operator's override stands for.
-func OverrideAnswer(hop NextHop, value string, now time.Time) Answer {
-	d := OverrideDecision(value)
-	return Answer{Decision: d, Replies: Render(d, hop.Domain, nil, value), Until: now.Add(maxTTL)}
+func OverrideAnswer(hop NextHop, line OverrideLine, now time.Time) Answer {
+	d := line.Decision()
+	return Answer{Decision: d, Replies: Render(d, hop.Domain, nil, line.Policy), Until: now.Add(maxTTL)}
 }

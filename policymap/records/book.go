@@ -362,8 +362,11 @@ func (b *Book) forget(ctx context.Context, domain string) error {
 // Each calls fn for every record in order of domain, those that the store could
 // not take among them, until fn returns false. A record at which fn meets a
 // defect is reported, and the next one follows.
-func (b *Book) Each(fn func(store.Record) bool) error {
-	return b.disk.each(func(rec store.Record) bool {
+func (b *Book) Each(fn func(store.Record) bool) error { return b.Walk(store.Scan{}, fn) }
+
+// Walk is Each in the order of a scan.
+func (b *Book) Walk(scan store.Scan, fn func(store.Record) bool) error {
+	return b.disk.walk(scan, func(rec store.Record) bool {
 		more := true
 		_ = b.guard(rec.Domain, func() { more = fn(rec) })
 		return more

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,24 +140,26 @@ func (d *disk) unsavedDomains() []string {
 	return slices.Collect(maps.Keys(d.unsaved))
 }
 
-// each calls fn for every record in order of domain, those that the store could
-// not take among them, until fn returns false.
-func (d *disk) each(fn func(store.Record) bool) error {
+// walk calls fn for every record in the order of a scan, those that the store
+// could not take among them, until fn returns false.
+func (d *disk) walk(scan store.Scan, fn func(store.Record) bool) error {
 	d.mu.Lock()
-	unsaved := slices.SortedFunc(maps.Values(d.unsaved), func(a, b store.Record) int {
-		return strings.Compare(a.Domain, b.Domain)
-	})
+	newer := maps.Clone(d.unsaved)
 	d.mu.Unlock()
+	unsaved := slices.DeleteFunc(slices.Collect(maps.Values(newer)), func(r store.Record) bool {
+		return scan.Order == store.ByDue && r.Due.IsZero() ||
+			scan.After.Domain != "" && scan.Compare(scan.PositionOf(&r), scan.After) <= 0
+	})
+	slices.SortFunc(unsaved, func(a, b store.Record) int { return scan.Compare(scan.PositionOf(&a), scan.PositionOf(&b)) })
 	more := true
-	err := d.store.Each(func(rec store.Record) bool {
-		for more && len(unsaved) > 0 && unsaved[0].Domain < rec.Domain {
+	err := d.store.Walk(scan, func(rec store.Record) bool {
+		for more && len(unsaved) > 0 && scan.Compare(scan.PositionOf(&unsaved[0]), scan.PositionOf(&rec)) <= 0 {
 			more = fn(unsaved[0])
 			unsaved = unsaved[1:]
 		}
-		if len(unsaved) > 0 && unsaved[0].Domain == rec.Domain {
-			rec, unsaved = unsaved[0], unsaved[1:]
+		if _, replaced := newer[rec.Domain]; more && !replaced {
+			more = fn(rec)
 		}
-		more = more && fn(rec)
 		return more
 	})
 	for err == nil && more && len(unsaved) > 0 {

@@ -124,7 +124,7 @@ func TestRecordGoneWithoutATrace(t *testing.T) {
 		var log logBuffer
 		s := openStore(t, path, Options{Log: log.logger()})
 		found := 0
-		if err := s.Each(func(store.Record) bool { found++; return true }); err != nil {
+		if err := s.Walk(store.Scan{}, func(store.Record) bool { found++; return true }); err != nil {
 			t.Fatal(err)
 		}
 		if got := s.Stats(); found != 1999 || got.Records != 1999 || got.Damaged != uint64(want) {
@@ -239,7 +239,7 @@ func FuzzDamagedFile(f *testing.F) {
 		if _, err := s.Due(policy("").Due, 100); err != nil && !errors.Is(err, store.ErrDamaged) {
 			t.Errorf("due: %v", err)
 		}
-		if err := s.Each(func(store.Record) bool { return true }); err != nil && !errors.Is(err, store.ErrDamaged) {
+		if err := s.Walk(store.Scan{}, func(store.Record) bool { return true }); err != nil && !errors.Is(err, store.ErrDamaged) {
 			t.Errorf("each: %v", err)
 		}
 		mustPut(t, s, policy("new.test"))

@@ -62,7 +62,7 @@ func TestKilledWhileWriting(t *testing.T) {
 			wantRecord(t, s, domain)
 		}
 		records, due := 0, 0
-		err := s.Each(func(store.Record) bool { records++; return true })
+		err := s.Walk(store.Scan{}, func(store.Record) bool { records++; return true })
 		if err != nil || records != s.Len() {
 			t.Errorf("%d records, %d counted: %v", records, s.Len(), err)
 		}

@@ -3,7 +3,6 @@ package bolt
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -138,39 +137,6 @@ func (s *Store) eachDue(b buckets, t time.Time, except map[string]*op, fn func(s
 		}
 		if !fn(rec) {
 			return
-		}
-	}
-}
-
-const (
-	// Bounds of one read transaction of Each: while it is open, pages that writers
-	// no longer need cannot be used again, and the file grows.
-	eachRecords = 256
-	eachBytes   = 1 << 20
-)
-
-// Each calls fn for every record in order of domain until fn returns false. It reads
-// in short transactions and calls fn outside of them. Records that wait in PutLater
-// are written first, if the disk can be written. Damaged records are left out.
-func (s *Store) Each(fn func(store.Record) bool) error {
-	s.flush()
-	var next []byte
-	for {
-		var chunk []store.Record
-		err := s.view(func(b buckets) error {
-			chunk, next = readFrom(b, next, eachRecords, eachBytes, func(domain string) { s.repair(domain, nil) })
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("list records: %w", err)
-		}
-		for _, rec := range chunk {
-			if !fn(rec) {
-				return nil
-			}
-		}
-		if next == nil {
-			return nil
 		}
 	}
 }

@@ -112,7 +112,7 @@ func TestBucketsStayInStep(t *testing.T) {
 	}
 	s.flush()
 	due, use, large, records := make(map[string]bool), make(map[string]bool), make(map[string]bool), 0
-	err := s.Each(func(rec store.Record) bool {
+	err := s.Walk(store.Scan{}, func(rec store.Record) bool {
 		records++
 		use[string(useKey(&rec))] = true
 		value, err := store.EncodeRecord(rec)
@@ -155,9 +155,9 @@ func TestEachReadsInPortions(t *testing.T) {
 	for name, perRecord := range map[string]int{"many": 0, "large": 64 << 10} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, newPath(t), Options{})
-			n := eachRecords
+			n := walkRecords
 			if perRecord > 0 {
-				n = eachBytes / perRecord
+				n = walkBytes / perRecord
 			}
 			recs := make([]store.Record, n+1)
 			for i := range recs {
@@ -165,7 +165,7 @@ func TestEachReadsInPortions(t *testing.T) {
 			}
 			mustPut(t, s, recs...)
 			var last string
-			err := s.Each(func(rec store.Record) bool {
+			err := s.Walk(store.Scan{}, func(rec store.Record) bool {
 				if rec.Domain == "0000.test" {
 					mustPut(t, s, policy("9999.test"))
 				}

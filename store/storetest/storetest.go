@@ -40,6 +40,7 @@ func Run(t *testing.T, backend Backend) {
 		{"the latest time survives a restart", testLatest},
 		{"all records in order", testEach},
 		{"writing while listing", testEachWhileWriting},
+		{"in each order, page by page", testWalk},
 		{"eviction order (BEHAVIOUR §6)", testEviction},
 		{"no policy is evicted for a negative answer (BEHAVIOUR §6)", testNegativeGoesFirst},
 		{"many at once", testConcurrent},
@@ -109,7 +110,7 @@ func full(domain string) store.Record {
 			FailedAt:    at.Add(time.Hour),
 			Failures:    7,
 			Error:       "certificate: expired",
-			EndReported: true, TXTFailed: true, TXTGone: true, Unchanged: 1,
+			EndReported: true, TXTFailed: true, TXTGone: true, Unchanged: 1, SharedSince: at, SharedBy: "a.test",
 			Moved: time.Hour,
 		},
 		DANE: []store.DANE{
@@ -301,7 +302,7 @@ func testEach(t *testing.T, backend Backend) {
 	s.PutLater(recs[0])
 
 	var got []string
-	err := s.Each(func(rec store.Record) bool {
+	err := s.Walk(store.Scan{}, func(rec store.Record) bool {
 		got = append(got, rec.Domain)
 		want(t, s, rec)
 		return true
@@ -313,7 +314,7 @@ func testEach(t *testing.T, backend Backend) {
 		t.Errorf("listed (-want +got):\n%s", diff)
 	}
 	seen := 0
-	if err := s.Each(func(store.Record) bool { seen++; return seen < 3 }); err != nil || seen != 3 {
+	if err := s.Walk(store.Scan{}, func(store.Record) bool { seen++; return seen < 3 }); err != nil || seen != 3 {
 		t.Errorf("went on to %d records after fn returned false at 3: %v", seen, err)
 	}
 }
@@ -328,7 +329,7 @@ func testEachWhileWriting(t *testing.T, backend Backend) {
 	// A lister that writes: "cache refresh" of everything, or a lister that
 	// removes what it sees.
 	seen := 0
-	err := s.Each(func(rec store.Record) bool {
+	err := s.Walk(store.Scan{}, func(rec store.Record) bool {
 		if seen++; seen%100 == 0 {
 			if err := s.Delete(ctx(), rec.Domain); err != nil {
 				t.Error(err)
@@ -364,7 +365,7 @@ func testConcurrent(t *testing.T, backend Backend) {
 	}
 	wg.Wait()
 	seen := 0
-	if err := s.Each(func(store.Record) bool { seen++; return true }); err != nil || seen != 320 {
+	if err := s.Walk(store.Scan{}, func(store.Record) bool { seen++; return true }); err != nil || seen != 320 {
 		t.Errorf("%d records, want 320: %v", seen, err)
 	}
 }
@@ -390,7 +391,7 @@ func testClosed(t *testing.T, backend Backend) {
 		"Delete":   s.Delete(ctx(), "a.test"),
 		"Due":      dueErr,
 		"CountDue": countErr,
-		"Each":     s.Each(func(store.Record) bool { return true }),
+		"Walk":     s.Walk(store.Scan{}, func(store.Record) bool { return true }),
 	} {
 		if !errors.Is(err, store.ErrClosed) {
 			t.Errorf("%s after Close: %v, want %v", call, err, store.ErrClosed)

@@ -60,6 +60,7 @@ func zones(good, dane, rolled keyPair) []testZone {
 			tamper: [2]string{tlsaSigned[len("3 1 1 "):], tlsaForged},
 		},
 		{origin: "expired.test", signing: expired, records: expiredRecords},
+		freshZone(""),
 		rowsZone(good, dane),
 		reportedZone(),
 	}
@@ -251,7 +252,7 @@ func goodNames() []string {
 	names := []string{
 		"mx.sts.open.test", "mx.wildcard.open.test", "a.b.deep.open.test", "other.unlisted.open.test",
 		"mx.hostile.open.test", "mx.forged.open.test", "mx.changing.open.test", "plain.signed.test",
-		"mx.healthy.signed.test",
+		"mx.healthy.signed.test", "mx.fresh.test",
 	}
 	return append(append(names, rowsGoodNames()...), reportedGoodNames()...)
 }

@@ -64,6 +64,7 @@ func TestEndToEnd(t *testing.T) {
 		{"KeyChange", testKeyChange},
 		{"Doctor", testDoctor},
 		{"Why", testWhy},
+		{"Suggest", testSuggest},
 		{"Outage", testOutage},
 		{"Forgery", testForgery},
 		{"PolicyChange", testPolicyChange}, // waits a minute for the TTL

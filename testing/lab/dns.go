@@ -51,6 +51,14 @@ func (w *World) Delay(d time.Duration, names ...string) {
 	}
 }
 
+// Latency has each DNS answer wait for as long as d says, whatever Delay says. It
+// must not call the world.
+func (w *World) Latency(d func(Query) time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.latency = d
+}
+
 // Down makes all resolvers silent, or ends that.
 func (w *World) Down(down bool) {
 	w.mu.Lock()
@@ -144,6 +152,9 @@ func (w *World) ask(raw []byte, r resolver) reply {
 	delay := w.delay
 	if d, ok := w.delays[name]; ok {
 		delay = d
+	}
+	if w.latency != nil {
+		delay = w.latency(asked)
 	}
 	rep := wire(msg, &req, r.udp, fault)
 	rep.delay = delay

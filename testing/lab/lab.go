@@ -48,6 +48,7 @@ type World struct {
 	faults     map[question]Fault
 	delay      time.Duration
 	delays     map[string]time.Duration
+	latency    func(Query) time.Duration
 	delayHTTP  time.Duration
 	down       bool
 	adOnlyByAD bool

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +30,7 @@ import (
 	"tlspolicyd/store"
 	"tlspolicyd/store/bolt"
 	"tlspolicyd/testing/lab"
+	"tlspolicyd/testing/lab/postfix"
 )
 
 // daemon is the process: everything between the socket and the file.
@@ -54,12 +57,12 @@ type process struct {
 }
 
 func (d *daemon) start() error {
-	db, err := bolt.Open(d.path, bolt.Options{})
-	if err != nil {
+	p := &process{db: &disk{path: d.path}, ln: newPipeListener(), served: make(chan error, 1), dead: make(chan struct{})}
+	p.db.kill = p.kill
+	var err error
+	if p.db.Store, err = bolt.Open(d.path, bolt.Options{Log: slog.New(p.db)}); err != nil {
 		return err
 	}
-	p := &process{db: &disk{Store: db, path: d.path}, ln: newPipeListener(), served: make(chan error, 1), dead: make(chan struct{})}
-	p.db.kill = p.kill
 	p.m = policymap.New(policymap.Options{
 		Store: p.db, Config: d.config(), Concurrency: 4, MemorySize: 1024,
 		Wall: func() time.Time { return time.Now().Add(time.Duration(d.steps.Load())) },
@@ -160,17 +163,62 @@ func (p *process) end() error {
 // can be killed.
 type disk struct {
 	*bolt.Store
-	path string
-	kill func()
+	slog.Handler // of the store's log, from which the end of an outage is read
+	path         string
+	kill         func()
 
 	refusing bool
 	fd       int // of the database, while it refuses writes
 	saved    int // the same with the right to write
 
-	mu      sync.Mutex
-	killIn  int // writes until the process is killed; 0: it is not
-	moment  int // of that write: 0 before, 1 after, 2 in the middle of it
-	whatWas []byte
+	mu         sync.Mutex
+	killIn     int    // writes until the process is killed; 0: it is not
+	moment     int    // of that write: 0 before, 1 after, 2 in the middle of it
+	killAtEnd  bool   // of the outage: with its first write
+	hasWritten bool   // since the outage
+	whatWas    []byte // the file as a write left it in which the process was killed
+}
+
+// killLater has the process killed at the nth call of Put from now on.
+func (d *disk) killLater(n, moment int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.killIn, d.moment = n, moment
+}
+
+// recovers says whether the process is killed when the first write after an outage
+// succeeds. If none has failed there was no outage.
+func (d *disk) recovers(kill bool) {
+	failing := d.Stats().Failing
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.killAtEnd, d.hasWritten = kill && failing, false
+}
+
+// wrote reports whether the last outage is over by the store's log.
+func (d *disk) wrote() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hasWritten
+}
+
+// Enabled implements slog.Handler.
+func (d *disk) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (d *disk) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "database can be written again" {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hasWritten = true
+	if d.killAtEnd {
+		d.killAtEnd = false
+		d.whatWas, _ = os.ReadFile(d.path)
+		d.kill()
+	}
+	return nil
 }
 
 // refuse makes writes fail, or ends that. It puts a descriptor without the right
@@ -343,11 +391,12 @@ func (p *process) askOnce(name, key string) (string, error) {
 	return string(reply[:n]), nil
 }
 
-// flood opens connections that send half a request or none, and closes them
-// after a minute or when the server does.
+// flood opens connections one after the other that send half a request or none,
+// and closes them after a minute or when the server does.
 func (p *process) flood(n int) {
 	for i := range n {
 		go func() {
+			time.Sleep(time.Duration(i) * 97 * time.Microsecond)
 			c, err := p.ln.dial()
 			if err != nil {
 				return
@@ -360,4 +409,22 @@ func (p *process) flood(n int) {
 			_, _ = c.Read(make([]byte, 1))
 		}()
 	}
+}
+
+// read reads a reply as Postfix does, and returns what matters in it.
+func read(reply string, tlsrpt bool, domain string) (string, error) {
+	r, err := postfix.ParseReply([]byte(reply))
+	if err != nil || r.Status != postfix.OK {
+		return strings.ToLower(string(r.Status)), err
+	}
+	p, err := postfix.ParsePolicy(r.Data)
+	switch {
+	case err != nil || p.Level != "secure":
+		return p.Level, err
+	case p.Servername != "hostname":
+		return "", errors.New("another name than the host's goes")
+	case tlsrpt != (p.Type == "sts" && p.Domain == domain && len(p.MXPatterns) > 0 && len(p.Strings) > 2):
+		return "", errors.New("attributes for TLSRPT")
+	}
+	return "secure " + strings.Join(p.Match, ":"), nil
 }

@@ -5,9 +5,12 @@ package simulate
 import (
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,20 +30,39 @@ var (
 	runsFlag = flag.Int("runs", 0, "histories")
 	daysFlag = flag.Int("days", 30, "simulated days of each")
 	forFlag  = flag.Duration("for", 0, "histories are begun for so long; instead of -runs")
+	oneFlag  = flag.Bool("one", false, "play the history of -seed, in this process")
 	shorten  = flag.Bool("shorten", true, "make a history that fails as short as possible")
 )
 
-// run is one history on its way.
+// run is one history on its way. Everything but the daemon and the world works in
+// one goroutine, the driver: an event is applied and a reply judged when nothing
+// is left to be done at that moment.
 type run struct {
 	t *testing.T
 	w *world
 	d *daemon
 	o *oracle
 
-	mu  sync.Mutex // the oracle's; taken by replies
-	wg  sync.WaitGroup
-	set settings
-	log strings.Builder
+	asked   int
+	judged  int
+	replies chan reply
+	set     settings
+	diskOff bool
+
+	lostUntil time.Time // the file was removed: by then there is another one
+	log       strings.Builder
+}
+
+// reply is what a lookup led to.
+type reply struct {
+	number int // of the lookup
+	domain int
+	tlsrpt bool
+	began  time.Time
+	set    settings // when it began
+	from   *process
+	text   string
+	err    error
 }
 
 // result is what a history led to.
@@ -58,14 +80,9 @@ func play(t *testing.T, h history) (res result) {
 	}
 	defer os.RemoveAll(dir)
 	synctest.Test(t, func(t *testing.T) {
-		r := &run{t: t, w: newWorld()}
+		r := &run{t: t, w: newWorld(), replies: make(chan reply, len(h))}
 		defer r.w.Close()
-		r.o = &oracle{w: r.w, started: time.Now()}
-		for d := range r.o.domains {
-			x := &r.o.domains[d]
-			x.dane.now, x.dane.disk = []*evidence{nil}, []*evidence{nil}
-			x.sts.now, x.sts.disk = []*fetched{nil}, []*fetched{nil}
-		}
+		r.o = newOracle(r.w)
 		r.d = &daemon{w: r.w, dir: dir, path: filepath.Join(dir, "0.db"), steps: new(atomic.Int64)}
 		if err := r.d.start(); err != nil {
 			t.Fatal(err)
@@ -73,18 +90,17 @@ func play(t *testing.T, h history) (res result) {
 		began := time.Now()
 		for _, e := range h {
 			r.sleep(time.Until(began.Add(e.at)))
-			r.step(e)
 			if len(r.o.wrong) > 0 {
 				break
 			}
+			r.step(e)
 		}
 		r.sleep(2 * time.Minute)
-		r.wg.Wait()
 		r.d.server.Close()
-		if err := r.d.end(); err != nil && !r.o.diskOff {
+		if err := r.d.end(); err != nil && !r.diskOff {
 			r.o.wrong = append(r.o.wrong, err.Error())
 		}
-		res = result{r.o.wrong, r.o.asked, r.log.String()}
+		res = result{r.o.wrong, r.judged, r.log.String()}
 	})
 	return res
 }
@@ -98,36 +114,74 @@ func memoryDir() string {
 	return ""
 }
 
+const stamp = "02 15:04:05.000"
+
 func (r *run) note(format string, args ...any) {
 	fmt.Fprintf(&r.log, "%s %s\n", time.Now().Format(stamp), fmt.Sprintf(format, args...))
 }
 
-// sleep lets time pass. A process that dies in a write is started again.
+// sleep lets time pass. Replies are judged when they come, and a process that dies
+// in a write is started again.
 func (r *run) sleep(d time.Duration) {
-	for timer := time.NewTimer(d); ; {
+	timer := time.NewTimer(d)
+	for over := false; !over; {
+		var came []reply
 		select {
 		case <-timer.C:
-			return
+			over = true
 		case <-r.d.dead:
-			synctest.Wait()
-			r.mu.Lock()
+		case one := <-r.replies:
+			came = append(came, one)
+		}
+		synctest.Wait()
+		r.judge(came)
+		if r.d.isDead() {
 			r.note("killed in a write")
 			r.crash()
-			r.mu.Unlock()
 		}
 	}
 }
 
+// judge holds the replies of this moment, in the order of their lookups, against
+// what is allowed. Those of a process that was killed do not count.
+func (r *run) judge(came []reply) {
+	for len(r.replies) > 0 {
+		came = append(came, <-r.replies)
+	}
+	slices.SortFunc(came, func(a, b reply) int { return a.number - b.number })
+	for _, one := range came {
+		if one.from.isDead() {
+			continue
+		}
+		r.note("%s -> %q after %v, %v", keyOf(one.domain), one.text, time.Since(one.began), one.err)
+		got, err := "", one.err
+		if err == nil {
+			got, err = read(one.text, one.tlsrpt, domainName(one.domain))
+		}
+		if err != nil {
+			r.o.fail(one.domain, "no reply that Postfix takes: %v", err)
+			continue
+		}
+		r.judged++
+		r.look()
+		r.o.reply(one.domain, one.began, []settings{one.set, r.set}, got)
+	}
+}
+
+// look has the oracle take in what has happened. A record that waits for the disk
+// is written with the first write that succeeds, or tried again after 10 s.
+func (r *run) look() {
+	r.o.diskWorks = !r.diskOff && (time.Since(r.o.diskBack) > 15*time.Second || r.d.db.wrote())
+	r.o.look()
+}
+
 // step applies an event.
 func (r *run) step(e event) {
-	synctest.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.o.look()
+	r.look()
 	r.note("%v", e)
-	var before [domains]string
+	var before [domains]view
 	for d := range before {
-		before[d] = r.w.view(d).key()
+		before[d] = r.w.view(d)
 	}
 	if r.w.apply(e) {
 		r.o.changed(before)
@@ -139,31 +193,24 @@ func (r *run) step(e event) {
 	case "kill":
 		r.crash()
 	case "killin":
-		r.d.db.mu.Lock()
-		r.d.db.killIn, r.d.db.moment = e.a, e.b
-		r.d.db.mu.Unlock()
+		r.d.db.killLater(e.a, e.b)
 	case "restart":
-		r.mu.Unlock()
 		err := r.d.restart()
-		r.mu.Lock()
-		r.o.look()
-		r.o.crashed()
+		r.judge(nil)
+		r.look()
+		r.o.crashed(time.Now().Before(r.lostUntil))
 		r.check(err)
 	case "disk":
-		if time.Now().Before(r.o.lostUntil) {
+		if time.Now().Before(r.lostUntil) {
 			return
 		}
-		r.o.diskOff = e.b > 0
+		r.diskOff = e.b > 0
 		r.o.diskBack = time.Now()
-		r.o.diskWrites = time.Time{}
-		failed := r.d.db.Stats().Failing
+		r.d.db.recovers(e.b == 0 && e.a == 1)
 		r.check(r.d.db.refuse(e.b > 0))
-		if e.b == 0 && failed {
-			r.wg.Go(func() { r.watchDisk(e.a == 1) })
-		}
 	case "vanish":
-		if !r.o.diskOff {
-			r.o.lostUntil = time.Now().Add(65 * time.Second)
+		if !r.diskOff {
+			r.lostUntil = time.Now().Add(65 * time.Second)
 			os.Remove(r.d.path)
 		}
 	case "clock":
@@ -186,28 +233,6 @@ func (r *run) step(e event) {
 	}
 }
 
-// watchDisk waits for the first write after the disk failed, and kills the process
-// then, if kill says so.
-func (r *run) watchDisk(kill bool) {
-	for range 15_000 {
-		time.Sleep(time.Millisecond)
-		r.mu.Lock()
-		over := r.o.diskOff || !r.o.diskWrites.IsZero() || r.d.isDead()
-		if !over && !r.d.db.Stats().Failing {
-			r.o.diskWrites, over = time.Now(), true
-			if kill {
-				r.note("killed after the first write")
-				r.o.look()
-				r.d.kill()
-			}
-		}
-		r.mu.Unlock()
-		if over {
-			return
-		}
-	}
-}
-
 func (r *run) check(err error) {
 	if err != nil {
 		r.o.wrong = append(r.o.wrong, err.Error())
@@ -215,37 +240,28 @@ func (r *run) check(err error) {
 }
 
 func (r *run) crash() {
-	r.o.look()
-	r.mu.Unlock() // replies that are under way come from a dead process
+	r.look()
 	err := r.d.crash()
 	synctest.Wait()
-	r.mu.Lock()
-	r.o.crashed()
-	r.o.look() // the new process may have begun with a refresh
+	r.o.crashed(time.Now().Before(r.lostUntil))
+	r.look() // the new process may have begun with a refresh
 	r.check(err)
 }
 
-// ask makes a lookup, and has the oracle judge the reply when it comes.
+// ask makes a lookup. Its reply goes to the driver.
 func (r *run) ask(d int, tlsrpt bool) {
-	p, began, set := r.d.process, time.Now(), r.set
+	r.asked++
+	one := reply{number: r.asked, domain: d, tlsrpt: tlsrpt, began: time.Now(), set: r.set, from: r.d.process}
 	name := map[bool]string{false: "postfix", true: "postfix-tlsrpt"}[tlsrpt]
-	r.wg.Go(func() {
-		reply, err := p.ask(name, keyOf(d))
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if p.isDead() {
-			return
-		}
-		r.note("%s -> %q after %v, %v", keyOf(d), reply, time.Since(began), err)
-		if err != nil {
-			r.o.fail(d, "no reply: %v", err)
-			return
-		}
-		r.o.reply(d, tlsrpt, began, []settings{set, r.set}, reply)
-	})
+	go func() {
+		one.text, one.err = one.from.ask(name, keyOf(d))
+		r.replies <- one
+	}()
 }
 
-// Histories of new seeds. A failing one is printed with its seed and made short.
+// Histories of new seeds, each in a process of its own with one thread for Go code:
+// so one repeats exactly, and a defect that ends the process has a seed. A failing
+// one is printed with its seed and made short.
 func TestHistories(t *testing.T) {
 	if *runsFlag == 0 && *forFlag == 0 {
 		t.Skip("new histories are played by make simulate and make soak; the kept ones always")
@@ -255,37 +271,62 @@ func TestHistories(t *testing.T) {
 		first = uint64(time.Now().UnixNano())%1_000_000_000 + 1
 	}
 	t.Logf("seeds from %d, %d days each", first, *daysFlag)
-	var next, ended, asked atomic.Uint64
-	until := time.Now().Add(*forFlag)
-	for worker := range 2 {
-		t.Run(fmt.Sprint("worker", worker), func(t *testing.T) {
-			t.Parallel()
-			for {
-				n := next.Add(1) - 1
-				if *forFlag == 0 && n >= uint64(*runsFlag) || *forFlag > 0 && time.Now().After(until) || t.Failed() {
-					return
+	began := time.Now()
+	var next, ended, failed, replies atomic.Uint64
+	more := func() bool {
+		return failed.Load() < 5 && (*forFlag > 0 && time.Since(began) < *forFlag || next.Load() < uint64(*runsFlag))
+	}
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for more() {
+				seed := first + next.Add(1) - 1
+				out, err := playApart(seed)
+				if err != nil {
+					failed.Add(1)
+					t.Errorf("seed %d: %v\n%s", seed, err, out)
 				}
-				h := generate(first+n, *daysFlag)
-				res := play(t, h)
-				asked.Add(uint64(res.asked))
-				ended.Add(1)
-				if len(res.wrong) > 0 {
-					t.Errorf("seed %d", first+n)
-					report(t, h, res)
+				_, count, _ := strings.Cut(string(out), countPrefix)
+				n, _ := strconv.Atoi(strings.Fields(count + " 0")[0])
+				replies.Add(uint64(n))
+				if n := ended.Add(1); n%20 == 0 {
+					fmt.Fprintf(os.Stderr, "%d of %d histories, %d replies, %v\n", n, *runsFlag, replies.Load(), time.Since(began).Round(time.Second))
 				}
 			}
 		})
 	}
-	t.Cleanup(func() { t.Logf("%d histories, %d replies", ended.Load(), asked.Load()) })
+	workers.Wait()
+	t.Logf("%d histories, %d replies, %v", ended.Load(), replies.Load(), time.Since(began).Round(time.Second))
+}
+
+const countPrefix = "replies judged:"
+
+// playApart plays the history of a seed in a process of its own.
+func playApart(seed uint64) (out []byte, err error) {
+	c := exec.Command(os.Args[0], "-test.run=^TestOneHistory$", "-test.timeout=20m", "-one", fmt.Sprint("-seed=", seed), fmt.Sprint("-days=", *daysFlag), fmt.Sprint("-shorten=", *shorten))
+	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
+	return c.CombinedOutput()
+}
+
+// The history of one seed, for TestHistories.
+func TestOneHistory(t *testing.T) {
+	if !*oneFlag {
+		t.Skip("TestHistories runs it")
+	}
+	h := generate(*seedFlag, *daysFlag)
+	res := play(t, h)
+	fmt.Println(countPrefix, res.asked)
+	if len(res.wrong) > 0 {
+		report(t, h, res)
+	}
 }
 
 // report prints a history that fails, as short as it can be made.
 func report(t *testing.T, h history, res result) {
 	t.Helper()
-	h = h[:min(len(h), strings.Count(res.log, "\n"))]
-	short := h
+	short := h[:min(len(h), strings.Count(res.log, "\n"))]
 	if *shorten {
-		short = shrink(t, h)
+		short = shrink(t, short)
 	}
 	again := play(t, short)
 	if len(again.wrong) == 0 {
@@ -346,14 +387,25 @@ func TestKeptHistories(t *testing.T) {
 	}
 }
 
-// The same seed leads to the same replies at the same times.
+// The same seed leads to the same events, replies and times of both, and to the same
+// verdict. What is between two of these may come in another order.
 func TestHistoriesRepeat(t *testing.T) {
-	if *runsFlag == 0 && *forFlag == 0 {
-		t.Skip("new histories are played by make simulate and make soak; the kept ones always")
+	seeds := max(2, uint64(*runsFlag))
+	if testing.Short() {
+		seeds = 1
 	}
-	seed := rand.Uint64() % 1_000_000
-	h := generate(seed, 10)
-	if a, b := play(t, h), play(t, h); a.log != b.log {
-		t.Errorf("seed %d:\n%s\n\n%s", seed, a.log, b.log)
+	for seed := max(*seedFlag, 1); seed < max(*seedFlag, 1)+seeds; seed++ {
+		h := generate(seed, min(*daysFlag, 10))
+		a, b := play(t, h), play(t, h)
+		if a.log == b.log && slices.Equal(a.wrong, b.wrong) {
+			continue
+		}
+		first, second := strings.Split(a.log, "\n"), strings.Split(b.log, "\n")
+		at := 0
+		for at < min(len(first), len(second)) && first[at] == second[at] {
+			at++
+		}
+		t.Errorf("seed %d, line %d of %d:\n%s\nthe second time:\n%s", seed, at, len(first),
+			strings.Join(first[max(0, at-5):at+1], "\n"), second[min(at, len(second)-1)])
 	}
 }

@@ -15,18 +15,7 @@ import (
 // changed since.
 func (o *oracle) look() {
 	now := time.Now()
-	for d := range o.domains {
-		x := &o.domains[d]
-		if !o.w.view(d).healthy() {
-			x.daneTrouble = now
-		}
-		if !o.w.policyHostWorks(d) || o.w.domain[d].fault > 0 {
-			x.hostTrouble = now
-		}
-		if !o.w.domain[d].txt {
-			x.withoutTXT = now
-		}
-	}
+	o.w.noteTrouble()
 	queries := o.w.Queries()
 	o.w.ResetQueries()
 	for _, q := range queries {
@@ -47,14 +36,11 @@ func (o *oracle) look() {
 	}
 	for d := range o.domains {
 		x := &o.domains[d]
-		x.dane.settle(now, o.diskWorks())
-		x.sts.settle(now, o.diskWorks())
-		x.expect = slices.DeleteFunc(x.expect, func(e expectation) bool {
-			if x.evaluated.Before(e.since) && now.After(e.by) {
-				o.fail(d, "what is known is too old, and was not looked up")
-			}
-			return !x.evaluated.Before(e.since) || now.After(e.by)
-		})
+		x.dane.settle(now, o.diskWorks)
+		x.sts.settle(now, o.diskWorks)
+		if !x.evaluateBy.IsZero() && now.After(x.evaluateBy) {
+			o.fail(d, "what is known is of %s, and was not looked up again", x.evaluated.Format(stamp))
+		}
 		o.renewed(d, now)
 	}
 }
@@ -63,13 +49,13 @@ func (o *oracle) evaluation(d int, at time.Time) {
 	x, v := &o.domains[d], o.w.view(d)
 	if x.dane.next == nil || at.After(x.dane.due) {
 		x.dane.settle(at, false)
-		quiet := latest(x.daneTrouble, x.daneChanged, o.disturbed)
+		quiet := latest(o.w.domain[d].daneTrouble, o.disturbed)
 		if gap := at.Sub(x.evaluated); gap < time.Minute && x.evaluated.After(quiet.Add(20*time.Second)) {
 			o.fail(d, "looked up again after %v", gap)
 		}
 		x.from, x.views, x.began = x.dane.now, nil, at
 	}
-	x.evaluated = at
+	x.evaluated, x.evaluateBy = at, time.Time{}
 	x.views = append(x.views, v)
 	o.mayLearn(d, at)
 }
@@ -81,50 +67,28 @@ func (o *oracle) mayLearn(d int, at time.Time) {
 	if len(x.views) == 1 && x.views[0].healthy() {
 		due = at.Add(2 * time.Second)
 	}
-	var next []*evidence
-	for _, mx := range x.views {
-		if mx.fails {
-			next = append(next, x.from...)
-			continue
-		}
-		mixed := []view{mx}
-		for _, host := range mx.hosts {
-			for _, other := range x.views {
-				for _, m := range mixed[:len(mixed):len(mixed)] {
-					if m.verdicts[host] != other.verdicts[host] {
-						m.verdicts = cloneWith(m.verdicts, host, other.verdicts[host])
-						mixed = append(mixed, m)
-					}
+	var next []evidence
+	for _, v := range x.views { // each host may be seen as in any view
+		for _, first := range x.views {
+			for _, second := range x.views {
+				v.verdicts = [2]verdict{first.verdicts[0], second.verdicts[1]}
+				for _, e := range x.from {
+					next = append(next, e.learn(v, x.began))
 				}
 			}
 		}
-		for _, e := range x.from {
-			for _, m := range mixed {
-				next = append(next, e.learn(m, x.began))
-			}
-		}
 	}
-	x.dane.inFlight(next, at, due)
-}
-
-func cloneWith(m map[string]verdict, host string, v verdict) map[string]verdict {
-	out := map[string]verdict{host: v}
-	for k, old := range m {
-		if k != host {
-			out[k] = old
-		}
-	}
-	return out
+	x.dane.begin(next, due)
 }
 
 // changed notes that the world is another one from now on.
-func (o *oracle) changed(before [domains]string) {
+func (o *oracle) changed(before [domains]view) {
 	for d := range o.domains {
 		x, v := &o.domains[d], o.w.view(d)
-		if v.key() == before[d] {
+		if v == before[d] {
 			continue
 		}
-		x.daneChanged = time.Now()
+		o.w.domain[d].daneTrouble = time.Now()
 		if x.dane.next != nil && time.Now().Before(x.dane.due) {
 			x.views = append(x.views, v)
 			o.mayLearn(d, time.Now())
@@ -135,7 +99,7 @@ func (o *oracle) changed(before [domains]string) {
 func (o *oracle) fetch(d int, at time.Time) {
 	x := &o.domains[d]
 	x.sts.settle(at, false)
-	held := slices.ContainsFunc(x.sts.possible(), func(f *fetched) bool { return f != nil })
+	held := slices.ContainsFunc(x.sts.possible(), func(f fetched) bool { return f.file != nil })
 	if gap := at.Sub(x.fetchedAt); o.disturbed.Before(x.fetchedAt) && gap < 5*time.Second ||
 		x.fetchFailed && !held && o.disturbed.Before(x.fetchedAt) && o.w.domain[d].changed.Before(x.fetchedAt) && gap < 290*time.Second {
 		o.fail(d, "policy fetched again after %v", gap)
@@ -148,38 +112,42 @@ func (o *oracle) fetch(d int, at time.Time) {
 	if o.w.domain[d].fault > 0 {
 		due = at.Add(65 * time.Second)
 	}
-	x.sts.inFlight([]*fetched{{o.w.domain[d].file, at}}, at, due)
+	next := []fetched{{o.w.domain[d].file, at}}
+	if slices.ContainsFunc(x.dane.possible(), func(e evidence) bool { return e.null }) {
+		next = append(next, x.sts.possible()...) // a fetch beside a null MX is abandoned (§4)
+	}
+	x.sts.begin(next, due)
 }
 
 // renewed checks that a policy in use is fetched again in time (§7).
 func (o *oracle) renewed(d int, now time.Time) {
 	x := &o.domains[d]
-	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0] == nil || now.Sub(x.asked) > 29*24*time.Hour || o.diskOff {
+	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || now.Sub(x.asked) > 29*24*time.Hour || !o.diskWorks {
 		return
 	}
 	f := x.sts.now[0]
-	works := latest(x.hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
-	if !x.withoutTXT.Before(f.at) || o.stepped(f.at) {
+	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
+	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) {
 		return // without a TXT record renewals may end, and steps change times
 	}
-	in, _ := o.within(f.at, f.maxAge)
-	switch {
-	case !in && works.Before(f.at.Add(f.maxAge-2*time.Minute)):
-		o.fail(d, "the policy of %s ended though its host works since %s", f.at.Format(stamp), works.Format(stamp))
-		x.sts.now[0] = nil
-	case in && now.After(latest(f.at.Add(min(24*time.Hour, f.maxAge/2)), works).Add(6*time.Hour+10*time.Minute)):
+	end := f.at.Add(f.file.maxAge)
+	by := latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour + 10*time.Minute)
+	if end.Before(by) && works.Before(end.Add(-2*time.Minute)) {
+		by = end
+	}
+	if now.After(by.Add(15 * time.Second)) {
 		o.fail(d, "the policy of %s was not renewed though its host works since %s", f.at.Format(stamp), works.Format(stamp))
-		x.sts.now[0] = nil
+		x.sts.now[0] = fetched{}
 	}
 }
 
-// crashed notes that a process takes over from what is on disk.
-func (o *oracle) crashed() {
-	lost := time.Now().Before(o.lostUntil)
+// crashed notes that a process takes over from what is on disk, or maybe from an
+// empty one.
+func (o *oracle) crashed(lost bool) {
 	for d := range o.domains {
 		o.domains[d].dane.crash(lost)
 		o.domains[d].sts.crash(lost)
-		o.domains[d].askedAfter, o.domains[d].expect = time.Time{}, nil
+		o.domains[d].evaluateBy = time.Time{}
 	}
 	o.started, o.disturbed = time.Now(), time.Now()
 }

@@ -5,6 +5,7 @@ package simulate
 import (
 	"crypto/tls"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +69,10 @@ type domainTruth struct {
 
 	fileAt, idAt time.Time // of the last change
 	changed      time.Time // of anything that matters for MTA-STS
+
+	daneTrouble time.Time // when a lookup last failed, or what it finds changed
+	hostTrouble time.Time // when the policy host last failed or was slow
+	withoutTXT  time.Time // when there was last no TXT record
 }
 
 // policyFile is a policy as published.
@@ -82,6 +87,13 @@ func (p *policyFile) String() string {
 		return "no policy"
 	}
 	return fmt.Sprintf("%s %v %v", p.mode, p.mx, p.maxAge)
+}
+
+// allows reports whether a pattern matches a host (8461 §4.1).
+func (p *policyFile) allows(host string) bool {
+	return slices.ContainsFunc(p.mx, func(mx string) bool {
+		return mx == host || strings.HasPrefix(mx, "*.") && strings.HasSuffix(host, mx[1:])
+	})
 }
 
 func (p *policyFile) text() string {
@@ -141,12 +153,18 @@ func newWorld() *world {
 			w.Replace(mailHost(d, n), "A", fmt.Sprintf("10.21.%d.%d", d, n+1))
 		}
 		w.setMX(d, 0)
-		// Apart from each other, so that what happens has an order.
-		w.Delay(time.Duration(7*d+3)*time.Millisecond, domainName(d))
-		w.Delay(time.Duration(5*d+11)*time.Millisecond, mailHost(d, 0))
-		w.Delay(time.Duration(3*d+29)*time.Millisecond, mailHost(d, 1))
 	}
+	w.Latency(latency)
 	return w
+}
+
+// latency is another one for each question and time, up to 60 ms, so that hardly
+// ever two answers come at the same moment: a history would not repeat where
+// it depends on which is read first.
+func latency(q lab.Query) time.Duration {
+	h := fnv.New64a()
+	fmt.Fprint(h, q.Name, q.Type, q.Network, q.At.UnixNano())
+	return time.Duration(h.Sum64() % uint64(60*time.Millisecond))
 }
 
 func (w *world) setMX(d, form int) {
@@ -319,16 +337,87 @@ func (t *truth) stsHealthy(d int) bool {
 	return t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
 }
 
-// mailHosts returns the hosts in the MX answer.
-func (t *truth) mailHosts(d int) []string {
-	hosts := []string{mailHost(d, 0), mailHost(d, 1)}
-	switch mx := t.domain[d].mx; {
-	case d >= smartFrom, mx == 1:
-		return hosts[:1]
-	case mx == 2:
-		return hosts[1:]
-	case mx >= 3:
-		return nil
+// noteTrouble notes what does not work now.
+func (w *world) noteTrouble() {
+	now := time.Now()
+	for d := range w.domain {
+		t := &w.domain[d]
+		if !w.view(d).healthy() {
+			t.daneTrouble = now
+		}
+		if !w.policyHostWorks(d) || t.fault > 0 {
+			t.hostTrouble = now
+		}
+		if !t.txt {
+			t.withoutTXT = now
+		}
 	}
-	return slices.Clone(hosts)
+}
+
+// verdict is what the lookups of a mail host say.
+type verdict int
+
+const (
+	noTLSA verdict = iota // proved to have none, or insecure
+	usable
+	unusable
+	tlsaFails
+	addressFails
+)
+
+func (v verdict) String() string {
+	return [...]string{"no TLSA", "usable", "unusable", "TLSA fails", "address fails"}[v]
+}
+
+// view is what an evaluation of DANE finds, should it see the world as it is.
+type view struct {
+	fails, secure, null, gone bool       // the MX answer
+	listed                    [2]bool    // the hosts in it
+	verdicts                  [2]verdict // of both
+}
+
+func (w *world) view(d int) view {
+	mx := w.domain[d].mx
+	v := view{
+		fails: w.fails(domainName(d), "MX"), secure: w.secure(domainName(d)), null: mx == 3, gone: mx == 4,
+		listed: [2]bool{mx == 0 || mx == 1, mx == 0 || mx == 2},
+	}
+	switch {
+	case d >= smartFrom:
+		v.fails, v.secure, v.listed = false, true, [2]bool{true, false}
+	case v.gone && w.dns != 1 && !w.faults[domainName(d)+" MX"]:
+		v.fails = false // the lab answers it in spite of the other faults
+	}
+	for n := range 2 {
+		switch host := mailHost(d, n); {
+		case w.fails(host, "A"):
+			v.verdicts[n] = addressFails
+		case !w.secure(hostZone(d)):
+			v.verdicts[n] = noTLSA
+		case w.fails("_25._tcp."+host, "TLSA"):
+			v.verdicts[n] = tlsaFails
+		default:
+			v.verdicts[n] = []verdict{noTLSA, noTLSA, usable, unusable}[w.tlsa[host]]
+		}
+	}
+	return v
+}
+
+// healthy reports whether the evaluation teaches everything.
+func (v view) healthy() bool {
+	for n, listed := range v.listed {
+		if listed && v.verdicts[n] >= tlsaFails {
+			return false
+		}
+	}
+	return !v.fails
+}
+
+func latest(times ...time.Time) (out time.Time) {
+	for _, t := range times {
+		if t.After(out) {
+			out = t
+		}
+	}
+	return out
 }

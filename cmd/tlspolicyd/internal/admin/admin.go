@@ -58,6 +58,7 @@ type Options struct {
 	Store   store.Store
 	Fleet   share.Fleet // nil: nothing is shared
 	Metrics *Metrics    // also the map's observer
+	Changes *Changes    // likewise
 	Log     *slog.Logger
 
 	Build       Build
@@ -139,7 +140,7 @@ func (s *Server) ServeControl(l net.Listener) error {
 // ServePublic shows metrics, health and the status page on l until Shutdown, and
 // then returns nil. Nothing can be changed there.
 func (s *Server) ServePublic(l net.Listener) error {
-	return serve(s.public, &newestFirst{Listener: l, limit: maxClients})
+	return serve(s.public, NewestFirst(l, maxClients))
 }
 
 func serve(h *http.Server, l net.Listener) error {

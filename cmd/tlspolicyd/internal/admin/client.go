@@ -42,35 +42,89 @@ func (e *StatusError) Error() string { return e.Reason }
 // List calls fn for each domain that the filter picks, in order, until fn
 // returns an error.
 func (c *Client) List(ctx context.Context, f Filter, fn func(Domain) error) error {
-	q := make(url.Values)
-	set := func(name, value string) {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
-	set("policy", f.Policy)
-	set("state", f.State)
-	for name, age := range map[string]time.Duration{"older": f.Older, "unused": f.Unused} {
-		if age > 0 {
-			q.Set(name, age.String())
-		}
-	}
-	resp, err := c.do(ctx, http.MethodGet, "/v1/domains?"+q.Encode(), nil)
+	resp, err := c.do(ctx, http.MethodGet, "/v1/domains?"+f.values().Encode(), nil)
 	if err != nil {
 		return err
 	}
 	return stream(resp.Body, fn)
 }
 
+func (f Filter) values() url.Values {
+	q := make(url.Values)
+	for name, value := range map[string]string{"policy": f.Policy, "state": f.State} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	for name, age := range map[string]time.Duration{"older": f.Older, "unused": f.Unused} {
+		if age > 0 {
+			q.Set(name, age.String())
+		}
+	}
+	return q
+}
+
+// Page returns some of the domains that a query picks.
+func (c *Client) Page(ctx context.Context, q Query) (Page, error) {
+	v := q.Filter.values()
+	for name, value := range map[string]string{"search": q.Search, "sort": q.Sort, "after": q.After} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return get[Page](ctx, c, "/v1/page?"+v.Encode())
+}
+
+// Attention returns what the operator should know of.
+func (c *Client) Attention(ctx context.Context) (Attention, error) {
+	return get[Attention](ctx, c, "/v1/attention")
+}
+
+// Schedule returns when domains are refreshed.
+func (c *Client) Schedule(ctx context.Context) (Schedule, error) {
+	return get[Schedule](ctx, c, "/v1/schedule")
+}
+
+// Changes returns the changes of a domain that the daemon remembers, the newest
+// first.
+func (c *Client) Changes(ctx context.Context, domain string) (list []Change, err error) {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/changes?"+url.Values{"domain": {domain}}.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	err = stream(resp.Body, func(one Change) error {
+		list = append(list, one)
+		return nil
+	})
+	return list, err
+}
+
+// Metrics returns the metrics of the daemon in the text format of Prometheus. The
+// caller closes the result.
+func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// get returns the answer to a request that changes nothing.
+func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return v, err
+	}
+	return v, decode(resp.Body, &v)
+}
+
 // Show returns what is known of a domain. Where that is nothing the error is a
 // *StatusError with http.StatusNotFound.
 func (c *Client) Show(ctx context.Context, domain string) (Details, error) {
-	var d Details
-	resp, err := c.do(ctx, http.MethodGet, "/v1/domains/"+url.PathEscape(domain), nil)
-	if err != nil {
-		return d, err
-	}
-	return d, decode(resp.Body, &d)
+	return get[Details](ctx, c, "/v1/domains/"+url.PathEscape(domain))
 }
 
 // Refresh has domains looked up again and calls fn with what becomes of each,
@@ -258,12 +312,7 @@ func (c *Client) Ping(ctx context.Context) error {
 
 // Build returns what the daemon was built from.
 func (c *Client) Build(ctx context.Context) (Build, error) {
-	var b Build
-	resp, err := c.do(ctx, http.MethodGet, "/v1/ping", nil)
-	if err != nil {
-		return b, err
-	}
-	return b, decode(resp.Body, &b)
+	return get[Build](ctx, c, "/v1/ping")
 }
 
 // Store returns what the daemon says of its database in /readyz: "" when it can

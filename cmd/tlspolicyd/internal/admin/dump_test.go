@@ -233,7 +233,7 @@ func TestExportImportOfALargeCache(t *testing.T) {
 	}
 	// What follows from the facts is worked out anew.
 	derived := cmpopts.IgnoreFields(store.Record{}, "Due", "Class")
-	if err := from.store.Each(func(want store.Record) bool {
+	if err := from.store.Walk(store.Scan{}, func(want store.Record) bool {
 		got, err := to.store.Get(want.Domain)
 		if diff := cmp.Diff(want, got, derived); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", want.Domain, err, diff)

@@ -19,7 +19,8 @@ import (
 const (
 	scanEvery  = 15 * time.Second
 	scanShare  = 100
-	firstScan  = 2 * time.Second // how long the first scrape waits for it
+	firstScan  = 2 * time.Second        // how long the first scrape waits for it
+	firstLook  = 100 * time.Millisecond // how long an operator does
 	expireSoon = 24 * time.Hour
 )
 
@@ -61,7 +62,7 @@ func (g *gauges) Collect(ch chan<- prometheus.Metric) {
 		send(prometheus.GaugeValue, name, help, v, label...)
 	}
 	counter := func(name, help string, v uint64) { send(prometheus.CounterValue, name, help, float64(v)) }
-	if s := g.scan(); !s.ended.IsZero() {
+	if s := g.scan(firstScan); !s.ended.IsZero() {
 		for kind, n := range map[string]int{"dane+mta-sts": s.tally.Both, "dane": s.tally.DANE, "mta-sts": s.tally.STS, "negative": s.tally.Negative} {
 			gauge("cache_entries", "Domains in the cache, by what is known of them.", float64(n), "kind", kind)
 		}
@@ -126,8 +127,8 @@ func number(b bool) float64 {
 func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // scan returns what was counted last, and has it counted again if that is old.
-// Only the first caller waits, and not for long.
-func (g *gauges) scan() scan {
+// While nothing was counted yet the caller waits, so long at most.
+func (g *gauges) scan(wait time.Duration) scan {
 	g.mu.Lock()
 	if g.stale() && g.running == nil && g.ctx.Err() == nil {
 		g.running = make(chan struct{})
@@ -140,7 +141,7 @@ func (g *gauges) scan() scan {
 	}
 	select {
 	case <-running:
-	case <-time.After(firstScan):
+	case <-time.After(wait):
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -104,9 +104,10 @@ func (h *resolverHealth) test(ctx context.Context) resolverTest {
 
 // check is one line of /healthz, of /readyz and of the status page.
 type check struct {
-	Name string
-	Err  error
-	Note string
+	Name     string
+	Err      error
+	Note     string
+	Degraded bool // it works, but the note is about something that does not
 }
 
 // OK reports whether all is well.
@@ -147,7 +148,7 @@ func (s *Server) checkStore() check {
 		if err := h.Health(); errors.Is(err, store.ErrUnavailable) {
 			c.Err = err
 		} else if err != nil {
-			c.Note = "the last write failed: what is learned is in memory only" // answers go on
+			c.Note, c.Degraded = "the last write failed: what is learned is in memory only", true // answers go on
 		}
 	}
 	return c
@@ -162,9 +163,9 @@ func (s *Server) checkResolver(ctx context.Context) check {
 	case t.validates:
 		c.Note = "validates"
 	case s.opt.Resolver().Trusted():
-		c.Note = "sets no AD bit in its answer about the root: if it validates nothing, DANE is never answered"
+		c.Note, c.Degraded = "sets no AD bit in its answer about the root: if it validates nothing, DANE is never answered", true
 	default:
-		c.Note = "not trusted to validate: DANE is never answered"
+		c.Note, c.Degraded = "not trusted to validate: DANE is never answered", true
 	}
 	return c
 }
@@ -173,7 +174,7 @@ func (s *Server) checkResolver(ctx context.Context) check {
 func (s *Server) checkRoots() check {
 	c := check{Name: "trust store"}
 	if err := s.opt.Roots(); err != nil {
-		c.Note = "no MTA-STS policy can be fetched: " + err.Error()
+		c.Note, c.Degraded = "no MTA-STS policy can be fetched: "+err.Error(), true
 	}
 	return c
 }

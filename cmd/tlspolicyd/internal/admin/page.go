@@ -50,7 +50,7 @@ func (s *Server) readOnlyRoutes(mux *http.ServeMux) *http.ServeMux {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		var body bytes.Buffer
-		if err := tmpl.Execute(&body, s.page(r.Context())); err != nil {
+		if err := tmpl.Execute(&body, s.status(r.Context())); err != nil {
 			http.Error(w, "the status page cannot be made", http.StatusInternalServerError)
 			s.log.Error("the status page cannot be made", "reason", err)
 			return
@@ -66,7 +66,7 @@ func (s *Server) readOnlyRoutes(mux *http.ServeMux) *http.ServeMux {
 	return mux
 }
 
-func (s *Server) page(ctx context.Context) page {
+func (s *Server) status(ctx context.Context) page {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	c := s.opt.Connections()
@@ -81,7 +81,7 @@ func (s *Server) page(ctx context.Context) page {
 	for _, server := range s.opt.Resolver().Servers() {
 		p.Servers = append(p.Servers, server.String())
 	}
-	if last := s.gauges.scan(); !last.ended.IsZero() {
+	if last := s.gauges.scan(firstScan); !last.ended.IsZero() {
 		p.Scan = &last
 		for mode := policy.STSEnforce; mode > policy.STSAbsent; mode-- {
 			p.Modes = append(p.Modes, pageCount{mode.String(), uint64(last.tally.Modes[mode])})

@@ -47,8 +47,12 @@ func ownName(host string, names []string) bool {
 	return host == "" || host == "localhost" || slices.Contains(names, host)
 }
 
-// newestFirst is a listener that holds a limited number of connections: each
+// NewestFirst returns a listener that holds a limited number of connections: each
 // one above closes the oldest, so that no number of them keeps others out.
+func NewestFirst(l net.Listener, limit int) net.Listener {
+	return &newestFirst{Listener: l, limit: limit}
+}
+
 type newestFirst struct {
 	net.Listener
 	limit int

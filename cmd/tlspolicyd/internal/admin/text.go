@@ -21,7 +21,7 @@ func WriteHeading(w io.Writer) {
 
 // WriteRows writes a line for each next hop of a domain.
 func (d *Domain) WriteRows(w io.Writer, now time.Time) error {
-	used, next := ago(d.LastUsed, now), ago(d.NextRefresh, now)
+	used, next := Ago(d.LastUsed, now), Ago(d.NextRefresh, now)
 	if len(d.Answers) == 0 {
 		_, err := fmt.Fprintf(w, rowFormat, printable.Text(d.Domain), "-", "-", d.MTASTS, used, next)
 		return err
@@ -49,7 +49,7 @@ func (d Details) WriteText(w io.Writer, now time.Time) error {
 		if t.IsZero() {
 			return "-"
 		}
-		return fmt.Sprintf("%s (%s)", t.Format(time.RFC3339), ago(t, now))
+		return fmt.Sprintf("%s (%s)", t.Format(time.RFC3339), Ago(t, now))
 	}
 	fmt.Fprintln(out, printable.Text(d.Domain.Domain))
 	line("last used", "%s", at(d.LastUsed))
@@ -117,8 +117,8 @@ func (p Progress) String() string {
 	return printable.Text(p.Name) + ": " + printable.Clean(text)
 }
 
-// ago says how far a time is from now, in one unit.
-func ago(t, now time.Time) string {
+// Ago says how far a time is from now, in one unit.
+func Ago(t, now time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}

@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,6 +109,20 @@ func ParseState(s string) error {
 	return fmt.Errorf("state %q: want one of %s", s, strings.Join(States(), ", "))
 }
 
+// ParseAge reads a duration, days included: "30d", "12h".
+func ParseAge(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, errors.New("want a duration such as 30d, 12h or 90m")
+	}
+	return d, nil
+}
+
 // Matches reports whether the filter picks a domain.
 func (f Filter) Matches(d *Domain, now time.Time) bool {
 	if f.Older > 0 && now.Sub(d.Learned) < f.Older || f.Unused > 0 && now.Sub(d.LastUsed) < f.Unused {
@@ -185,6 +201,71 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// Query asks for a page of the cache.
+type Query struct {
+	Filter
+	Search string // names that begin with it or, after "*", have it in them
+	Sort   string // "domain", "refresh" or "used"; after "-" the last one first
+	After  string // Page.Next of the page before
+	Limit  int    // domains on a page; 0: 100
+}
+
+// Page is a part of the cache. It may have fewer domains than were asked for and
+// still have a next page: a request examines a bounded number of domains.
+type Page struct {
+	Domains  []Domain `json:"domains"`
+	Next     string   `json:"next,omitempty"` // absent at the end
+	Examined int      `json:"examined"`       // domains that the filter was held against
+}
+
+// Attention is what the operator should know of.
+type Attention struct {
+	Checks   []Check   `json:"checks"`
+	Counted  time.Time `json:"counted,omitzero"` // when Failing and Ending were; absent: not yet
+	Failing  Concerns  `json:"failing"`          // a policy is in force, and fetching a newer one fails
+	Ending   Concerns  `json:"ending"`           // enforce policies that end within a day unless a fetch succeeds
+	Deferred Concerns  `json:"deferred"`         // next hops that were answered TEMP within the last hour
+	Weaker   Concerns  `json:"weaker"`           // policies that got weaker in the last seven days
+}
+
+// Check is one line of /readyz.
+type Check struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // "ok", "degraded" or "failing"
+	Text  string `json:"text,omitempty"`
+}
+
+// Concerns are how many domains have one thing wrong with them, and up to 100.
+type Concerns struct {
+	Count   int       `json:"count"`
+	Domains []Concern `json:"domains"`
+}
+
+// Concern is a domain that needs attention.
+type Concern struct {
+	Domain  string    `json:"domain"`
+	NextHop string    `json:"next_hop,omitempty"`
+	At      time.Time `json:"at,omitzero"` // of the last lookup, or of the change
+	Ends    time.Time `json:"ends,omitzero"`
+	Reason  string    `json:"reason,omitempty"`
+}
+
+// Change is a policy or DANE state that became another one.
+type Change struct {
+	At     time.Time `json:"at"`
+	Key    string    `json:"next_hop"` // for MTA-STS the domain
+	What   string    `json:"what"`     // "MTA-STS" or "DANE"
+	Old    string    `json:"old"`
+	New    string    `json:"new"`
+	Weaker bool      `json:"weaker,omitempty"`
+}
+
+// Schedule is how many domains are refreshed, and when.
+type Schedule struct {
+	Overdue  int   `json:"overdue"`
+	Minutes5 []int `json:"next_5_minutes"` // the next hour, five minutes each
 }
 
 // Progress is one line of the answer to a long request.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -54,6 +55,7 @@ type daemon struct {
 	*policymap.Map
 	store   *stumblingStore
 	metrics *Metrics
+	changes *Changes
 	server  *Server
 	client  *Client
 	engine  *sharetest.Engine // that the host shares policies in
@@ -90,6 +92,7 @@ func start(t testing.TB) *daemon {
 		t.Fatal(err)
 	}
 	d.store = &stumblingStore{Store: db}
+	d.changes = NewChanges(filepath.Join(t.TempDir(), "changes"), slog.New(slog.DiscardHandler))
 	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.DNSAddr()}, Dial: d.Dial, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -101,11 +104,11 @@ func start(t testing.TB) *daemon {
 	d.engine = sharetest.NewEngine()
 	fleet := d.engine.Member("this.test", nil)
 	d.Map = policymap.New(policymap.Options{
-		Store: d.store, Fleet: fleet, Observer: d.metrics,
+		Store: d.store, Fleet: fleet, Observer: policymap.Observers{d.metrics, d.changes},
 		Config: policymap.Config{Resolver: resolver, Fetcher: fetcher},
 	})
 	d.server = New(Options{
-		Map: d.Map, Store: d.store, Fleet: fleet, Metrics: d.metrics, Build: Build{Version: "1.2.3", Go: "go1"},
+		Map: d.Map, Store: d.store, Fleet: fleet, Metrics: d.metrics, Changes: d.changes, Build: Build{Version: "1.2.3", Go: "go1"},
 		Sockets:     []string{"unix:/run/test.sock"},
 		Resolver:    func() Resolver { return resolver },
 		Connections: func() socketmap.Stats { return socketmap.Stats{Connections: 5, Idle: 3, Accepted: 7} },
@@ -133,6 +136,7 @@ func start(t testing.TB) *daemon {
 			t.Error(err)
 		}
 		d.Map.Close()
+		d.changes.Close()
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}

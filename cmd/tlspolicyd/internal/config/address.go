@@ -63,6 +63,14 @@ func parseSocketPath(s string) (string, error) {
 	return strings.TrimPrefix(address, "unix:"), err
 }
 
+// parseHTTPAddress takes what parseHostPort does, and a Unix socket.
+func parseHTTPAddress(s string) (string, error) {
+	if strings.HasPrefix(s, "unix:") {
+		return parseUnixAddress(s)
+	}
+	return parseHostPort(s)
+}
+
 // parseHostPort wants a port number. Without a host it is every address of
 // this machine.
 func parseHostPort(s string) (string, error) {

@@ -15,7 +15,7 @@ func Changes(old, new Config) []string {
 			keys = append(keys, before[i].key)
 		}
 	}
-	if !maps.Equal(old.Override, new.Override) {
+	if !maps.Equal(old.Override, new.Override) || !maps.Equal(old.FileOverride, new.FileOverride) {
 		keys = append(keys, overrideSection)
 	}
 	return keys

@@ -44,8 +44,9 @@ func otherValue(t *testing.T, s setting) string {
 		"cache.path": `"/elsewhere.db"`, "cache.max_entries": "7000", "cache.max_bytes": "70000000",
 		"refresh.interval": `"7h"`, "refresh.unused_for": `"7h"`,
 		"policy.insecure_mx": `"dane"`, "policy.partial": `"mta-sts"`, "policy.postfix_level": `"encrypt"`, "policy.testing": `"enforce"`,
-		"tlsrpt.socket": `"/tlsrpt.sock"`,
-		"log.level":     `"debug"`, "log.format": `"json"`,
+		"policy.override_file": `["/etc/tlspolicyd/shared.toml"]`,
+		"tlsrpt.socket":        `"/tlsrpt.sock"`,
+		"log.level":            `"debug"`, "log.format": `"json"`,
 	}[s.key]
 	if !ok {
 		t.Fatalf("no value for %s", s.key)

@@ -29,6 +29,9 @@ type Config struct {
 	// Override maps a policy domain or ".parent" (A-labels, lower case, no
 	// final dot) to OverrideSkip, OverrideLookup or a literal Postfix policy.
 	Override map[string]string
+	// FileOverride has those of Policy.OverrideFile, by the same names, but those
+	// that Override has too.
+	FileOverride map[string]FileOverride
 
 	TLSRPT TLSRPT
 	Log    Log
@@ -80,8 +83,9 @@ type Policy struct {
 	InsecureMX Standard // which one applies when the MX answer is insecure and both apply
 	Partial    Standard // which one applies when only some MX hosts have TLSA records
 
-	PostfixLevel string  // smtp_tls_security_level of main.cf
-	Testing      Testing // what a policy in mode testing means
+	PostfixLevel string   // smtp_tls_security_level of main.cf
+	Testing      Testing  // what a policy in mode testing means
+	OverrideFile []string // files with more overrides, absolute
 }
 
 // Standard is one of the two standards for the mail hosts of a domain.
@@ -167,5 +171,12 @@ func Load(path string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	return parse(data, name, exposed)
+	c, err := parse(data, name, exposed)
+	if err == nil {
+		c.FileOverride, err = ReadOverrides(c.Policy.OverrideFile, c.Override)
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	return c, nil
 }

@@ -126,7 +126,7 @@ func full() Config {
 			CAFile: "/etc/ssl/valkey.pem", CertFile: "/etc/ssl/me.pem", CertKeyFile: "/etc/ssl/me.key",
 			Prefix: "mail:out", Timeout: 100 * time.Millisecond, VerifyAfter: 24 * time.Hour,
 		},
-		Policy: Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting, PostfixLevel: "encrypt"},
+		Policy: Policy{InsecureMX: DANE, Partial: MTASTS, Testing: EnforceTesting, PostfixLevel: "encrypt", OverrideFile: []string{"/dev/null"}},
 		Override: map[string]string{
 			"broken.test":        "skip",
 			".partner.test":      "secure match=mx.partner.test servername=hostname",

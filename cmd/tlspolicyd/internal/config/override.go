@@ -52,6 +52,40 @@ func (o overrides) add(key string, v any) error {
 	return nil
 }
 
+// FileOverride is an override from a file of its own.
+type FileOverride struct {
+	Policy string // as in Config.Override
+	File   string
+}
+
+// ReadOverrides reads files that have nothing but a section [override]. The names
+// of own are left out; of a name that several files have the first one counts. Each
+// file has at most 4 MiB. A mistake in a file is an *Error.
+func ReadOverrides(paths []string, own map[string]string) (map[string]FileOverride, error) {
+	var all map[string]FileOverride
+	for _, path := range paths {
+		data, _, err := readFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("policy.override_file: %w", err)
+		}
+		f := file{name: path, overrides: newOverrides(make(map[string]string))}
+		if err := f.parse(data); err != nil {
+			return nil, err
+		}
+		for name, policy := range f.overrides.policies {
+			_, before := all[name]
+			if _, mine := own[name]; before || mine {
+				continue
+			}
+			if all == nil {
+				all = make(map[string]FileOverride)
+			}
+			all[name] = FileOverride{policy, path}
+		}
+	}
+	return all, nil
+}
+
 // overrideName returns the key in the form in which next hops are held against
 // it: A-labels, lower case, no final dot; a leading dot stays.
 func overrideName(key string) (string, error) {

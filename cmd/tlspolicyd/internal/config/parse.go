@@ -16,9 +16,12 @@ import (
 	"tlspolicyd/internal/printable"
 )
 
-// maxFile bounds what is read of a configuration file, in bytes. It has room
-// for about 50,000 overrides.
-const maxFile = 4 << 20
+const (
+	// maxFile bounds what is read of a configuration file or of one with overrides,
+	// in bytes. It has room for about 50,000 overrides.
+	maxFile          = 4 << 20
+	maxOverrideFiles = 16
+)
 
 // readFile returns the text of a file, and whether every local user can read it.
 func readFile(name string) (data []byte, exposed bool, err error) {
@@ -61,7 +64,16 @@ func Parse(data []byte, name string) (Config, error) { return parse(data, name, 
 
 func parse(data []byte, name string, exposed bool) (Config, error) {
 	c := Default()
-	f := file{name: name, exposed: func() bool { return exposed && c.Share.URL.Password != "" }, settings: c.settings(), overrides: newOverrides(c.Override), seen: make(map[string]bool)}
+	f := file{name: name, exposed: func() bool { return exposed && c.Share.URL.Password != "" }, settings: c.settings(), overrides: newOverrides(c.Override)}
+	if err := f.parse(data); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// parse takes all entries. Its error is an *Error.
+func (f *file) parse(data []byte) error {
+	f.seen = make(map[string]bool)
 	f.parser.Reset(data)
 	var table []string
 	for f.parser.NextExpression() {
@@ -76,13 +88,13 @@ func parse(data []byte, name string, exposed bool) (Config, error) {
 			err = f.keyValue(e, n.Value())
 		}
 		if err != nil {
-			return Config{}, err
+			return err
 		}
 	}
 	if err := f.parser.Error(); err != nil {
-		return Config{}, f.syntaxError(err)
+		return f.syntaxError(err)
 	}
-	return c, nil
+	return nil
 }
 
 // file is a file that is being read. It is all that uses the TOML library, of
@@ -90,8 +102,8 @@ func parse(data []byte, name string, exposed bool) (Config, error) {
 type file struct {
 	parser    unstable.Parser
 	name      string
-	exposed   func() bool // a password that was read is one that every local user can read
-	settings  []setting
+	exposed   func() bool // a password that was read is one that every local user can read; nil: none is
+	settings  []setting   // nil: a file with overrides only
 	overrides overrides
 	seen      map[string]bool // keys, and headers of tables in brackets
 }
@@ -204,7 +216,7 @@ func (f *file) take(e entry) error {
 		err = keyError{errors.New("already defined: want it once")}
 	}
 	f.seen[key] = true
-	if err == nil && f.exposed() {
+	if err == nil && f.exposed != nil && f.exposed() {
 		err = errExposed
 	}
 	if err == nil {
@@ -275,6 +287,8 @@ func (e entry) key() string {
 func (e entry) apply(settings []setting, overrides overrides) error {
 	section := e.path[0]
 	switch {
+	case settings == nil && section != overrideSection:
+		return keyError{errors.New("not an override: want nothing but [override] in this file")}
 	case !isSection(settings, section):
 		return keyError{unknown(e.key(), settings)}
 	case e.array && len(e.path) == 1:

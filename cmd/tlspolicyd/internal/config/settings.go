@@ -43,7 +43,7 @@ func (c *Config) settings() []setting {
 		{"listen.socket_mode", "Mode of these Unix sockets. Local users with write access can query.", scalar(&c.Listen.SocketMode, `an octal mode in quotes, e.g. "0660"`, parseMode, formatMode)},
 		{"listen.socket_group", "Group of these Unix sockets, e.g. \"postfix\" with socket_mode = \"0660\".", scalar(&c.Listen.SocketGroup, `the name of a group or ""`, parseGroup, asIs)},
 		{"listen.admin", "Unix socket for the cache commands, mode 0600.", scalar(&c.Listen.Admin, `unix:/path or ""`, optional(parseUnixAddress), asIs)},
-		{"listen.http", "TCP address for /metrics, /healthz, /readyz and a read-only status page, e.g.\n\"127.0.0.1:9461\". Empty: none.", scalar(&c.Listen.HTTP, `host:port or ""`, optional(parseHostPort), asIs)},
+		{"listen.http", "TCP address or Unix socket for /metrics, /healthz, /readyz and a read-only\nstatus page, e.g. \"127.0.0.1:9461\" or \"unix:/run/tlspolicyd/http.sock\"; the\nsocket has the mode and group above. Empty: none.", scalar(&c.Listen.HTTP, `host:port, unix:/path or ""`, optional(parseHTTPAddress), asIs)},
 		{"listen.http_hosts", "Host names by which clients reach listen.http, beside addresses, localhost and\nthe name of this host. Requests to other names are refused.", list(&c.Listen.HTTPHosts, "a host name, e.g. \"mail.example.net\"", hostname.Parse, asIs)},
 		{"listen.max_connections", "Connection limit. At the limit a new connection closes the longest idle one of\nthe client with the most connections.", number(&c.Listen.MaxConnections, 1, 65536)},
 
@@ -76,12 +76,13 @@ func (c *Config) settings() []setting {
 		{"share.cert_key_file", "Its private key (PEM).", scalar(&c.Share.CertKeyFile, `an absolute path or ""`, optional(parseSecretPath), asIs)},
 		{"share.prefix", "How all keys in the engine begin.", scalar(&c.Share.Prefix, "letters, digits and -._:", parseKeyPrefix, asIs)},
 		{"share.timeout", "How long a lookup waits for the engine, at the same time as for DNS.", duration(&c.Share.Timeout, 10*time.Millisecond, 5*time.Second)},
-		{"share.verify_after", "How often this host fetches a policy itself that others renew for it, while\nthe domain is asked for.", duration(&c.Share.VerifyAfter, time.Hour, 8784*time.Hour)},
+		{"share.verify_after", "How often this host fetches a policy itself that others renew for it, while\nthe domain is asked for.", duration(&c.Share.VerifyAfter, time.Minute, 8784*time.Hour)},
 
 		{"policy.insecure_mx", "Which standard applies when the MX answer is not signed, some MX host has TLSA\nrecords and an MTA-STS policy is enforced: \"mta-sts\" or \"dane\".", choice(&c.Policy.InsecureMX, DANE, MTASTS)},
 		{"policy.partial", "Which standard applies when only some MX hosts have TLSA records and an\nMTA-STS policy is enforced: \"dane\" or \"mta-sts\".", choice(&c.Policy.Partial, DANE, MTASTS)},
 		{"policy.testing", "MTA-STS policies in mode testing: \"ignore\" (deliver as without a policy) or\n\"enforce\".", choice(&c.Policy.Testing, IgnoreTesting, EnforceTesting)},
 		{"policy.postfix_level", "Postfix's own smtp_tls_security_level. Where no TLSA record is known and a\nlookup fails, no answer is weaker than this level.", choice(&c.Policy.PostfixLevel, "none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")},
+		{"policy.override_file", "Files with more overrides: a section [override] and nothing else. They are\nread again when they change. Of lines for the same name that of this file\ncounts, then that of the file named first.", atMost(maxOverrideFiles, list(&c.Policy.OverrideFile, "an absolute path", parsePath, asIs))},
 
 		{"tlsrpt.socket", "Unix socket of the TLSRPT collector on this host, to which failed fetches are\nreported (smtp_tlsrpt_socket_name of Postfix). Empty: none.", scalar(&c.TLSRPT.Socket, `an absolute path or ""`, optional(parseSocketPath), asIs)},
 
@@ -151,6 +152,18 @@ func atLeastOne(v value) value {
 	v.set = func(x any) error {
 		if array, ok := x.([]any); ok && len(array) == 0 {
 			return errors.New("empty: want at least one")
+		}
+		return set(x)
+	}
+	return v
+}
+
+// atMost refuses an array of more elements.
+func atMost(n int, v value) value {
+	set := v.set
+	v.set = func(x any) error {
+		if array, ok := x.([]any); ok && len(array) > n {
+			return fmt.Errorf("%d elements: want at most %d", len(array), n)
 		}
 		return set(x)
 	}

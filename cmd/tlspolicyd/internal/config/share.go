@@ -152,7 +152,7 @@ func SecretPath(path string, getenv func(string) string) (string, error) {
 func parseKeyPrefix(s string) (string, error) {
 	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:-"
 	if s == "" || len(s) > 64 || strings.Trim(s, allowed) != "" {
-		return "", errors.New("want 1 to 64 letters, digits and -._:")
+		return "", errors.New("want 1 to 64 letters, digits, dots, colons, underscores and hyphens")
 	}
 	return s, nil
 }

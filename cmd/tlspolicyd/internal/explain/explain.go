@@ -112,9 +112,9 @@ func (x *Explainer) explainSTS(ctx context.Context, r dnsclient.Resolver, domain
 
 // withoutLookup answers keys for which nothing is looked up.
 func (x *Explainer) withoutLookup(out *Explanation, key string, hop policy.NextHop, parsed bool) bool {
-	if value, ok := x.Overrides.For(key, hop); ok {
-		out.Override = value
-		out.Decision = policy.OverrideDecision(value)
+	if line, ok := x.Overrides.For(key, hop); ok {
+		out.Override = line.Policy
+		out.Decision = line.Decision()
 	} else if !parsed {
 		out.Decision = policy.Decision{Level: policy.NoPolicy, Row: policy.RowNotLookedUp, Why: policy.WhyNotLookedUp(key)}
 	} else {

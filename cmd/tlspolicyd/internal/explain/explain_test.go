@@ -101,7 +101,7 @@ func newWorld(t *testing.T) (*lab.World, *Explainer) {
 			RootCAs: w.Roots(), Dial: w.Dial,
 			AllowNetworks: []netip.Prefix{netip.MustParsePrefix(lab.Network)},
 		},
-		Overrides: policy.Overrides{"skip.test": "skip", ".partner.test": "secure match=mx.partner.test servername=hostname"},
+		Overrides: policy.Overrides{"skip.test": {Policy: "skip"}, ".partner.test": {Policy: "secure match=mx.partner.test servername=hostname"}},
 	}
 }
 

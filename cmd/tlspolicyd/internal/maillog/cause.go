@@ -1,6 +1,9 @@
 package maillog
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Cause is a reason for which TLS policy, or what it rests on, holds mail back.
 // Codes are stable: scripts rely on them. One that 'tlspolicyd check' has too
@@ -45,10 +48,9 @@ func Causes() []Cause {
 	}
 }
 
-// verifyCodes say what is wrong with a certificate, by what Postfix or OpenSSL
-// calls it.
+// verifyCode is the cause for what Postfix or OpenSSL says of a certificate.
 func verifyCode(why string) string {
-	for _, v := range []struct{ text, code string }{
+	for _, v := range [][2]string{
 		{"hostname mismatch", "mx-certificate-name-mismatch"},
 		{"certificate has expired", "mx-certificate-expired"},
 		{"certificate not yet valid", "mx-certificate-not-yet-valid"},
@@ -57,107 +59,85 @@ func verifyCode(why string) string {
 		{"untrusted issuer", "mx-certificate-untrusted"},
 		{"not trusted by local or TLSA policy", "mx-certificate-untrusted"},
 	} {
-		if strings.Contains(why, v.text) {
-			return v.code
+		if strings.Contains(why, v[0]) {
+			return v[1]
 		}
 	}
 	return "mx-certificate-not-verified"
 }
 
 const (
-	notVerified   = "Server certificate not verified"
-	wrongSettings = "client TLS configuration problem"
+	notAccepted = "certificate verification failed for " // HOST[ADDRESS]:PORT: why
+	policyFor   = "TLS policy lookup for "               // NEXTHOP/HOST: reason
+	earlierHost = "earlier host: "                       // ours, before what Postfix logs about a host that was not the last
+	mxPattern   = " does not match STS MX pattern for "
 )
+
+// rule finds the cause of a reason by how it begins, and by a warning where it
+// names one: that is the evidence, from behind cut on.
+type rule struct{ reason, warning, cut, code string }
+
+// rules are tried in order.
+func rules() []rule {
+	const settings = "client TLS configuration problem" // whatever keeps Postfix from having a policy
+	return []rule{
+		{"TLS is required, but was not offered", "", "", "starttls-missing"},
+		{"TLS is required, but our TLS engine is unavailable", "", "", "postfix-tls-configuration"},
+		{"Cannot start TLS: handshake failure", "TLS library problem: ", "", "smtp-tls-failed"},
+		{"Cannot start TLS: handshake failure", "tlsproxy", "", "smtp-tls-failed"},
+		{"Cannot start TLS: handshake failure", "", "", "smtp-tls-failed"},
+		{"non DNSSEC destination", "", "", "dane-destination-unsigned"},
+		{"no TLSA records found", "", "", "dane-records-missing"},
+		{"TLSA records unusable", " unsupported TLSA ", "", "dane-unusable"},
+		{"TLSA records unusable", "", "", "dane-unusable"},
+		{"TLSA lookup error for ", "DANE TLSA lookup problem: ", "", "dane-lookup-failed"},
+		{"TLSA lookup error for ", "", "", "dane-lookup-failed"},
+		{settings, "socketmap server ", "socketmap server ", "policy-lookup-failed"},
+		{settings, "table socketmap:", "", "socket-unreachable"},
+		{settings, ": policy table lookup error", "", "policy-lookup-failed"},
+		{settings, " next-hop destination ", "", "postfix-tls-configuration"},
+		{settings, " configured ", "", "postfix-tls-configuration"},
+		{settings, "", "", "postfix-tls-configuration"},
+		{"", mxPattern, "", "mx-not-in-policy"}, // the last host failed for another reason, or none was left
+	}
+}
 
 // classify finds the cause of a reason for which a message was held back. The
 // warnings are those of the same process since the delivery before; verify is
 // why the certificate of the mail host was refused. An empty code is a reason
 // that is not about TLS policy.
 func classify(reason string, warnings []string, verify string) (code, evidence string) {
-	last := func(parts ...string) string {
-		for i := len(warnings) - 1; i >= 0; i-- {
-			for _, part := range parts {
-				if strings.Contains(warnings[i], part) {
-					return warnings[i]
-				}
+	last := func(part string) (string, bool) {
+		for _, w := range slices.Backward(warnings) {
+			if part != "" && strings.Contains(w, part) {
+				return w, true
 			}
 		}
-		return ""
+		return "", part == ""
 	}
-	begins := func(prefix string) bool { return strings.HasPrefix(reason, prefix) }
+	_, answer, refused := strings.Cut(reason, " refused to start TLS: ")
 	switch {
-	case begins(notVerified):
+	case strings.HasPrefix(reason, "Server certificate not verified"):
 		return verifyCode(verify), verify
-	case begins("TLS is required, but was not offered"):
-		return "starttls-missing", ""
-	case begins("TLS is required, but host") && strings.Contains(reason, " refused to start TLS"):
-		_, answer, _ := strings.Cut(reason, " refused to start TLS: ")
+	case refused && strings.HasPrefix(reason, "TLS is required, but host "):
 		return "starttls-refused", answer
-	case begins("TLS is required, but our TLS engine is unavailable"):
-		return "postfix-tls-configuration", last("")
-	case begins("Cannot start TLS: handshake failure"):
-		return "smtp-tls-failed", last("TLS library problem: ", "tlsproxy")
-	case begins("non DNSSEC destination"):
-		return "dane-destination-unsigned", ""
-	case begins("no TLSA records found"):
-		return "dane-records-missing", ""
-	case begins("TLSA records unusable"):
-		return "dane-unusable", last(" unsupported TLSA ")
-	case begins("TLSA lookup error for "):
-		return "dane-lookup-failed", last("DANE TLSA lookup problem: ")
-	case begins(wrongSettings):
-		return settingsCause(last)
-	case begins("Host or domain name not found. ") && strings.HasSuffix(reason, "try again"):
+	case strings.HasPrefix(reason, "Host or domain name not found. ") && strings.HasSuffix(reason, "try again"):
 		return "dns-lookup-failed", ""
 	}
-	// The last mail host failed for another reason, or there was none left: what
-	// Postfix logged about the hosts before counts.
-	if w := last(mxPattern); w != "" {
-		return "mx-not-in-policy", w
+	for _, r := range rules() {
+		if w, ok := last(r.warning); ok && strings.HasPrefix(reason, r.reason) {
+			return r.code, w[strings.Index(w, r.cut)+len(r.cut):]
+		}
 	}
+	// What Postfix logged about the hosts before the last counts.
 	for _, w := range warnings {
 		if tried, ok := strings.CutPrefix(w, earlierHost); ok {
-			_, why, _ := cutHost(strings.TrimPrefix(last(notAccepted), notAccepted))
+			refusal, _ := last(notAccepted)
+			_, why, _ := cutHost(strings.TrimPrefix(refusal, notAccepted))
 			if code, evidence = classify(tried, nil, why); code != "" {
 				return code, evidence
 			}
 		}
 	}
 	return "", ""
-}
-
-const (
-	mxPattern   = " does not match STS MX pattern for "
-	notAccepted = "certificate verification failed for " // HOST[ADDRESS]:PORT: why
-	policyFor   = "TLS policy lookup for "               // NEXTHOP/HOST: reason
-	earlierHost = "earlier host: "                       // ours, before what Postfix logs about a host that was not the last
-)
-
-// settingsCause is the cause of "client TLS configuration problem", which is what
-// Postfix says when it has no policy for whatever reason.
-func settingsCause(last func(...string) string) (code, evidence string) {
-	if w := last("socketmap server "); w != "" {
-		_, answer, _ := strings.Cut(w, "socketmap server ")
-		return "policy-lookup-failed", answer
-	}
-	if w := last("table socketmap:"); w != "" {
-		return "socket-unreachable", w
-	}
-	if w := last(": policy table lookup error"); w != "" {
-		return "policy-lookup-failed", w
-	}
-	if w := last(" next-hop destination ", " configured ", " TLS policy ", "nexthop domain ", "specifies an invalid hostname"); w != "" {
-		return "postfix-tls-configuration", w
-	}
-	return "postfix-tls-configuration", last("")
-}
-
-// aboutTLS reports whether a reason that has no cause here mentions TLS.
-func aboutTLS(reason string) bool {
-	for _, word := range []string{"TLS", "certificate", "DANE", "DNSSEC"} {
-		if strings.Contains(reason, word) {
-			return true
-		}
-	}
-	return false
 }

@@ -37,7 +37,7 @@ type Collector struct {
 	report    Report
 	lastStamp []byte
 	processes map[string]*attempt
-	failures  map[string]failure // by mail host, as host[address]:port
+	failures  map[string]string // by mail host, as host[address]:port: why its certificate was refused
 	messages  map[string][]*Group
 	groups    map[groupKey]*Group
 	latest    map[string]*Group // by next hop: the group of its last message
@@ -48,8 +48,6 @@ type attempt struct {
 	warnings []string
 	ended    []byte // queue id of a delivery that has ended since
 }
-
-type failure struct{ why, subject string }
 
 type groupKey struct{ code, hop string }
 
@@ -113,7 +111,7 @@ type Host struct {
 // Add reads a line. It does not keep b.
 func (c *Collector) Add(b []byte) {
 	if c.groups == nil {
-		c.processes, c.failures = map[string]*attempt{}, map[string]failure{}
+		c.processes, c.failures = map[string]*attempt{}, map[string]string{}
 		c.messages, c.groups, c.latest = map[string][]*Group{}, map[groupKey]*Group{}, map[string]*Group{}
 	}
 	c.report.Lines++
@@ -177,22 +175,23 @@ func (c *Collector) failed(text []byte) (warning string, ok bool) {
 			if len(c.failures) >= maxFailures {
 				clear(c.failures)
 			}
-			c.failures[clean(host)] = failure{why: clean(why)}
+			c.failures[clean(host)] = clean(why)
 			warning = clean(text[i:])
 		}
 		return warning, true
 	}
 	// With smtp_tls_loglevel = 2, after the line above.
 	if host, rest, ok := bytes.Cut(text, []byte(": subject_CN=")); ok {
-		if f, ok := c.failures[clean(host)]; ok {
+		if why, ok := c.failures[clean(host)]; ok && !strings.Contains(why, commonName) {
 			name, _, _ := bytes.Cut(rest, []byte(", "))
-			f.subject = clean(name)
-			c.failures[clean(host)] = f
+			c.failures[clean(host)] = why + commonName + clean(name)
 		}
 		return "", true
 	}
 	return "", false
 }
+
+const commonName = ", common name "
 
 // cutHost cuts "host[address]:port: " off a text.
 func cutHost[T string | []byte](text T) (host, rest T, ok bool) {
@@ -270,25 +269,22 @@ func (c *Collector) delivered(l line, d delivery) {
 	}
 	reason, suspended := strings.CutPrefix(clean(d.reason), "delivery temporarily suspended: ")
 	hop := c.nextHop(d, warnings)
-	host, f := hostOf(d, warnings), c.failures[clean(d.relay)]
+	host := hostOf(d, warnings)
 	if !c.picks(d, hop, host) {
 		return
 	}
-	code, evidence := classify(reason, warnings, f.why)
+	code, evidence := classify(reason, warnings, c.failures[clean(d.relay)])
 	if before := c.latest[hop]; suspended && before != nil && before.Reason == reason {
 		code, host, evidence = before.code, "", before.evidence
 	}
 	if code == "" {
 		tally := &c.report.Other
-		if aboutTLS(reason) {
+		if slices.ContainsFunc([]string{"TLS", "certificate", "DANE", "DNSSEC"}, func(word string) bool { return strings.Contains(reason, word) }) {
 			tally = &c.report.Unrecognized
 		}
 		tally.Deliveries++
 		tally.Last = reason
 		return
-	}
-	if f.subject != "" && strings.HasPrefix(reason, notVerified) {
-		evidence += ", common name " + f.subject
 	}
 	g := c.group(code, hop)
 	if g.Deliveries++; g.Since.IsZero() || at.Before(g.Since) {

@@ -34,7 +34,7 @@ func causes(r Report) (codes []string) {
 	return codes
 }
 
-// The logs in testdata are those of testing/e2e/why_test.go, by two versions of
+// The logs in testdata are those of testing/e2e/why_test.go, by three versions of
 // Postfix. Each message there was held back on purpose.
 func TestRealLogs(t *testing.T) {
 	const name = "mx-certificate-name-mismatch"
@@ -74,7 +74,7 @@ func TestRealLogs(t *testing.T) {
 		"a@blocking.audit.test":       "",
 		"a@nowhere.open.test":         "",
 	}
-	for _, file := range []string{"postfix-3.7.log", "postfix-3.10.log"} {
+	for _, file := range []string{"postfix-3.7.log", "postfix-3.10.log", "postfix-3.11.log"} {
 		text, err := os.ReadFile("testdata/" + file)
 		if err != nil {
 			t.Fatal(err)
@@ -96,6 +96,25 @@ func TestRealLogs(t *testing.T) {
 		all := read(Filter{}, string(text))
 		if all.Waiting != 0 || all.Unparsed != 0 || all.Unrecognized.Deliveries != 0 {
 			t.Errorf("%s: %d wait, %d lines unparsed, unrecognized: %+v", file, all.Waiting, all.Unparsed, all.Unrecognized)
+		}
+		for recipient, want := range map[string]string{
+			"a@mismatch.open.test":       "num=62:hostname mismatch",
+			"roots@sts.open.test":        "untrusted issuer /CN=e2e authority",
+			"a@plain.audit.test":         "",
+			"a@keyless.clear.test":       "454 4.7.0 TLS not available due to local problem",
+			"a@anonymous.clear.test":     "alert handshake failure",
+			"dane@tampered.signed.test":  "name=_25._tcp.mx.tampered.signed.test type=TLSA",
+			"a@tampered.signed.test":     "temporary error: TLSA lookup of _25._tcp.mx.tampered.signed.test: SERVFAIL",
+			"socket@sts.open.test":       "table socketmap:unix:run/tlspolicyd/absent.sock:postfix lookup error: No such file or directory",
+			"nodnssec@dane.signed.test":  "dane.signed.test: dane-only configured with dnssec lookups disabled",
+			"typo@sts.open.test":         `next-hop destination "sts.open.test": invalid security level "scure"`,
+			"dane@absent.open.test":      "",
+			"verbose@mismatch.open.test": ", common name ",
+		} {
+			host := read(Filter{Recipient: recipient}, string(text)).Causes[0].NextHops[0].Hosts[0]
+			if !strings.Contains(host.Evidence, want) || want == "" && host.Evidence != "" || host.Host == "" {
+				t.Errorf("%s: %s: got %+v, want evidence %q", file, recipient, host, want)
+			}
 		}
 		late := read(Filter{Domain: "wildcard.open.test"}, string(text)).Causes[0].NextHops[0]
 		if late.Messages != 1 || late.Delivered != 1 {

@@ -11,7 +11,7 @@ import (
 
 // ConfigFile is the daemon's configuration file.
 type ConfigFile struct {
-	Path    string
+	Path    string // that is read, and of Mode, Owner and Denied: an override file that User cannot read comes first
 	Absent  bool
 	Closed  string // why this user cannot read it; ""
 	Mistake string // the first mistake in it; ""
@@ -31,14 +31,22 @@ func gatherConfig(o Options, user string) ConfigFile {
 	case o.ConfigErr != nil:
 		c.Mistake = oneLine(o.ConfigErr.Error())
 	}
-	info, err := os.Stat(c.Path)
-	if err != nil {
-		c.Absent = errors.Is(err, fs.ErrNotExist)
-		return c
-	}
-	c.Mode, c.Owner = info.Mode(), owner(info)
-	if who, err := account(cmp.Or(user, "root")); err == nil {
-		c.Denied = deniedAt(c.Path, who, readRight)
+	who, unknown := account(cmp.Or(user, "root"))
+	for _, path := range append([]string{c.Path}, o.Config.Policy.OverrideFile...) {
+		info, err := os.Stat(path)
+		if err != nil {
+			c.Absent = c.Absent || path == o.ConfigFile && errors.Is(err, fs.ErrNotExist)
+			continue
+		}
+		if unknown == nil {
+			c.Denied = deniedAt(path, who, readRight)
+		}
+		if c.Denied != "" || path == o.ConfigFile {
+			c.Path, c.Mode, c.Owner = path, info.Mode(), owner(info)
+		}
+		if c.Denied != "" {
+			break
+		}
 	}
 	return c
 }

@@ -234,8 +234,17 @@ func TestGatherConfig(t *testing.T) {
 	if c := gatherConfig(o, "nobody"); c.Denied != "" || c.Absent || judgeConfig(Facts{Config: c})[0].Code != "config-ok" {
 		t.Errorf("open: got %+v", c)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	list := filepath.Join(openDir(t), "list.toml")
+	writeFile(t, list, "")
+	if err := errors.Join(os.Chmod(path, 0o600), os.Chmod(list, 0o600)); err != nil {
 		t.Fatal(err)
+	}
+	open := path + ".open"
+	writeFile(t, open, "")
+	with := Options{ConfigFile: open}
+	with.Config.Policy.OverrideFile = []string{list}
+	if got := judgeConfig(Facts{Config: gatherConfig(with, "nobody")})[0]; got.Code != "config-unreadable" || got.Subject != list || !strings.Contains(got.Fix, list) {
+		t.Errorf("a closed override file: got %+v", got)
 	}
 	c := gatherConfig(o, "nobody")
 	if got := judgeConfig(Facts{Config: c})[0]; got.Code != "config-unreadable" || !strings.Contains(got.Evidence, "-rw-------") {

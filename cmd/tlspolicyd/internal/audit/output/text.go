@@ -75,12 +75,12 @@ func (t Text) finding(b *strings.Builder, f audit.Finding) {
 	if t.Colour {
 		mark = colour(f.Grade) + mark + colourOff
 	}
-	t.wrapped(b, "  "+mark+"  ", sentence(f))
+	t.Wrap(b, "  "+mark+"  ", sentence(f))
 	if f.Evidence != "" {
-		t.wrapped(b, indent, "seen: "+f.Evidence)
+		t.Wrap(b, indent, "seen: "+f.Evidence)
 	}
 	if f.Advice != "" {
-		t.wrapped(b, indent, "→ "+f.Advice)
+		t.Wrap(b, indent, "→ "+f.Advice)
 	}
 	if f.Fix != "" {
 		fmt.Fprintf(b, "%s    %s\n", indent, f.Fix) // whole, so that it can be copied
@@ -95,8 +95,8 @@ func sentence(f audit.Finding) string {
 	return f.Subject + ": " + f.Text
 }
 
-// wrapped writes a text after a lead, its further lines under the sentence.
-func (t Text) wrapped(b *strings.Builder, lead, text string) {
+// Wrap writes a text after a lead, its further lines under the sentence.
+func (t Text) Wrap(b *strings.Builder, lead, text string) {
 	width := t.Width
 	if width == 0 {
 		width = maxWidth
