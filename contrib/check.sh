@@ -1,6 +1,6 @@
 #!/bin/sh
 # Checks everything below contrib/ with the real tools: Postfix, promtool,
-# podman's quadlet generator, docker compose, buildah, OpenRC, shellcheck. They
+# podman's quadlet generator, docker compose, buildah, OpenRC, Valkey, shellcheck. They
 # are not installed on this machine but in folders made by debootstrap, and run
 # in namespaces on a scratch copy of such a folder. It needs root on Debian, and
 # leaves nothing running.
@@ -10,13 +10,13 @@
 #   TLSPOLICYD_E2E_CACHE      where the end-to-end tests keep theirs: Postfix of
 #                             Debian 12 comes from there, if it is there
 #
-# Arguments name single checks: postfix metrics container rc guide.
+# Arguments name single checks: postfix metrics container rc guide fleet.
 set -eu
 
 cache=${TLSPOLICYD_CONTRIB_CACHE:-/var/cache/tlspolicyd-contrib}
 e2e=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-tools=postfix,netbase,unbound,dns-root-data,prometheus,podman,buildah,docker-compose,openrc,shellcheck,perl,procps,jq
+tools=postfix,netbase,unbound,dns-root-data,prometheus,podman,buildah,docker-compose,openrc,shellcheck,perl,procps,jq,openssl,valkey-server
 PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -169,6 +169,11 @@ guide() {
 	inside "$trixie" sh /src/contrib/check/guide.sh
 }
 
+fleet() {
+	say "several hosts that share policies"
+	inside "$trixie" sh /src/contrib/check/fleet.sh
+}
+
 check_machine
 mkdir -p "$cache"
 exec 9>"$cache/lock"
@@ -191,11 +196,11 @@ export GOROOT GOMODCACHE GOCACHE
 again go mod download
 # The repository may belong to another user than root, which git refuses to read.
 CGO_ENABLED=0 go build -buildvcs=false -trimpath -o "$work/tlspolicyd" ./cmd/tlspolicyd
-[ $# -gt 0 ] || set -- postfix metrics container rc guide
+[ $# -gt 0 ] || set -- postfix metrics container rc guide fleet
 for check; do
 	case $check in
-	postfix | metrics | container | rc | guide) $check ;;
-	*) die "no check is called $check: postfix, metrics, container, rc, guide" ;;
+	postfix | metrics | container | rc | guide | fleet) $check ;;
+	*) die "no check is called $check: postfix, metrics, container, rc, guide, fleet" ;;
 	esac
 done
 say "all well"

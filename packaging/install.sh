@@ -108,7 +108,7 @@ put 644 "$work/fish" "$usr/share/fish/vendor_completions.d/tlspolicyd.fish"
 doc=$usr/share/doc/tlspolicyd
 cd "$top"
 for file in README.md CHANGELOG.md SECURITY.md docs/*.md \
-	contrib/postfix/*.cf contrib/prometheus/*.yml contrib/grafana/*.json; do
+	contrib/postfix/*.cf contrib/prometheus/*.yml contrib/grafana/*.json contrib/fleet/*; do
 	put 644 "$file" "$doc/$file"
 done
 licenses=$usr/${LICENSEDIR:-share/licenses/tlspolicyd}

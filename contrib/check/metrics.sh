@@ -84,7 +84,7 @@ scrape() {
 # The same against the daemon itself: a series that appears only after something
 # has gone wrong would make an alert blind until then.
 check_daemon() {
-	printf '[listen]\nhttp = "127.0.0.1:9461"\n[dns]\nservers = ["127.0.0.1:5"]\n' >/tmp/tlspolicyd.toml
+	printf '[listen]\nhttp = "127.0.0.1:9461"\n[dns]\nservers = ["127.0.0.1:5"]\n[share]\nurl = "unix:/tmp/none.sock"\n' >/tmp/tlspolicyd.toml
 	RUNTIME_DIRECTORY=/run STATE_DIRECTORY=/tmp /check/tlspolicyd serve --config /tmp/tlspolicyd.toml >/tmp/daemon.log 2>&1 &
 	tries=0
 	until scrape; do

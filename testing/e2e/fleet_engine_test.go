@@ -63,6 +63,9 @@ func (f *fleet) newEngine(kind engineKind, port int, extra string) (*engine, err
 		return nil, err
 	}
 	users := strings.ReplaceAll(string(acl), "PASSWORD", userPassword)
+	if strings.Contains(extra, "cluster-enabled") {
+		users = strings.TrimSuffix(users, "\n") + " +cluster|slots\n" // docs/fleet.md
+	}
 	users = strings.Replace(users, "user default off", "user default on >"+adminPassword+" ~* &* +@all", 1)
 	config := fmt.Sprintf("bind %s\ndir %s\nsave \"\"\nappendonly no\naclfile %s\nmasterauth %s\n",
 		fleetEngine, e.home, e.home+"/users.acl", adminPassword) + extra
@@ -117,13 +120,18 @@ func (e *engine) permit() error { return commands("ACL LOAD")(e) }
 
 // command runs a command as the administrator and returns the reply as text.
 func (e *engine) command(args ...string) (string, error) {
+	stdout, _, err := command(e.root(e.fleet), append(e.argv(), args...)...)
+	return strings.TrimSpace(stdout), err
+}
+
+// argv is the program for commands and how it logs in.
+func (e *engine) argv() []string {
 	argv := []string{e.cli, "-h", fleetEngine, "-p", fmt.Sprint(e.port), "--user", "default", "-a", adminPassword, "--no-auth-warning"}
 	if e.tls {
 		pair := e.home + "/cert.pem"
 		argv = append(argv, "--tls", "--cacert", workDir+"/ca.pem", "--cert", pair, "--key", pair)
 	}
-	stdout, _, err := command(e.root(e.fleet), append(argv, args...)...)
-	return strings.TrimSpace(stdout), err
+	return argv
 }
 
 // shared writes the secrets of the fleet and returns its [share] section, for

@@ -70,8 +70,8 @@ func connect(host, address string) error {
 	return ip("-n " + host + " route del " + address + "/32 via " + deadRouter)
 }
 
-// inNamespace runs f in the network of a host; "" is that of the test. What f
-// starts or opens belongs there.
+// inNamespace runs f in the network of a host and under its name; "" is that of
+// the test. What f starts or opens belongs there.
 func inNamespace(host string, f func() error) error {
 	if host == "" {
 		return f()
@@ -85,7 +85,8 @@ func inNamespace(host string, f func() error) error {
 				return fmt.Errorf("namespace %s: %w", host, err)
 			}
 			defer unix.Close(fd)
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Unshare(unix.CLONE_NEWUTS), unix.Sethostname([]byte(host)))
+			if err != nil {
 				return fmt.Errorf("enter namespace %s: %w", host, err)
 			}
 			return f()

@@ -118,6 +118,10 @@ func TestFleetFigures(t *testing.T) {
 	row("partition of 10 minutes, a policy changed on each side: after healing the other side has it", "–",
 		fmt.Sprintf("%s where the engine was reached, %s where it was not", orNever(there), orNever(here)))
 	row("entry with a good key, a new id and a weaker file", "–", fmt.Sprintf("%d fetch, no answer changed", hints))
+	const entries = 1_000_000
+	m := f.million(t, e, entries, 10*time.Minute)
+	row("a million entries in the engine", "–", fmt.Sprintf("%d bytes each, SCAN of all %s; start of a new host to its first answer %s, with an empty engine %s; "+
+		"it knows %d policies after 10 s, %d after %s", m.each, ms(m.scan), ms(m.start), ms(m.smallStart), m.first, m.known, ms(m.within)))
 	f.share, f.engine = "", nil
 	f.fresh(t)
 	apart := f.underFault(t, e, fault{begin: noFault, end: noFault}, f.domains[:12], f.domains[12:12+coldEach])
