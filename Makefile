@@ -84,7 +84,7 @@ race: ## tests without root, with the race detector
 	$(GO) test -race -pgo=off -timeout $(TESTTIME) ./...
 
 browser: build ## tlspolicyd ui in Chromium, which root on Debian gets by itself
-	testing/browser/run.sh
+	testing/browser/run.sh $(ARGS)
 
 e2e: build ## real Postfix, Unbound, NSD, nginx and Valkey around the daemon; root
 	testing/e2e/run.sh
