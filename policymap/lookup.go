@@ -52,7 +52,7 @@ func (l *lookups) flight(g *singleflight.Group, key string, fn func() any) <-cha
 // startLookup starts the cold lookup of a next hop. Its answer replaces the one
 // in memory.
 func (l *lookups) startLookup(hop policy.NextHop) <-chan singleflight.Result {
-	return l.flight(&l.cold, hop.String(), func() any { return l.lookUp(hop) })
+	return l.flight(&l.cold, hop.String(), func() any { return l.lookUp(hop, l.book.Clock.Now()) })
 }
 
 // await waits for the cold lookup of a next hop, which has a place among those of
@@ -62,12 +62,13 @@ func (l *lookups) await(ctx context.Context, hop policy.NextHop) *entry {
 	reason := errStopping
 	select {
 	case r := <-l.flight(&l.cold, hop.String(), func() any {
+		asked := l.book.Clock.Now()
 		leave, err := l.places.take(l.ctx, client)
 		if err != nil {
 			return l.withoutLookup(hop, err)
 		}
 		defer leave()
-		return l.lookUp(hop)
+		return l.lookUp(hop, asked)
 	}):
 		if r.Err == nil {
 			return r.Val.(*entry)
@@ -88,8 +89,8 @@ func (l *lookups) withoutLookup(hop policy.NextHop, err error) *entry {
 }
 
 // lookUp looks a next hop up: DANE and MTA-STS side by side, as far as the store
-// does not know them already.
-func (l *lookups) lookUp(hop policy.NextHop) *entry {
+// does not know them already. It ends within lookupTimeout of when it was asked for.
+func (l *lookups) lookUp(hop policy.NextHop, asked time.Time) *entry {
 	began := l.book.Clock.Now()
 	cfg := l.config.Load()
 	untrusted := !cfg.trusted()
@@ -106,7 +107,7 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	var done evaluation
 	var dns time.Duration
 	if !v.Fresh || v.Decide(cfg.Settings).Level == policy.Temporary {
-		done = l.awaitDANE(cfg, &rec, v)
+		done = l.awaitDANE(cfg, &rec, v, asked)
 		v.DANE = done.facts
 		dns = l.book.Clock.Now().Sub(began)
 	}
@@ -116,10 +117,10 @@ func (l *lookups) lookUp(hop policy.NextHop) *entry {
 	case v.DANE.NullMX:
 		l.sts.abandon(sts) // 7505: no mail will go there
 	case !policy.DANEAlone(v.DANE, cfg.Settings):
-		inTime = sts.wait(l.ctx, min(cfg.FetchWait, daneTimeout)-l.book.Clock.Now().Sub(began))
+		inTime = sts.wait(l.ctx, min(cfg.FetchWait, daneTimeout)-l.book.Clock.Now().Sub(asked))
 	}
 
-	if done.res != nil && l.book.Clock.Now().Sub(began) < timeToWrite {
+	if done.res != nil && l.book.Clock.Now().Sub(asked) < timeToWrite {
 		l.writeEvidence(hop, *done.res, began, untrusted || !l.config.Load().trusted())
 	}
 	e := l.conclude(cfg, v, sts, inTime)
@@ -187,8 +188,8 @@ type evaluation struct {
 
 // awaitDANE evaluates DANE and waits for it; where what is last known gives an
 // answer, not for long.
-func (l *lookups) awaitDANE(cfg *Config, rec *store.Record, v policy.View) evaluation {
-	wait := lookupTimeout - 500*time.Millisecond
+func (l *lookups) awaitDANE(cfg *Config, rec *store.Record, v policy.View, asked time.Time) evaluation {
+	wait := lookupTimeout - 500*time.Millisecond - v.Now.Sub(asked)
 	if v.Decide(cfg.Settings).Level != policy.Temporary {
 		wait = knownWait
 	}

@@ -3,13 +3,14 @@ package policymap
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
 
 const (
-	maxLookups   = 512                    // next hops looked up at a time for one client
-	waitForPlace = 500 * time.Millisecond // with lookupTimeout's half second to spare
+	maxLookups   = 512             // next hops looked up at a time for one client
+	waitForPlace = 2 * time.Second // on average
 )
 
 var errTooMany = errors.New("too many lookups of this client are under way")
@@ -27,7 +28,7 @@ type clientPlaces struct {
 	users int // that hold a place or wait for one; places.mu
 }
 
-// take waits for a place, for half a second at most. leave gives it back.
+// take waits for a place, for three seconds at most. leave gives it back.
 func (p *places) take(ctx context.Context, client string) (leave func(), err error) {
 	p.mu.Lock()
 	c := p.clients[client]
@@ -53,7 +54,9 @@ func (p *places) take(ctx context.Context, client string) (leave func(), err err
 }
 
 func (c *clientPlaces) wait(ctx context.Context) error {
-	timer := time.NewTimer(waitForPlace)
+	// Thousands that came together would be refused together, and come again
+	// together: meanwhile the processor does nothing else.
+	timer := time.NewTimer(waitForPlace/2 + rand.N(waitForPlace))
 	defer timer.Stop()
 	select {
 	case c.taken <- struct{}{}:

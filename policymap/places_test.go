@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"tlspolicyd/internal/dnsclient"
 	"tlspolicyd/testing/lab"
 )
 
@@ -32,7 +34,7 @@ func TestLookupsUnderWayAreBoundedForEachClient(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		replies := map[string]int{}
+		replies, refused := map[string]int{}, map[time.Duration]int{}
 		for i := range 2000 {
 			wg.Go(func() {
 				reply, took := ask("flood", fmt.Sprintf("silent%d.test", i))
@@ -42,6 +44,9 @@ func TestLookupsUnderWayAreBoundedForEachClient(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				replies[reply[:strings.LastIndex(reply, " ")]]++
+				if strings.Contains(reply, "too many") {
+					refused[took.Truncate(100*time.Millisecond)]++
+				}
 			})
 		}
 		time.Sleep(time.Second)
@@ -51,6 +56,59 @@ func TestLookupsUnderWayAreBoundedForEachClient(t *testing.T) {
 		wg.Wait()
 		if n := replies["TEMP too many lookups of this client are under"]; n < 2000-2*maxLookups {
 			t.Errorf("%d of 2000 lookups had no place: %v", n, replies)
+		}
+		for at, n := range refused { // those that come again do not come all at once
+			if n > 300 {
+				t.Errorf("%d lookups were refused after %v: %v", n, at, refused)
+			}
+		}
+	})
+}
+
+// stuck is a resolver that answers nothing, for names that begin with "late" after
+// a second and a half.
+type stuck struct{}
+
+func (stuck) Lookup(ctx context.Context, name string, qtype uint16) (dnsclient.Answer, error) {
+	if strings.HasPrefix(name, "late") {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 1500*time.Millisecond)
+		defer cancel()
+	}
+	<-ctx.Done()
+	return dnsclient.Answer{}, &dnsclient.Error{Name: name, Type: qtype, Kind: dnsclient.Timeout}
+}
+
+// A lookup that waited for a place ends as early as one that did not.
+func TestWaitingForAPlaceIsPartOfTheLookup(t *testing.T) {
+	inBubble(t, zones, func(t *testing.T, h *host) {
+		h.Map.Close()
+		h.config.Resolver = stuck{}
+		h.Map = New(Options{Store: h.store, Config: h.config})
+		ask := func(name string) string {
+			return string(h.Lookup(t.Context(), []byte("postfix"), []byte(name)))
+		}
+		var wg sync.WaitGroup
+		for i := range maxLookups {
+			wg.Go(func() { ask(fmt.Sprintf("late%d.test", i)) })
+		}
+		time.Sleep(time.Millisecond)
+		var looked atomic.Int32
+		for i := range 50 { // some of which are refused before there is a place
+			wg.Go(func() {
+				began := time.Now()
+				reply := ask(fmt.Sprintf("silent%d.test", i))
+				if took := time.Since(began); took > lookupTimeout {
+					t.Errorf("%q after %v", reply, took)
+				}
+				if !strings.Contains(reply, "too many") {
+					looked.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if looked.Load() == 0 {
+			t.Error("no lookup got the place of another")
 		}
 	})
 }

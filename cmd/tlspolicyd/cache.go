@@ -115,15 +115,13 @@ func (s *cacheSocket) complete(cmd *cobra.Command, args []string, prefix string)
 	defer cancel()
 	var domains []string
 	_ = s.with(ctx, func(client *admin.Client) error { // without a daemon there is nothing to offer
-		return client.List(ctx, admin.Filter{}, func(d admin.Domain) error {
-			if strings.HasPrefix(d.Domain, strings.ToLower(prefix)) && !slices.Contains(args, d.Domain) {
+		page, err := client.Page(ctx, admin.Query{Search: prefix, Limit: maxCompletions})
+		for _, d := range page.Domains {
+			if !slices.Contains(args, d.Domain) {
 				domains = append(domains, d.Domain)
 			}
-			if len(domains) == maxCompletions {
-				return io.EOF
-			}
-			return nil
-		})
+		}
+		return err
 	})
 	return domains, cobra.ShellCompDirectiveNoFileComp
 }

@@ -148,6 +148,31 @@ func TestSuggestLeadsToACleanCheck(t *testing.T) {
 	}
 }
 
+// What a domain has is kept where it is as good or better.
+func TestSuggestKeepsWhatIsThere(t *testing.T) {
+	o, configFile := checkWorld(t)
+	for _, tc := range []struct {
+		domain, mode string
+		now          []string
+		file         string // "": as it is
+		inTheWay     bool
+		text         string // of the policy file
+	}{
+		{"good.test", "enforce", []string{}, "", false, "Nothing to do"},
+		// Short-lived, with a pattern for no host, and without one of the hosts.
+		{"bad.test", "enforce", []string{"tlsrpt-record", "policy-file", "sts-record"}, "mode: enforce\nmx: mx.bad.test\nmx: mx1.good.test\nmax_age: 2592000\n", true, "Mode enforce stays"},
+		{"lost.test", "testing", []string{"tlsrpt-record", "policy-file", "web-server-nginx", "web-server-caddy", "web-server-apache", "sts-record"}, "mode: testing\nmx: mx1.good.test\nmax_age: 86400\n", false, "if that is in mode enforce, repair the web server instead"},
+		{"plain.test", "testing", []string{"tlsrpt-record", "policy-file", "web-server-nginx", "web-server-caddy", "web-server-apache", "sts-record"}, "mode: testing\nmx: mx.plain.test\nmax_age: 86400\n", true, "Mode testing"},
+	} {
+		s := suggested(t, o, "--config", configFile, tc.domain)
+		file := s.Steps[1]
+		if s.Mode != tc.mode || !slices.Equal(stepsNow(s), tc.now) || !strings.HasSuffix(file.Lines, tc.file) ||
+			len(s.InTheWay) > 0 != tc.inTheWay || !strings.Contains(file.Text, tc.text) {
+			t.Errorf("%s: mode %s, now %q, in the way %+v, file %+v", tc.domain, s.Mode, stepsNow(s), s.InTheWay, file)
+		}
+	}
+}
+
 func TestSuggestKeys(t *testing.T) {
 	w, o, configFile := suggestWorld(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -239,8 +239,13 @@ func FuzzDamagedFile(f *testing.F) {
 		if _, err := s.Due(policy("").Due, 100); err != nil && !errors.Is(err, store.ErrDamaged) {
 			t.Errorf("due: %v", err)
 		}
-		if err := s.Walk(store.Scan{}, func(store.Record) bool { return true }); err != nil && !errors.Is(err, store.ErrDamaged) {
-			t.Errorf("each: %v", err)
+		for _, order := range []store.Order{store.ByDomain, store.ByDue, store.ByLastUsed} {
+			for _, backward := range []bool{false, true} {
+				err := s.Walk(store.Scan{Order: order, Backward: backward}, func(store.Record) bool { return true })
+				if err != nil && !errors.Is(err, store.ErrDamaged) {
+					t.Errorf("walk: %v", err)
+				}
+			}
 		}
 		mustPut(t, s, policy("new.test"))
 		wantRecord(t, s, "new.test")

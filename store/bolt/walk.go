@@ -131,32 +131,31 @@ func (r *indexRange) seek(after store.Position) {
 	r.take(k, v)
 }
 
-func (r *indexRange) move() {
-	step := r.cursor.Next
+func (r *indexRange) move() { r.take(r.step()) }
+
+func (r *indexRange) step() (k, v []byte) {
 	if r.backward {
-		step = r.cursor.Prev
+		return r.cursor.Prev()
 	}
-	r.take(step())
+	return r.cursor.Next()
 }
 
 // take reads a key, and passes over those that only damage can have made.
 func (r *indexRange) take(k, v []byte) {
-	r.value = v
-	if r.more = k != nil && bytes.HasPrefix(k, r.prefix); !r.more {
+	start := len(r.prefix)
+	if r.timed {
+		start += timeSize
+	}
+	for ; k != nil && bytes.HasPrefix(k, r.prefix); k, v = r.step() {
+		domain, ok := domainAfter(k, start)
+		if !ok {
+			continue
+		}
+		r.at, r.value, r.more = store.Position{Domain: domain}, v, true
+		if r.timed {
+			r.at.At = parseTime(k[len(r.prefix):])
+		}
 		return
 	}
-	k = k[len(r.prefix):]
-	start := 0
-	if r.timed {
-		start = timeSize
-	}
-	domain, ok := domainAfter(k, start)
-	if !ok {
-		r.move()
-		return
-	}
-	r.at = store.Position{Domain: domain}
-	if r.timed {
-		r.at.At = parseTime(k)
-	}
+	r.more = false
 }

@@ -27,6 +27,7 @@ type settings struct {
 	hot     int           // of these, asked for again and again
 	idle    int           // connections
 	cold    int           // new domains of each kind
+	silent  int           // lookups of another client
 }
 
 // tables are what can be printed, in the order in which it is.
@@ -39,11 +40,12 @@ var tables = []struct {
 	{"idle", "memory of idle connections", idle},
 	{"cold", "first lookups, with and without policy hosts that never answer", cold},
 	{"instant", "first lookups, with DNS and policy hosts that answer at once", instant},
+	{"silent", "cached lookups while another client asks for names whose servers are silent", silent},
 	{"refresh", "what the refresher costs", refresh},
 }
 
 func main() {
-	s := settings{turns: 9, turn: 500 * time.Millisecond, domains: 1_000_000, hot: 50_000, idle: 10_000, cold: 2_000}
+	s := settings{turns: 9, turn: 500 * time.Millisecond, domains: 1_000_000, hot: 50_000, idle: 10_000, cold: 2_000, silent: 5_000}
 	flag.StringVar(&s.daemon, "daemon", "bin/tlspolicyd", "the tlspolicyd to measure")
 	flag.IntVar(&s.turns, "turns", s.turns, "turns of each contestant; medians count")
 	flag.DurationVar(&s.turn, "turn", s.turn, "how long each of them is")
@@ -52,7 +54,7 @@ func main() {
 	flag.Usage = usage
 	flag.Parse()
 	if *short {
-		s.turns, s.turn, s.domains, s.hot, s.cold = 1, 100*time.Millisecond, 100_000, 20_000, 200
+		s.turns, s.turn, s.domains, s.hot, s.cold, s.silent = 1, 100*time.Millisecond, 100_000, 20_000, 200, 500
 	}
 	if len(os.Args) > 1 {
 		if run := roles[os.Args[1]]; run != nil {

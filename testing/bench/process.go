@@ -22,8 +22,9 @@ import (
 
 // roles are what this program is when it is started by itself.
 var roles = map[string]func(args []string) error{
-	"as-echo": echo,
-	"as-lab":  labRole,
+	"as-echo":  echo,
+	"as-lab":   labRole,
+	"as-other": other,
 }
 
 // child is this program in a role.
@@ -98,17 +99,19 @@ const nowhere = "[dns]\nservers = [\"127.0.0.1:9\"]\n"
 
 // startHost runs the daemon on the database in dir and waits until it answers.
 // network is the configuration of its resolver and what belongs to that, listen
-// more lines about its sockets.
+// lines about its sockets; without any it serves 20,000 connections.
 func startHost(ctx context.Context, s settings, dir, network string, listen ...string) (*host, error) {
 	tcp, err := freePort()
 	if err != nil {
 		return nil, err
 	}
+	if len(listen) == 0 {
+		listen = []string{"max_connections = 20000"}
+	}
 	h := &host{dir: dir, tcp: tcp, unix: filepath.Join(dir, "socketmap.sock")}
 	config := fmt.Sprintf(`[listen]
 socketmap = ["unix:%[1]s", "tcp:%[2]s"]
 admin     = "unix:%[3]s/admin.sock"
-max_connections = 20000
 %[5]s
 
 [cache]

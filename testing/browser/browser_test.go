@@ -29,6 +29,12 @@ func TestBrowser(t *testing.T) {
 	if got := status(t, http.MethodGet, base+"/"); got != http.StatusUnauthorized {
 		t.Errorf("without the token: status %d", got)
 	}
+	if got := status(t, http.MethodPost, base+"/cache"); got != http.StatusMethodNotAllowed {
+		t.Errorf("POST: status %d", got)
+	}
+	if got := status(t, http.MethodGet, strings.Replace(base, "127.0.0.1", "127.0.0.1.nip.test", 1)); got != http.StatusForbidden {
+		t.Errorf("another host: status %d", got)
+	}
 	c.open(w.url)
 	if got := eval[string](c, "location.href"); got != base+"/" {
 		t.Fatalf("the token leads to %s, want %s/", got, base)
@@ -200,6 +206,7 @@ func status(t *testing.T, method, url string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.URL.Host = "127.0.0.1:" + req.URL.Port() // whatever the Host header says
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ func generate(seed uint64, days int) history {
 		}
 	}
 	end := time.Duration(days) * 24 * time.Hour
-	for at := time.Hour; at < end; at += g.between(30*time.Minute, 30*time.Hour) {
+	for at := time.Hour; at < end; at += g.between(*gapFlag/60, *gapFlag) {
 		g.at = at
 		g.trouble()
 	}
@@ -129,13 +129,14 @@ func (g *generator) publish(at time.Duration, d int) {
 func (g *generator) policyForm() int { return max(g.r.IntN(5)-2, 0) + 10*g.r.IntN(3) }
 
 // maxAge chooses from maxAges. A domain does not keep the shortest for long,
-// because it costs a fetch every 10 minutes.
+// because they cost a fetch every few minutes.
 func (g *generator) maxAge(d int) int {
-	if g.r.IntN(10) == 0 {
-		g.add(g.soon(3*time.Hour), "policy", d, g.policyForm(), 1+g.r.IntN(len(maxAges)-1))
-		return 0
+	long := func() int { return 1 + g.r.IntN(4) }
+	if short := g.r.IntN(20); short < 2 {
+		g.add(g.soon(3*time.Hour), "policy", d, g.policyForm(), long())
+		return short * 5
 	}
-	return 1 + g.r.IntN(len(maxAges)-1)
+	return long()
 }
 
 // trouble is something that happens to one domain, with lookups around it.
@@ -167,7 +168,7 @@ func (g *generator) trouble() {
 	case 7:
 		g.add(g.at, "mx", d, g.r.IntN(5), 0)
 	case 8, 9, 10:
-		until("fault", g.r.IntN(len(questions)), 1+g.r.IntN(len(dnsFaults)))
+		until("fault", g.r.IntN(len(questions)), 1+g.r.IntN(len(dnsFaults)+1))
 		if g.r.IntN(2) == 0 { // what was answered meanwhile holds after a crash
 			at := g.soon(time.Minute)
 			g.asks(g.at+g.between(time.Second, 10*time.Second), d, 1)
@@ -179,10 +180,10 @@ func (g *generator) trouble() {
 	case 11, 12, 13:
 		until("host", 0, 1+g.r.IntN(len(hostFaults)))
 	case 14:
-		until("dns", 0, 1+g.r.IntN(3))
+		until([]string{"dns", "resolver"}[g.r.IntN(2)], 0, 1+g.r.IntN(3))
 	case 15, 16:
 		atWrite := g.r.IntN(2)
-		until("disk", atWrite, 1)
+		until("disk", atWrite, 1+g.r.IntN(3)/2)
 		if atWrite == 1 { // killed at the first write; without a network the disk alone knows
 			g.add(end+10500*time.Millisecond, "dns", d, 0, 1)
 			g.add(end+g.between(2*time.Second, time.Minute), "ask", d, 0, 0)

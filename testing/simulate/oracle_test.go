@@ -28,10 +28,13 @@ type proof struct {
 	at      time.Time // zero: there is none
 }
 
-func (p proof) String() string { return fmt.Sprintf("%v at %s", p.verdict, p.at.Format(stamp)) }
+func (e evidence) String() string {
+	return fmt.Sprintf("%v of %s, proved %v of %s, %v of %s", e.view, e.at.Format(stamp),
+		e.last[0].verdict, e.last[0].at.Format(stamp), e.last[1].verdict, e.last[1].at.Format(stamp))
+}
 
 // learn merges an evaluation into what was known (§4, A19).
-func (e evidence) learn(v view, now time.Time) evidence {
+func (o *oracle) learn(e evidence, v view, now time.Time) evidence {
 	if v.fails {
 		return e
 	}
@@ -41,7 +44,7 @@ func (e evidence) learn(v view, now time.Time) evidence {
 		if p.verdict >= tlsaFails {
 			p = e.last[n]
 		}
-		if v.verdicts[n] >= tlsaFails && e.listed[n] && now.Sub(p.at) <= 24*time.Hour {
+		if young, _ := o.within(p.at, 24*time.Hour); young && v.verdicts[n] >= tlsaFails && e.listed[n] {
 			out.last[n] = p
 		}
 	}
@@ -53,6 +56,8 @@ type fetched struct {
 	file *policyFile
 	at   time.Time
 }
+
+func (f fetched) String() string { return fmt.Sprintf("%v of %s", f.file, f.at.Format(stamp)) }
 
 // belief is what the daemon may know about one thing: one of each list.
 type belief[T comparable] struct {
@@ -206,8 +211,7 @@ func (o *oracle) row(d int, e evidence, p *policyFile, set settings, lenient boo
 	return one("notfound", "no DANE, no policy to enforce")
 }
 
-// oracle is what may be known of all domains, and since when the world has been
-// as it is.
+// oracle is what may be known of all domains.
 type oracle struct {
 	w         *world
 	domains   [domains]domainOracle
@@ -235,11 +239,6 @@ type domainOracle struct {
 	fetches     int
 	fetchedAt   time.Time
 	fetchFailed bool
-}
-
-type step struct {
-	at time.Time
-	by time.Duration
 }
 
 func newOracle(w *world) *oracle {
@@ -279,8 +278,7 @@ func (o *oracle) stepped(since time.Time) bool {
 
 // reply holds what Postfix makes of a reply against what is allowed.
 func (o *oracle) reply(d int, began time.Time, sets []settings, got string) {
-	now, x, t := time.Now(), &o.domains[d], &o.w.domain[d]
-	before := x.asked
+	x, t, now, before := &o.domains[d], &o.w.domain[d], time.Now(), o.domains[d].asked
 	x.asked = now
 	if took := now.Sub(began); took > 15*time.Second {
 		o.fail(d, "answered after %v", took)

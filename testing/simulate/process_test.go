@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ func (d *daemon) start() error {
 }
 
 func (d *daemon) config() policymap.Config {
-	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.w.DNSAddr()}, Dial: d.w.Dial})
+	resolver, err := dnsclient.New(dnsclient.Config{Servers: []netip.AddrPort{d.w.DNSAddr(), secondDNS}, Dial: d.w.Dial})
 	if err != nil {
 		panic(err)
 	}
@@ -104,6 +105,8 @@ func (p *process) isDead() bool {
 func (d *daemon) crash() error {
 	d.kill()
 	refusing := d.db.refusing
+	d.db.held = nil
+	d.db.hang(false)
 	file := d.db.left()
 	if file == nil {
 		var err error
@@ -133,6 +136,7 @@ func (d *daemon) crash() error {
 
 // restart ends the process in order.
 func (d *daemon) restart() error {
+	d.db.hang(false)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := d.server.Shutdown(ctx); err != nil {
@@ -172,11 +176,13 @@ type disk struct {
 	saved    int // the same with the right to write
 
 	mu         sync.Mutex
-	killIn     int    // writes until the process is killed; 0: it is not
-	moment     int    // of that write: 0 before, 1 after, 2 in the middle of it
-	killAtEnd  bool   // of the outage: with its first write
-	hasWritten bool   // since the outage
-	whatWas    []byte // the file as a write left it in which the process was killed
+	killIn     int            // writes until the process is killed; 0: it is not
+	moment     int            // of that write: 0 before, 1 after, 2 in the middle of it
+	killAtEnd  bool           // of the outage: with its first write
+	hasWritten bool           // since the outage
+	hung       chan struct{}  // closed when the disk no longer hangs; nil: it does not
+	held       []store.Record // written then
+	whatWas    []byte         // the file as a write left it in which the process was killed
 }
 
 // killLater has the process killed at the nth call of Put from now on.
@@ -261,7 +267,64 @@ func (d *disk) refuse(on bool) error {
 	return nil // no file is open
 }
 
+// hang makes writes wait for the disk, or ends that.
+func (d *disk) hang(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case on && d.hung == nil:
+		d.hung = make(chan struct{})
+	case !on && d.hung != nil:
+		for _, rec := range d.held {
+			d.Store.PutLater(rec)
+		}
+		close(d.hung)
+		d.hung, d.held = nil, nil
+	}
+}
+
+// hanging returns what is closed when writes go on; nil: they do.
+func (d *disk) hanging() chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hung
+}
+
+// PutLater implements store.Store.
+func (d *disk) PutLater(rec store.Record) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hung == nil {
+		d.Store.PutLater(rec)
+	} else {
+		d.held = append(d.held, rec)
+	}
+}
+
+// Get implements store.Store.
+func (d *disk) Get(domain string) (store.Record, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, rec := range slices.Backward(d.held) {
+		if rec.Domain == domain {
+			return rec, nil
+		}
+	}
+	return d.Store.Get(domain)
+}
+
+// Put implements store.Store.
 func (d *disk) Put(ctx context.Context, recs ...store.Record) error {
+	if hung := d.hanging(); hung != nil {
+		select {
+		case <-hung:
+		case <-ctx.Done():
+			for _, rec := range recs {
+				d.PutLater(rec) // which may still happen
+			}
+			return context.Cause(ctx)
+		}
+	}
 	d.mu.Lock()
 	mine := d.killIn == 1
 	d.killIn = max(d.killIn-1, 0)

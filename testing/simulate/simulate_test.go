@@ -29,6 +29,7 @@ var (
 	seedFlag = flag.Uint64("seed", 0, "the first seed; 0: from the time")
 	runsFlag = flag.Int("runs", 0, "histories")
 	daysFlag = flag.Int("days", 30, "simulated days of each")
+	gapFlag  = flag.Duration("gap", 30*time.Hour, "the longest pause between two troubles")
 	forFlag  = flag.Duration("for", 0, "histories are begun for so long; instead of -runs")
 	oneFlag  = flag.Bool("one", false, "play the history of -seed, in this process")
 	shorten  = flag.Bool("shorten", true, "make a history that fails as short as possible")
@@ -63,6 +64,12 @@ type reply struct {
 	from   *process
 	text   string
 	err    error
+}
+
+// step is one of the wall clock.
+type step struct {
+	at time.Time
+	by time.Duration
 }
 
 // result is what a history led to.
@@ -207,7 +214,8 @@ func (r *run) step(e event) {
 		r.diskOff = e.b > 0
 		r.o.diskBack = time.Now()
 		r.d.db.recovers(e.b == 0 && e.a == 1)
-		r.check(r.d.db.refuse(e.b > 0))
+		r.d.db.hang(e.b == 2)
+		r.check(r.d.db.refuse(e.b == 1))
 	case "vanish":
 		if !r.diskOff {
 			r.lostUntil = time.Now().Add(65 * time.Second)
@@ -303,7 +311,7 @@ const countPrefix = "replies judged:"
 
 // playApart plays the history of a seed in a process of its own.
 func playApart(seed uint64) (out []byte, err error) {
-	c := exec.Command(os.Args[0], "-test.run=^TestOneHistory$", "-test.timeout=20m", "-one", fmt.Sprint("-seed=", seed), fmt.Sprint("-days=", *daysFlag), fmt.Sprint("-shorten=", *shorten))
+	c := exec.Command(os.Args[0], "-test.run=^TestOneHistory$", "-test.timeout=20m", "-one", fmt.Sprint("-seed=", seed), fmt.Sprint("-days=", *daysFlag), fmt.Sprint("-gap=", *gapFlag), fmt.Sprint("-shorten=", *shorten))
 	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	return c.CombinedOutput()
 }
@@ -314,11 +322,24 @@ func TestOneHistory(t *testing.T) {
 		t.Skip("TestHistories runs it")
 	}
 	h := generate(*seedFlag, *daysFlag)
+	play(t, h[:0])
+	before := heap()
 	res := play(t, h)
+	if grown := heap() - before; grown > 4<<20 {
+		t.Errorf("seed %d: %d KiB of memory are left behind", *seedFlag, grown>>10)
+	}
 	fmt.Println(countPrefix, res.asked)
 	if len(res.wrong) > 0 {
 		report(t, h, res)
 	}
+}
+
+// heap returns how many bytes of memory are in use.
+func heap() int64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
 }
 
 // report prints a history that fails, as short as it can be made.

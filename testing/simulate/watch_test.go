@@ -73,7 +73,7 @@ func (o *oracle) mayLearn(d int, at time.Time) {
 			for _, second := range x.views {
 				v.verdicts = [2]verdict{first.verdicts[0], second.verdicts[1]}
 				for _, e := range x.from {
-					next = append(next, e.learn(v, x.began))
+					next = append(next, o.learn(e, v, x.began))
 				}
 			}
 		}
@@ -122,17 +122,19 @@ func (o *oracle) fetch(d int, at time.Time) {
 // renewed checks that a policy in use is fetched again in time (§7).
 func (o *oracle) renewed(d int, now time.Time) {
 	x := &o.domains[d]
-	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || now.Sub(x.asked) > 29*24*time.Hour || !o.diskWorks {
+	if len(x.sts.now) != 1 || x.sts.next != nil || x.sts.now[0].file == nil || !o.diskWorks {
 		return
 	}
-	f := x.sts.now[0]
-	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
-	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) {
-		return // without a TXT record renewals may end, and steps change times
+	f, unused := x.sts.now[0], 29*24*time.Hour
+	if f.file.maxAge < 10*time.Minute {
+		unused = 50 * time.Minute
 	}
-	end := f.at.Add(f.file.maxAge)
+	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
+	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused || works.After(f.at.Add(f.file.maxAge-2*time.Minute)) {
+		return // it may have ended: without a TXT record renewals may, and steps change times
+	}
 	by := latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour + 10*time.Minute)
-	if end.Before(by) && works.Before(end.Add(-2*time.Minute)) {
+	if end := f.at.Add(f.file.maxAge); end.Before(by) {
 		by = end
 	}
 	if now.After(by.Add(15 * time.Second)) {

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +19,7 @@ import (
 var (
 	questions = []string{"MX", "TXT", "A0", "A1", "TLSA0", "TLSA1", "AAAA0", "policyA"}
 	dnsFaults = []lab.Fault{lab.ServFail, lab.Bogus, lab.Refused, lab.Drop, lab.Garbage, lab.CountLies, lab.TruncateAll, lab.StreamSilent, lab.CNAMELoop}
-	maxAges   = []int{1200, 43200, 86400, 7 * 86400, 30 * 86400}
+	maxAges   = []int{1200, 43200, 86400, 7 * 86400, 30 * 86400, 300}
 	modes     = []string{"enforce", "testing", "none"}
 
 	hostFaults = []lab.HostFault{
@@ -55,6 +57,8 @@ const ttl = 300 * time.Second
 type truth struct {
 	faults map[string]bool // "name type" that cannot be looked up
 	dns    int             // 0: works, 1: silent, 2: fails, 3: says that nothing is signed
+	late   map[string]bool // "name type" that is answered 3 s later
+	slow   bool            // the first resolver is silent, and the second one works
 	signed map[string]bool // zones
 	tlsa   map[string]int  // mail hosts: 0, 1: none, 2: usable, 3: unusable
 	domain [domains]domainTruth
@@ -145,8 +149,11 @@ type world struct {
 	ids   int
 }
 
+// secondDNS is the resolver that is asked where the first one fails.
+var secondDNS = netip.MustParseAddrPort("127.0.0.54:53")
+
 func newWorld() *world {
-	w := &world{World: lab.New(), truth: truth{faults: map[string]bool{}, signed: map[string]bool{}, tlsa: map[string]int{}}}
+	w := &world{World: lab.New(), truth: truth{faults: map[string]bool{}, late: map[string]bool{}, signed: map[string]bool{}, tlsa: map[string]int{}}}
 	for d := range domains {
 		w.signed[domainName(d)], w.signed[hostZone(d)] = true, true
 		for n := range 2 {
@@ -154,17 +161,25 @@ func newWorld() *world {
 		}
 		w.setMX(d, 0)
 	}
-	w.Latency(latency)
+	w.AddResolver(secondDNS, 0)
+	w.setLatency()
 	return w
 }
 
-// latency is another one for each question and time, up to 60 ms, so that hardly
-// ever two answers come at the same moment: a history would not repeat where
-// it depends on which is read first.
-func latency(q lab.Query) time.Duration {
-	h := fnv.New64a()
-	fmt.Fprint(h, q.Name, q.Type, q.Network, q.At.UnixNano())
-	return time.Duration(h.Sum64() % uint64(60*time.Millisecond))
+// setLatency gives each question another latency at each time, up to 60 ms, so that
+// hardly ever two answers come at the same moment: a history would not repeat where
+// it depends on which is read first. Some come later.
+func (w *world) setLatency() {
+	late := maps.Clone(w.late)
+	w.Latency(func(q lab.Query) time.Duration {
+		h := fnv.New64a()
+		fmt.Fprint(h, q.Name, q.Type, q.Network, q.At.UnixNano())
+		latency := time.Duration(h.Sum64() % uint64(60*time.Millisecond))
+		if late[q.Name+" "+q.Type] {
+			latency += 3 * time.Second
+		}
+		return latency
+	})
 }
 
 func (w *world) setMX(d, form int) {
@@ -251,14 +266,17 @@ func (w *world) apply(e event) bool {
 		t.txt = false
 	case "fault":
 		name, qtype := question(d, e.a)
+		w.late[name+" "+qtype] = e.b > len(dnsFaults)
+		w.setLatency()
+		failing := e.b > 0 && e.b <= len(dnsFaults)
 		var f lab.Fault
-		if e.b > 0 {
+		if failing {
 			f = dnsFaults[e.b-1]
 		} else if qtype == "MX" && t.mx == 4 {
 			f = lab.NXDomain
 		}
 		w.Fault(name, qtype, f)
-		w.faults[name+" "+qtype] = e.b > 0
+		w.faults[name+" "+qtype] = failing
 	case "host":
 		if w.hosts[d] == nil {
 			return true
@@ -273,11 +291,14 @@ func (w *world) apply(e event) bool {
 		w.dns = e.b
 		w.Down(e.b == 1)
 		w.Fault("*", "", []lab.Fault{0, 0, lab.ServFail, lab.NoAD}[e.b])
+	case "resolver": // the first: it is silent, fails or refuses
+		w.AddResolver(w.DNSAddr(), []lab.Fault{0, lab.Drop, lab.ServFail, lab.Refused}[e.b])
+		w.slow = e.b == 1
 	default:
 		return false
 	}
 	for i := range w.domain {
-		if sts && (i == d || e.kind == "dns") {
+		if sts && (i == d || e.kind == "dns" || e.kind == "resolver") {
 			w.domain[i].changed = time.Now()
 		}
 	}
@@ -334,7 +355,7 @@ func (t *truth) policyHostWorks(d int) bool {
 
 // stsHealthy reports whether TXT and policy can be found at once.
 func (t *truth) stsHealthy(d int) bool {
-	return t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
+	return !t.slow && !t.late["_mta-sts."+domainName(d)+" TXT"] && !t.late["mta-sts."+domainName(d)+" A"] && t.policyHostWorks(d) && t.domain[d].fault == 0 && t.domain[d].txt && !t.fails("_mta-sts."+domainName(d), "TXT")
 }
 
 // noteTrouble notes what does not work now.
@@ -374,13 +395,19 @@ type view struct {
 	fails, secure, null, gone bool       // the MX answer
 	listed                    [2]bool    // the hosts in it
 	verdicts                  [2]verdict // of both
+	slow                      bool       // some answers take 5 s
+}
+
+func (v view) String() string {
+	return fmt.Sprintf("MX fails=%v secure=%v null=%v gone=%v, hosts in it %v: %v, %v, slow=%v",
+		v.fails, v.secure, v.null, v.gone, v.listed, v.verdicts[0], v.verdicts[1], v.slow)
 }
 
 func (w *world) view(d int) view {
 	mx := w.domain[d].mx
 	v := view{
 		fails: w.fails(domainName(d), "MX"), secure: w.secure(domainName(d)), null: mx == 3, gone: mx == 4,
-		listed: [2]bool{mx == 0 || mx == 1, mx == 0 || mx == 2},
+		listed: [2]bool{mx == 0 || mx == 1, mx == 0 || mx == 2}, slow: w.slow || w.late[domainName(d)+" MX"],
 	}
 	switch {
 	case d >= smartFrom:
@@ -389,7 +416,9 @@ func (w *world) view(d int) view {
 		v.fails = false // the lab answers it in spite of the other faults
 	}
 	for n := range 2 {
-		switch host := mailHost(d, n); {
+		host := mailHost(d, n)
+		v.slow = v.slow || w.late[host+" A"] || w.late[host+" AAAA"] || w.late["_25._tcp."+host+" TLSA"]
+		switch {
 		case w.fails(host, "A"):
 			v.verdicts[n] = addressFails
 		case !w.secure(hostZone(d)):
@@ -403,14 +432,14 @@ func (w *world) view(d int) view {
 	return v
 }
 
-// healthy reports whether the evaluation teaches everything.
+// healthy reports whether the evaluation teaches everything, at once.
 func (v view) healthy() bool {
 	for n, listed := range v.listed {
 		if listed && v.verdicts[n] >= tlsaFails {
 			return false
 		}
 	}
-	return !v.fails
+	return !v.fails && !v.slow
 }
 
 func latest(times ...time.Time) (out time.Time) {

@@ -215,10 +215,11 @@ func (s *Server) changes(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) schedule(w http.ResponseWriter, r *http.Request) {
-	var out Schedule
+	const step = 5 * time.Minute
+	out := Schedule{Step: int(step / time.Second)}
 	before, now := 0, time.Now()
-	for i := range 13 {
-		n, err := s.opt.Store.CountDue(now.Add(time.Duration(i) * 5 * time.Minute))
+	for i := range time.Hour/step + 1 {
+		n, err := s.opt.Store.CountDue(now.Add(i * step))
 		if err != nil {
 			fail(w, http.StatusInternalServerError, err)
 			return
@@ -226,7 +227,7 @@ func (s *Server) schedule(w http.ResponseWriter, r *http.Request) {
 		if i == 0 {
 			out.Overdue = n
 		} else {
-			out.Minutes5 = append(out.Minutes5, n-before)
+			out.Due = append(out.Due, n-before)
 		}
 		before = n
 	}

@@ -189,7 +189,7 @@ func TestSchedule(t *testing.T) {
 		}
 	}
 	got, err := d.client.Schedule(t.Context())
-	if want := "{0 [2 0 0 0 0 0 0 0 0 0 0 1]}"; err != nil || fmt.Sprint(got) != want {
+	if want := "{0 300 [2 0 0 0 0 0 0 0 0 0 0 1]}"; err != nil || fmt.Sprint(got) != want {
 		t.Errorf("%v, %v; want %s", got, err, want)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ const maxChanges = 1 << 20
 // beside the database. It is an Observer. The file is written in the background: a
 // disk that fails costs the history, and no lookup waits for it.
 type Changes struct {
-	policymap.Observers // all other events: nobody observes them
+	policymap.Observers // all other events are ignored
 
 	path string
 	log  *slog.Logger
@@ -104,15 +105,11 @@ func (c Change) line() []byte {
 }
 
 // List returns the changes of a domain, or all, the oldest first.
-func (c *Changes) List(domain string) (list []Change) {
+func (c *Changes) List(domain string) []Change {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, one := range c.list {
-		if domain == "" || domainOfKey(one.Key) == domain {
-			list = append(list, one)
-		}
-	}
-	return list
+	list := slices.Clone(c.list) // Changed does not wait for the rest
+	c.mu.Unlock()
+	return slices.DeleteFunc(list, func(one Change) bool { return domain != "" && domainOfKey(one.Key) != domain })
 }
 
 // domainOfKey returns the policy domain of a next hop.

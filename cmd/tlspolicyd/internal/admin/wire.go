@@ -264,8 +264,9 @@ type Change struct {
 
 // Schedule is how many domains are refreshed, and when.
 type Schedule struct {
-	Overdue  int   `json:"overdue"`
-	Minutes5 []int `json:"next_5_minutes"` // the next hour, five minutes each
+	Overdue int   `json:"overdue"`
+	Step    int   `json:"step_seconds"`
+	Due     []int `json:"due"` // in each step of the next hour
 }
 
 // Progress is one line of the answer to a long request.

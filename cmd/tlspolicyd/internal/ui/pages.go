@@ -30,6 +30,7 @@ func funcs() template.FuncMap {
 		"plain": plain,
 		"count": count,
 		"tone":  tone,
+		"proof": proof,
 		"list":  func(all ...any) []any { return all },
 	}
 }
@@ -276,14 +277,14 @@ func (s *Server) refresher(r *http.Request) (view, error) {
 	}
 	hour := time.Now().Add(time.Hour)
 	d := refresherData{Overdue: plan.Overdue, Domains: slices.DeleteFunc(p.Domains, func(d admin.Domain) bool { return d.NextRefresh.After(hour) })}
-	most := max(slices.Max(append(plan.Minutes5, 1)), 1)
-	now := time.Now().UTC()
-	for i, n := range plan.Minutes5 {
+	most := max(slices.Max(append(plan.Due, 1)), 1)
+	now, step := time.Now().UTC(), time.Duration(plan.Step)*time.Second
+	for i, n := range plan.Due {
 		h := n * barHeight / most
 		d.Total += n
 		d.Bars = append(d.Bars, bar{
 			X: i * 50, Y: barHeight - h, Height: h, N: n,
-			From: now.Add(time.Duration(i) * 5 * time.Minute).Format("15:04"), To: now.Add(time.Duration(i+1) * 5 * time.Minute).Format("15:04"),
+			From: now.Add(time.Duration(i) * step).Format("15:04"), To: now.Add(time.Duration(i+1) * step).Format("15:04"),
 		})
 	}
 	v.Data = d
@@ -311,4 +312,18 @@ func tone(name string) string {
 		return "bad"
 	}
 	return "plain"
+}
+
+// proof says in words what is known of a mail host.
+func proof(verdict string) string {
+	return map[string]string{
+		"usable":          "usable TLSA records",
+		"partly-insecure": "usable TLSA records, but some addresses are insecure",
+		"unusable":        "TLSA records, none of them usable",
+		"no-tlsa":         "no TLSA record",
+		"insecure":        "addresses are insecure: no TLSA lookup",
+		"no-address":      "no address",
+		"tlsa-failed":     "unknown: the TLSA lookup fails",
+		"address-failed":  "unknown: the address lookup fails",
+	}[verdict]
 }

@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -116,7 +117,9 @@ func (s *series) charts() (all []chart) {
 		for j := range f.values {
 			rows[j] = s.row(i, j, f)
 			for _, v := range rows[j] {
-				top = max(top, v)
+				if v > top {
+					top = v
+				}
 			}
 		}
 		c.Top = number(top)
@@ -134,7 +137,7 @@ func (s *series) row(i, j int, f figure) (row []float64) {
 		v := one.values[[2]int{i, j}]
 		switch {
 		case f.rate && n == 0:
-			v = 0
+			v = math.NaN() // there is nothing before it
 		case f.rate:
 			before := s.samples[n-1]
 			v = max(v-before.values[[2]int{i, j}], 0) / one.at.Sub(before.at).Minutes() // a daemon that was started anew begins at 0
@@ -151,6 +154,9 @@ func (s *series) line(name string, j int, row []float64, top float64) line {
 	from := s.samples[0].at
 	all := max(s.samples[len(s.samples)-1].at.Sub(from), time.Second)
 	for n, v := range row {
+		if math.IsNaN(v) {
+			continue
+		}
 		fmt.Fprintf(&points, "%.1f,%.1f ", 600*s.samples[n].at.Sub(from).Seconds()/all.Seconds(), 100-100*v/top)
 	}
 	return line{Name: name, Class: fmt.Sprintf("line%d", j+1), Points: points.String(), Last: number(row[len(row)-1])}
@@ -170,6 +176,9 @@ func legend(name string) string {
 
 // number writes a figure with about three digits.
 func number(v float64) string {
+	if math.IsNaN(v) {
+		return "–"
+	}
 	if v < 10 && v != float64(int(v)) {
 		return fmt.Sprintf("%.1f", v)
 	}

@@ -327,8 +327,8 @@ func TestPages(t *testing.T) {
 	w.want(t, "/cache", `<a href="/domain/full.test">full.test:587</a>`, "dane-only", "enforce", "3 shown")
 	w.want(t, "/cache?policy=secure&search=pl", "plain.test", `<option selected>secure</option>`, `value="pl"`, "1 shown, the end of the list")
 	w.want(t, "/domain/plain.test", "OK secure match=.plain.test servername=hostname", "policy_type=sts policy_domain=plain.test",
-		"note: &lt;b&gt;\\xe2\\x80\\xae", "is unknown and ignored", "mx.plain.test", "no-tlsa", "weaker", `href="/afresh?key=plain.test"`)
-	w.want(t, "/domain/full.test", "usable", "full.test:587", "OK dane-only", "No change is remembered")
+		"note: &lt;b&gt;\\xe2\\x80\\xae", "is unknown and ignored", "mx.plain.test", "no TLSA record", "weaker", `href="/afresh?key=plain.test"`)
+	w.want(t, "/domain/full.test", "usable TLSA records", "full.test:587", "OK dane-only", "No change is remembered")
 	w.want(t, "/afresh?key=plain.test", "== plain.test &lt;b&gt;")
 	w.want(t, "/refresher", "domains are refreshed within the next hour")
 	w.ui.sample(t.Context())
@@ -385,7 +385,7 @@ func TestHostileRecord(t *testing.T) {
 	for _, domain := range []string{"hostile.test", "hostile" + bad} {
 		if err := w.db.Put(t.Context(), store.Record{
 			Domain: domain, LastUsed: now, Due: now.Add(time.Hour), Class: store.Positive,
-			STS: &store.STS{Policy: []byte(file), FetchedAt: now, PolicyID: bad, TXTID: bad, CheckedAt: now, TXTError: bad, FailedAt: now, FailedID: bad, Error: bad, Failures: 1},
+			STS: &store.STS{Policy: []byte(file), FetchedAt: now, PolicyID: bad, TXTID: bad, CheckedAt: now, TXTError: bad, FailedAt: now, FailedID: bad, Error: bad, Failures: 1, SharedBy: bad, SharedSince: now},
 			DANE: []store.DANE{{
 				Port: 25, MX: 1, KnownAt: now, ExpiresAt: now.Add(time.Hour),
 				Hosts: []store.Host{{Name: bad, Verdict: 1, Failure: 1, Error: bad}},
@@ -404,7 +404,7 @@ func TestHostileRecord(t *testing.T) {
 			t.Errorf("%s: it is not there", path)
 		}
 	}
-	w.want(t, "/domain/hostile.test", "(60003 bytes)", "105 more lines")
+	w.want(t, "/domain/hostile.test", "(60003 bytes)", "105 more lines", "by other hosts since")
 }
 
 func TestADaemonThatIsGone(t *testing.T) {
@@ -429,7 +429,7 @@ func TestCounters(t *testing.T) {
 	}
 	s.add(at, strings.NewReader("cut off {"))
 	c := s.charts()[0]
-	if l := c.Lines[1]; l.Name != "secure" || l.Last != "0" || l.Points != "0.0,100.0 200.0,0.0 400.0,100.0 600.0,100.0 " || c.Top != "180" {
+	if l := c.Lines[1]; l.Name != "secure" || l.Last != "0" || l.Points != "200.0,0.0 400.0,100.0 600.0,100.0 " || c.Top != "180" {
 		t.Errorf("%+v, top %s", l, c.Top)
 	}
 	for i := range 2 * maxSamples {
