@@ -166,7 +166,7 @@ packages: ## .deb, .rpm and .apk in dist/, the same bytes every time
 dist: ## source tarball with all modules in dist/, builds without a network
 	GO='$(GO)' packaging/dist.sh
 
-packaging-check: ## the packages, and the quick start on Debian 12 and 13; root
+packaging-check: ## the packages, and the quick start on Debian 12, 13 and testing; root
 	GO='$(GO)' packaging/test.sh
 
 contrib-check: ## everything below contrib/ with the real tools; root
