@@ -30,8 +30,8 @@ func newDoctor(o *options) *cobra.Command {
 		Long: `doctor checks everything on this host that mail under a policy depends on:
 Postfix's settings and what its version understands; whether smtp(8) reaches the
 socket, as its user and from inside its chroot; whether each resolver answers
-and validates; the configuration, the database, the clock, the trust stores, the
-units of systemd.
+and validates; the configuration, the database, the shared cache, the clock, the
+trust stores, the units of systemd.
 
 It changes nothing. Each finding has a grade, what was seen, what to do, and the
 command that does it. With --fix it prints a shell script of "postconf -e" lines

@@ -133,6 +133,25 @@ func (f *fleet) waitShared(t *testing.T, hosts ...*fleetHost) {
 	}
 }
 
+// shown does what step 4 of docs/fleet.md does.
+func (f *fleet) shown(t *testing.T) {
+	t.Helper()
+	f.fresh(t)
+	a, b, domain := f.hosts[0], f.hosts[1], f.domains[0]
+	_, err := a.run("lookup", "--socket", "unix:"+a.dir()+"/socketmap.sock", domain)
+	must(t, err)
+	mustWait(t, func() error {
+		show, err := b.run("cache", "show", domain)
+		if err == nil && !strings.Contains(show, "fetched by     "+a.name) {
+			err = fmt.Errorf("%s shows %s", b.name, show)
+		}
+		return err
+	})
+	if diff, err := b.run("cache", "diff"); err != nil || diff != "" {
+		t.Errorf("cache diff on %s: %q, %v", b.name, diff, err)
+	}
+}
+
 // fault is something that goes wrong with the engine.
 type fault struct {
 	name  string

@@ -23,6 +23,7 @@ func TestFleet(t *testing.T) {
 			if blocked, _ := f.firstMessage(t, "always_refuse"); blocked.secure != f.policies {
 				t.Errorf("everything but the engine blocked: %d of %d secure, others: %q", blocked.secure, f.policies, blocked.wrong)
 			}
+			f.shown(t)
 			f.faults(t, e, engineFaults())
 			f.emptied(t, e, 0)
 			f.forged(t, e)
@@ -95,6 +96,8 @@ func TestFleetFigures(t *testing.T) {
 	serial, atOnce, refreshed := f.oneAfterAnother(t), f.allAtOnce(t), f.refreshing(t, day, 1)
 	refused, dane := f.firstMessage(t, "always_refuse")
 	silent, _ := f.firstMessage(t, "deny")
+	f.fresh(t)
+	apart := f.underFault(t, nil, fault{begin: noFault, end: noFault}, f.domains[:12], f.domains[12:12+coldEach])
 	e := f.join(t, kind, "")
 	row("HTTPS fetches, one host after another", count(serial), count(f.oneAfterAnother(t)))
 	row("all hosts at once", count(atOnce), count(f.allAtOnce(t)))
@@ -113,21 +116,18 @@ func TestFleetFigures(t *testing.T) {
 	secure, took := f.joined(t, e)
 	row("a new host joins, then the engine dies and all else is blocked", "0 of 600",
 		fmt.Sprintf("%d of %d, known after %s", secure, f.policies, ms(took)))
-	faults := f.faults(t, e, engineFaults())
+	faults := faultTable(apart, f.faults(t, e, engineFaults()))
+	fmt.Println(faults)
+	const entries = 1_000_000
+	m := f.million(t, e, entries, 6*time.Minute)
+	row("a million entries in the engine", "–", fmt.Sprintf("%d bytes each, SCAN of all %s; start of a new host to its first answer %s, with an empty engine %s; "+
+		"it knows %d policies after 10 s, %d after %s", m.each, ms(m.scan), ms(m.start), ms(m.smallStart), m.first, m.known, ms(m.within)))
 	here, there, hints := f.partitioned(t, e, partition)
 	row("partition of 10 minutes, a policy changed on each side: after healing the other side has it", "–",
 		fmt.Sprintf("%s where the engine was reached, %s where it was not", orNever(there), orNever(here)))
 	row("entry with a good key, a new id and a weaker file", "–", fmt.Sprintf("%d fetch, no answer changed", hints))
-	const entries = 1_000_000
-	m := f.million(t, e, entries, 10*time.Minute)
-	row("a million entries in the engine", "–", fmt.Sprintf("%d bytes each, SCAN of all %s; start of a new host to its first answer %s, with an empty engine %s; "+
-		"it knows %d policies after 10 s, %d after %s", m.each, ms(m.scan), ms(m.start), ms(m.smallStart), m.first, m.known, ms(m.within)))
-	f.share, f.engine = "", nil
-	f.fresh(t)
-	apart := f.underFault(t, e, fault{begin: noFault, end: noFault}, f.domains[:12], f.domains[12:12+coldEach])
-
 	text := "`make fleet`, half an hour: " + figuresIntro(kind) + "\n\n| test | apart | together |\n| --- | --- | --- |\n" +
-		strings.Join(rows, "\n") + "\n\n" + faultTable(apart, faults)
+		strings.Join(rows, "\n") + "\n\n" + faults
 	fmt.Println(text)
 	if path := os.Getenv(tableEnv); path != "" && !t.Failed() {
 		if err := writeSection(path, "## A fleet", text); err != nil {
