@@ -21,7 +21,7 @@ endif
 # daemon is built from, and what a packager vendors, does not include them.
 TOOLS    = testing/tools/go.mod
 TOOL     = $(GO) tool -modfile=$(TOOLS)
-PACKAGES = cmd internal policymap socketmap store testing
+PACKAGES = cmd internal policymap share socketmap store testing
 
 .PHONY: all
 all: build

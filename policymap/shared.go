@@ -140,7 +140,7 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 	var lease share.Lease
 	if others == nil || answered(others.err) {
 		var adopted bool
-		if lease, adopted = l.claim(ctx, cfg, f, domain, used, txt); adopted {
+		if lease, adopted = l.claim(ctx, cfg, f, domain, used, txt, others == nil); adopted {
 			return fetched{}
 		}
 	}
@@ -162,8 +162,9 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 
 // claim gets the right to fetch for the fleet. While another host has it, this one
 // waits for what that fetches, and adopts it. Where nothing comes of it, it fetches
-// without: no other host can keep it from that.
-func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domain string, used time.Time, txt mtasts.RecordResult) (lease share.Lease, adopted bool) {
+// without: no other host can keep it from that. ask says that the fleet was not
+// asked for the policy yet.
+func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domain string, used time.Time, txt mtasts.RecordResult, ask bool) (lease share.Lease, adopted bool) {
 	began, schedule := time.Now(), cfg.schedule(domain)
 	known, now := l.book.Get(domain).STS, l.book.Clock.Now()
 	inForce := policy.ReadSTS(known, now).Policy != nil
@@ -172,7 +173,11 @@ func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domai
 	}
 	granted := false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		p, err := l.fleet.Ask(ctx, domain)
+		p, err := share.Policy{}, error(share.ErrNone)
+		if ask {
+			p, err = l.fleet.Ask(ctx, domain)
+		}
+		ask = true
 		if err == nil && (!txt.Found || p.ID == txt.Record.ID) && (!inForce || young(schedule, p)) && l.adopt(f, domain, used, p) {
 			l.fleet.Release(domain, lease)
 			return share.Lease{}, true

@@ -148,6 +148,7 @@ func (m *Member) Offer(domain string, p share.Policy, l share.Lease) {
 	defer m.release(domain, l)
 	fetched := time.Now().Add(-p.Age)
 	if parsed, err := mtasts.ParsePolicy(p.File); err != nil || parsed.MaxAge <= p.Age {
+		m.stats.Fenced++
 		return
 	}
 	if l.Fence == 0 {

@@ -37,6 +37,8 @@ import (
 const (
 	maxField       = 255             // bytes of a field other than the file
 	maxOffers      = 256             // policies that wait to be written
+	maxMissed      = 4 << 20         // bytes of policies that wait for an engine that does not answer
+	writers        = maxConns / 2    // policies written at a time
 	background     = 5 * time.Second // for what no lookup waits for
 	changesKept    = "100000"
 	defaultTimeout = 250 * time.Millisecond
@@ -69,6 +71,7 @@ type Client struct {
 	member   string // tells the changes of this process from those of others
 
 	offers chan func()
+	missed missed
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -88,7 +91,9 @@ func New(o Options, s Settings) *Client {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.breaker.probe = c.probe
 	c.Renew(s)
-	c.work.Go(c.write)
+	for range writers {
+		c.work.Go(c.write)
+	}
 	return c
 }
 
@@ -160,6 +165,7 @@ func (c *Client) note(err error) {
 	case err == nil, refused, errors.Is(err, share.ErrNone):
 		if c.breaker.succeeded() {
 			c.log.log.Info("shared cache is used again")
+			c.offerAgain()
 		}
 	case c.ctx.Err() == nil:
 		if c.breaker.failed() {
@@ -269,10 +275,63 @@ func (c *Client) Claim(ctx context.Context, domain string) (lease share.Lease, g
 	return lease, true, nil
 }
 
+// offered is a policy that waits to be written.
+type offered struct {
+	domain  string
+	policy  share.Policy
+	fetched time.Time // by this host's monotonic clock
+	lease   share.Lease
+}
+
+// missed are policies that could not be written: the last one of each domain.
+type missed struct {
+	mu    sync.Mutex
+	all   map[string]offered
+	bytes int
+}
+
 // Offer implements share.Fleet.
 func (c *Client) Offer(domain string, p share.Policy, lease share.Lease) {
-	fetched := time.Now().Add(-p.Age)
-	c.later(func() { c.store(domain, p, fetched, lease) }, &c.dropped)
+	o := offered{domain, p, time.Now().Add(-p.Age), lease}
+	if !c.later(func() { c.store(o) }) {
+		c.miss(o)
+	}
+}
+
+// miss keeps a policy until the engine answers again, as far as there is room.
+func (c *Client) miss(o offered) {
+	c.dropped.Add(1)
+	o.lease = share.Lease{} // it will be over
+	m := &c.missed
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if more := len(o.policy.File) - len(m.all[o.domain].policy.File); m.bytes+more <= maxMissed {
+		if m.all == nil {
+			m.all = make(map[string]offered)
+		}
+		m.all[o.domain] = o
+		m.bytes += more
+	}
+}
+
+// offerAgain offers what could not be written, in the background.
+func (c *Client) offerAgain() {
+	c.missed.mu.Lock()
+	all := c.missed.all
+	c.missed.all, c.missed.bytes = nil, 0
+	c.missed.mu.Unlock()
+	if len(all) == 0 || c.ctx.Err() != nil {
+		return
+	}
+	c.work.Go(func() {
+		for _, o := range all {
+			select {
+			case c.offers <- func() { c.store(o) }:
+			case <-c.ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 // Release implements share.Fleet.
@@ -280,28 +339,29 @@ func (c *Client) Release(domain string, lease share.Lease) {
 	if lease.Token == "" {
 		return
 	}
-	c.later(func() {
+	c.later(func() { // and else it ends by itself
 		ctx, cancel := context.WithTimeout(c.ctx, background)
 		defer cancel()
 		if _, err := c.eval(ctx, releaseScript, []string{c.leaseKey(domain)}, lease.Token); err != nil {
 			c.note(err)
 		}
-	}, new(atomic.Uint64)) // it ends by itself
+	})
 }
 
-// later has work done in the background, or counts that it was not.
-func (c *Client) later(work func(), dropped *atomic.Uint64) {
-	if c.breaker.up() {
-		select {
-		case c.offers <- work:
-			return
-		default:
-		}
+// later has work done in the background, or reports that it is not.
+func (c *Client) later(work func()) bool {
+	if !c.breaker.up() {
+		return false
 	}
-	dropped.Add(1)
+	select {
+	case c.offers <- work:
+		return true
+	default:
+		return false
+	}
 }
 
-// write does what was put off, one after another.
+// write does what was put off.
 func (c *Client) write() {
 	for {
 		select {
@@ -313,23 +373,22 @@ func (c *Client) write() {
 	}
 }
 
-// store writes the entry of a policy that was fetched at a time of this host's
-// clock, and has the other hosts know.
-func (c *Client) store(domain string, p share.Policy, fetched time.Time, lease share.Lease) {
+// store writes the entry of a policy, and has the other hosts know.
+func (c *Client) store(o offered) {
 	ctx, cancel := context.WithTimeout(c.ctx, background)
 	defer cancel()
-	result, err := c.put(ctx, domain, p, fetched, lease)
+	result, err := c.put(ctx, o.domain, o.policy, o.fetched, o.lease)
 	switch {
 	case err != nil:
-		c.dropped.Add(1)
 		c.note(err)
+		c.miss(o)
 		return
 	case result != "stored":
 		c.fenced.Add(1)
 		return
 	}
 	c.stored.Add(1)
-	if _, err := c.engine.do(ctx, c.changes(), "XADD", c.changes(), "MAXLEN", "~", changesKept, "*", "domain", domain, "member", c.member); err != nil {
+	if _, err := c.engine.do(ctx, c.changes(), "XADD", c.changes(), "MAXLEN", "~", changesKept, "*", "domain", o.domain, "member", c.member); err != nil {
 		c.note(err)
 	}
 }

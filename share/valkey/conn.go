@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -161,10 +162,9 @@ func (p *pool) do(ctx context.Context, args ...string) (reply, error) {
 	return v, err
 }
 
-func timedOut(err error) bool {
-	e, ok := errors.AsType[net.Error](err)
-	return ok && e.Timeout()
-}
+// timedOut reports whether our own deadline is over; one of the kernel means that a
+// connection is dead.
+func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 func (p *pool) take(ctx context.Context) (*conn, error) {
 	p.mu.Lock()

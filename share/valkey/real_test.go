@@ -64,6 +64,7 @@ func TestEntriesOfOthers(t *testing.T) {
 		t.Errorf("%+v", c.Stats())
 	}
 	c.Offer("newer.test", file, noLease)
+	s.until(func() bool { return c.Stats().Fenced == 1 })
 	offer(t, s, c, "example.test")
 	if err := s.command("HGET", "p:1:{newer.test}", "policy"); err != nil {
 		t.Error("the entry of a newer version was overwritten")
@@ -146,8 +147,10 @@ func TestServerIsStopped(t *testing.T) {
 	if _, err := c.Ask(t.Context(), "example.test"); !errors.Is(err, share.ErrDown) {
 		t.Error(err)
 	}
+	c.Offer("meanwhile.test", file, noLease)
 	_ = s.process.Process.Signal(syscall.SIGCONT)
 	s.until(func() bool { return c.Stats().Up })
+	s.until(func() bool { _, err := c.Ask(t.Context(), "meanwhile.test"); return err == nil }) // it is offered again
 }
 
 // The commands of docs/fleet.md are all that is needed. Less is an error that names

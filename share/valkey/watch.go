@@ -28,6 +28,7 @@ func (c *Client) Watch(ctx context.Context, changed func(string, share.Policy)) 
 		err := c.follow(ctx, &last, changed)
 		c.watching.Store(false)
 		c.engine.lookAgain()
+		c.engine.close() // connections of before may be dead
 		if ctx.Err() == nil && c.ctx.Err() == nil {
 			c.log.warn("shared cache cannot be followed", causeOf(err), "reason", err)
 		}
@@ -62,6 +63,7 @@ func (c *Client) follow(ctx context.Context, last *string, changed func(string, 
 		c.probe(ctx) // the next one of the breaker may be a minute away
 	}
 	c.watching.Store(true)
+	c.offerAgain()
 	if !complete {
 		if err := c.Each(ctx, func(domain string, p share.Policy) error { changed(domain, p); return ctx.Err() }); err != nil {
 			return err
@@ -89,7 +91,9 @@ func (c *Client) follow(ctx context.Context, last *string, changed func(string, 
 				return errProtocol
 			}
 			if domain, own := c.change(entry.at(1)); domain != "" && !own {
-				c.tell(ctx, domain, changed)
+				if err := c.tell(ctx, domain, changed); err != nil {
+					return err // it is read again
+				}
 			}
 			*last = id
 		}
@@ -161,13 +165,18 @@ func (c *Client) change(fields reply) (domain string, own bool) {
 }
 
 // tell reads the entry of a domain that changed.
-func (c *Client) tell(ctx context.Context, domain string, changed func(string, share.Policy)) {
+func (c *Client) tell(ctx context.Context, domain string, changed func(string, share.Policy)) error {
 	ctx, cancel := context.WithTimeout(ctx, background)
 	p, err := c.ask(ctx, domain)
 	cancel()
-	if err == nil {
+	_, refused := errors.AsType[refusal](err)
+	switch {
+	case refused, errors.Is(err, share.ErrNone):
+		return nil
+	case err == nil:
 		changed(domain, p)
 	}
+	return err
 }
 
 // Each implements share.Fleet.
