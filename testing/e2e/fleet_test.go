@@ -102,6 +102,7 @@ func TestFleetFigures(t *testing.T) {
 	row("HTTPS fetches, one host after another", count(serial), count(f.oneAfterAnother(t)))
 	row("all hosts at once", count(atOnce), count(f.allAtOnce(t)))
 	row("a day of refreshing", count(refreshed), count(f.refreshing(t, day, 1)))
+	row("six days of refreshing, with share.verify_after of three days and not seven", count(6*refreshed), count(f.verifying(t)))
 	together, _ := f.firstMessage(t, "always_refuse")
 	row("first message at B, TXT refused and policy host blocked; DANE alone takes "+ms(dane.quantile(0.5))+", at most "+ms(dane.quantile(1)),
 		spread(refused), spread(together))
