@@ -84,7 +84,7 @@ race: ## tests without root, with the race detector
 	$(GO) test -race -pgo=off -timeout $(TESTTIME) ./...
 
 browser: build ## tlspolicyd ui in Chromium, which root on Debian gets by itself
-	testing/browser/run.sh
+	testing/browser/run.sh $(ARGS)
 
 e2e: build ## real Postfix, Unbound, NSD, nginx and Valkey around the daemon; root
 	testing/e2e/run.sh
@@ -166,7 +166,7 @@ packages: ## .deb, .rpm and .apk in dist/, the same bytes every time
 dist: ## source tarball with all modules in dist/, builds without a network
 	GO='$(GO)' packaging/dist.sh
 
-packaging-check: ## the packages, and the quick start on Debian 12 and 13; root
+packaging-check: ## the packages, and the quick start on Debian 12, 13 and testing; root
 	GO='$(GO)' packaging/test.sh
 
 contrib-check: ## everything below contrib/ with the real tools; root

@@ -5,10 +5,10 @@
 # debootstrap, booted in namespaces of its own with a throw-away layer on top:
 # nothing on this machine is touched but for the tools that apt installs.
 #
-#   TLSPOLICYD_E2E_CACHE  where the folders are kept, as for "make e2e" (600 MB)
+#   TLSPOLICYD_E2E_CACHE  where the folders are kept, as for "make e2e" (1 GB)
 #
 # Arguments name single parts: packages dist recipes bookworm trixie testing.
-# Needs root on Debian. Takes two minutes, and another two for the folders.
+# Needs root on Debian. Takes four minutes, and another three for the folders.
 #
 # shellcheck disable=SC1091 # /etc/os-release is not part of this
 # shellcheck disable=SC2016 # what is in single quotes is for the shell inside

@@ -10,7 +10,7 @@ import (
 
 const (
 	maxLookups   = 512             // next hops looked up at a time for one client
-	waitForPlace = 2 * time.Second // on average
+	waitForPlace = 4 * time.Second // on average, of the 15 s of a lookup
 )
 
 var errTooMany = errors.New("too many lookups of this client are under way")
@@ -28,7 +28,7 @@ type clientPlaces struct {
 	users int // that hold a place or wait for one; places.mu
 }
 
-// take waits for a place, for three seconds at most. leave gives it back.
+// take waits for a place, for six seconds at most. leave gives it back.
 func (p *places) take(ctx context.Context, client string) (leave func(), err error) {
 	p.mu.Lock()
 	c := p.clients[client]

@@ -53,7 +53,12 @@ func TestBrowser(t *testing.T) {
 			for _, problem := range c.problems() {
 				t.Errorf("%s: %s", path, problem)
 			}
-			t.Logf("%4.0f ms %8.0f bytes  %s", eval[float64](c, took), eval[float64](c, "performance.getEntriesByType('navigation')[0].decodedBodySize"), path)
+			best := eval[float64](c, took)
+			for range 9 * verbose() {
+				c.open(base + path)
+				best = min(best, eval[float64](c, took))
+			}
+			t.Logf("%4.0f ms %8.0f bytes  %s", best, eval[float64](c, "performance.getEntriesByType('navigation')[0].decodedBodySize"), path)
 			if text := eval[string](c, faults); text != "" {
 				t.Errorf("%s: %s", path, text)
 			}
@@ -142,6 +147,15 @@ func TestBrowser(t *testing.T) {
 			}
 		}
 	}
+}
+
+// verbose is 1 with -v: then each page is opened ten times, and the shortest time is
+// logged, which other work on the machine has the least part in.
+func verbose() int {
+	if testing.Verbose() {
+		return 1
+	}
+	return 0
 }
 
 // took is how long the browser waited for a page, in milliseconds.

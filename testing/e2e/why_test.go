@@ -171,7 +171,9 @@ func (w *world) testWhyOf(t *testing.T, s *sender, older bool) {
 		})
 	})
 	t.Run("deliveries are suspended", func(t *testing.T) {
-		for i := range 8 {
+		before := w.daemon.why(t, s, "ended.clear.test").Messages // other tests may have sent some
+		const more = 8
+		for i := range more {
 			s.sendAll(t, []string{fmt.Sprintf("many%d@ended.clear.test", i)})
 		}
 		if _, _, err := s.run("postqueue", "-f"); err != nil {
@@ -182,8 +184,8 @@ func (w *world) testWhyOf(t *testing.T, s *sender, older bool) {
 		}
 		r := w.daemon.why(t, s, "ended.clear.test")
 		wantEqual(t, "causes", r.causes(), []string{"mx-certificate-expired"})
-		if r.Messages != 9 || r.Waiting != 9 {
-			t.Errorf("%d of %d messages wait, want 9 of 9", r.Waiting, r.Messages)
+		if r.Messages != before+more || r.Waiting < more+1 {
+			t.Errorf("%d of %d messages wait, want %d of them", r.Waiting, r.Messages, before+more)
 		}
 	})
 	t.Run("what the daemon knows", func(t *testing.T) {

@@ -64,7 +64,7 @@ func (o *oracle) evaluation(d int, at time.Time) {
 func (o *oracle) mayLearn(d int, at time.Time) {
 	x := &o.domains[d]
 	due := at.Add(16 * time.Second)
-	if len(x.views) == 1 && x.views[0].healthy() {
+	if len(x.views) == 1 && x.views[0].healthy() && o.diskWorks {
 		due = at.Add(2 * time.Second)
 	}
 	var next []evidence
@@ -109,7 +109,7 @@ func (o *oracle) fetch(d int, at time.Time) {
 		return
 	}
 	due := at.Add(2 * time.Second)
-	if o.w.domain[d].fault > 0 {
+	if o.w.domain[d].fault > 0 || !o.diskWorks {
 		due = at.Add(65 * time.Second)
 	}
 	next := []fetched{{o.w.domain[d].file, at}}
