@@ -141,7 +141,11 @@ func isDomain(s string) bool {
 // eval runs a script on keys, the first of which says where.
 func (c *Client) eval(ctx context.Context, script string, keys []string, args ...string) (reply, error) {
 	all := append([]string{"EVAL", script, strconv.Itoa(len(keys))}, keys...)
-	return c.engine.do(ctx, keys[0], append(all, args...)...)
+	v, err := c.engine.do(ctx, keys[0], append(all, args...)...)
+	if wrong, ok := errors.AsType[serverError](err); ok && wrong.code() == "WRONGTYPE" {
+		err = refusal{errors.New("the key is that of another program")}
+	}
+	return v, err
 }
 
 // lookup makes a call that a lookup waits for.
@@ -209,9 +213,6 @@ func (c *Client) Ask(ctx context.Context, domain string) (p share.Policy, err er
 func (c *Client) ask(ctx context.Context, domain string) (share.Policy, error) {
 	v, err := c.eval(ctx, askScript, []string{c.entryKey(domain)}, strconv.Itoa(mtasts.MaxPolicySize), strconv.Itoa(maxField))
 	var p share.Policy
-	if wrong, ok := errors.AsType[serverError](err); ok && wrong.code() == "WRONGTYPE" {
-		err = refusal{errors.New("the key is that of another program")}
-	}
 	if err == nil {
 		p, err = c.open(domain, v)
 	}
@@ -378,7 +379,11 @@ func (c *Client) store(o offered) {
 	ctx, cancel := context.WithTimeout(c.ctx, background)
 	defer cancel()
 	result, err := c.put(ctx, o.domain, o.policy, o.fetched, o.lease)
+	_, refused := errors.AsType[refusal](err)
 	switch {
+	case refused:
+		c.dropped.Add(1)
+		return
 	case err != nil:
 		c.note(err)
 		c.miss(o)

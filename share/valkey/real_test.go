@@ -72,6 +72,40 @@ func TestEntriesOfOthers(t *testing.T) {
 	if n := c.Stats().Fenced; n != 1 {
 		t.Errorf("%d were fenced", n)
 	}
+	// A lease or an entry of another program is no failure of the engine.
+	s.must("SADD", "p:1:lease:{set.test}", "x")
+	for range 2 * failures {
+		if _, granted, err := c.Claim(t.Context(), "set.test"); granted || err == nil {
+			t.Error("a lease of another program was granted")
+		}
+		before := c.Stats().Dropped
+		c.Offer("string.test", file, noLease)
+		s.until(func() bool { return c.Stats().Dropped > before })
+	}
+	if !c.Stats().Up {
+		t.Error("the engine counts as down")
+	}
+	// A fence that cannot be true does not count.
+	for _, fence := range []string{"9e18", "inf", "nan", "x"} {
+		s.must("HSET", "p:1:{fence.test}", "format", "1", "fence", fence)
+		offer(t, s, c, "fence.test")
+	}
+	s.must("DEL", "p:1:{fence.test}")
+	// A change that is too large to be read is passed over.
+	ended, seen := make(chan struct{}), make(chan string, 100)
+	go func() {
+		defer close(ended)
+		c.Watch(c.ctx, func(domain string, _ share.Policy) { seen <- domain })
+	}()
+	defer func() { c.cancel(); <-ended }()
+	s.until(func() bool { return c.Stats().Watching })
+	s.must("XADD", "p:1:changes", "*", "domain", strings.Repeat("x", 200<<10))
+	s.must("XADD", "p:1:changes", "*", "domain", "example.test")
+	for range 2 { // all are read again
+		if got := <-seen; got != "example.test" {
+			t.Errorf("saw %q", got)
+		}
+	}
 	var listed []string
 	if err := c.Each(t.Context(), func(domain string, _ share.Policy) error { listed = append(listed, domain); return nil }); err != nil || len(listed) != 1 {
 		t.Errorf("listed %v, %v", listed, err)

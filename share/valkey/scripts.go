@@ -20,11 +20,15 @@ return false`
 
 	// writeScript: KEYS entry, lease; ARGV format, fence, milliseconds to live,
 	// token, then fields and values. It writes nothing over a higher format or a
-	// higher fence, and ends the lease if it is still that of the token.
-	writeScript = `local old = redis.call('HMGET', KEYS[1], 'format', 'fence')
+	// higher fence, and ends the lease if it is still that of the token. A fence of
+	// the future was written by hand, or by a server whose clock was wrong.
+	writeScript = `local t = redis.call('TIME')
+local most = tonumber(t[1]) * 1000000 + 60000000
+local old = redis.call('HMGET', KEYS[1], 'format', 'fence')
+local fence = old[2] and tonumber(old[2]) or 0
 local result = 'stored'
 if old[1] and (tonumber(old[1]) or 0) > tonumber(ARGV[1]) then result = 'newer'
-elseif old[2] and (tonumber(old[2]) or 0) > tonumber(ARGV[2]) then result = 'fenced'
+elseif fence > tonumber(ARGV[2]) and fence <= most then result = 'fenced'
 else
   redis.call('HSET', KEYS[1], unpack(ARGV, 5))
   redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -19,6 +19,8 @@ const (
 	scanBatch  = 500             // keys
 	readers    = maxConns / 2    // entries read at a time; the other connections are for lookups
 	readBatch  = 64              // entries in memory at a time
+	maxBatches = 1 << 17         // of a scan, and
+	maxEntries = 5_000_000       // entries: a server that never comes to an end is none
 )
 
 // Watch implements share.Fleet.
@@ -77,6 +79,9 @@ func (c *Client) follow(ctx context.Context, last *string, changed func(string, 
 		cancel()
 		if err == nil {
 			err = v.err()
+		}
+		if errors.Is(err, errProtocol) {
+			*last = "" // what cannot be read now cannot be read later
 		}
 		if err != nil {
 			return err
@@ -192,7 +197,8 @@ func (c *Client) Each(ctx context.Context, fn func(string, share.Policy) error) 
 
 // scan calls fn for the policies on one server.
 func (c *Client) scan(ctx context.Context, address string, fn func(string, share.Policy) error) error {
-	for cursor := "0"; ; {
+	cursor, entries := "0", 0
+	for range maxBatches {
 		limited, cancel := context.WithTimeout(ctx, background)
 		v, err := c.engine.pool(address).do(limited, "SCAN", cursor, "MATCH", c.entryKey("*"), "COUNT", strconv.Itoa(scanBatch))
 		cancel()
@@ -205,6 +211,9 @@ func (c *Client) scan(ctx context.Context, address string, fn func(string, share
 		if len(v.array) != 2 || len(v.array[0].text) == 0 || len(v.array[0].text) > 20 {
 			return errProtocol
 		}
+		if entries += len(v.array[1].array); entries > maxEntries {
+			break
+		}
 		for keys := range slices.Chunk(v.array[1].array, readBatch) {
 			if err := c.readAll(ctx, keys, fn); err != nil {
 				return err
@@ -214,6 +223,7 @@ func (c *Client) scan(ctx context.Context, address string, fn func(string, share
 			return nil
 		}
 	}
+	return errProtocol
 }
 
 // readAll calls fn for the policies under some keys.
