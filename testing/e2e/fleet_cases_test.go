@@ -101,6 +101,16 @@ func (f *fleet) refreshing(t *testing.T, interval time.Duration, days int) (fetc
 	return fetches
 }
 
+// verifying counts the fetches of six days, of a minute each, while each host
+// fetches itself after three days what the others renew for it.
+func (f *fleet) verifying(t *testing.T) (fetches int) {
+	t.Helper()
+	old := f.share
+	f.share += "verify_after = \"3m\"\n"
+	defer func() { f.share = old }()
+	return f.refreshing(t, time.Minute, 6)
+}
+
 // firstMessage asks a host that knows nothing and gets neither TXT records nor
 // the policy host, and before a host that gets all, for the time of DANE.
 func (f *fleet) firstMessage(t *testing.T, how string) (blocked, dane *answersOf) {
