@@ -1,6 +1,7 @@
 package policymap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -152,7 +153,11 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 		}
 		return got
 	}
-	l.fleet.Offer(domain, share.Policy{File: got.policy.Body, ID: idOf(txt)}, lease)
+	id := idOf(txt)
+	if known := l.book.Get(domain).STS; id == "" && bytes.Equal(known.Policy, got.policy.Body) {
+		id = known.PolicyID // an offer without an id would have each host fetch the same file again
+	}
+	l.fleet.Offer(domain, share.Policy{File: got.policy.Body, ID: id}, lease)
 	return got
 }
 
