@@ -411,12 +411,12 @@ func TestKeptHistories(t *testing.T) {
 // The same seed leads to the same events, replies and times of both, and to the same
 // verdict. What is between two of these may come in another order.
 func TestHistoriesRepeat(t *testing.T) {
-	seeds := max(2, uint64(*runsFlag))
-	if testing.Short() {
-		seeds = 1
+	seeds, days := uint64(1), 4
+	if *runsFlag > 0 {
+		seeds, days = uint64(*runsFlag), *daysFlag
 	}
 	for seed := max(*seedFlag, 1); seed < max(*seedFlag, 1)+seeds; seed++ {
-		h := generate(seed, min(*daysFlag, 10))
+		h := generate(seed, days)
 		a, b := play(t, h), play(t, h)
 		if a.log == b.log && slices.Equal(a.wrong, b.wrong) {
 			continue
