@@ -1,6 +1,7 @@
 package policymap
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -37,7 +38,7 @@ type asked struct {
 	cfg   *Config
 	f     *stsFlight
 	began time.Time
-	adopt func() bool
+	adopt func(txtID string) bool
 	done  chan struct{} // closed when the fleet answered
 
 	// Set before done is closed.
@@ -54,7 +55,7 @@ func (l *stsLookups) askFleet(ctx context.Context, cfg *Config, f *stsFlight, do
 		return nil
 	}
 	a := &asked{l: l, cfg: cfg, f: f, began: time.Now(), done: make(chan struct{}), err: share.ErrDown}
-	a.adopt = func() bool { return l.adopt(f, domain, used, a.current()) }
+	a.adopt = func(txtID string) bool { return l.adopt(f, domain, used, a.current(), txtID) }
 	l.work.Go(func() {
 		defer close(a.done)
 		_ = l.guard(domain, func() {
@@ -63,7 +64,7 @@ func (l *stsLookups) askFleet(ctx context.Context, cfg *Config, f *stsFlight, do
 				return
 			}
 			a.late = time.AfterFunc(txtGrace-time.Since(a.began), func() {
-				l.start(func() { _ = l.guard(domain, func() { a.adopt() }) })
+				l.start(func() { _ = l.guard(domain, func() { a.adopt("") }) })
 			})
 		})
 	})
@@ -89,7 +90,7 @@ func (a *asked) settle(txt mtasts.RecordResult) {
 	case a.err != nil:
 	case !txt.Found, txt.Record.ID == a.policy.ID:
 		a.late.Stop()
-		a.adopt()
+		a.adopt(idOf(txt))
 	default:
 		a.late.Reset(a.cfg.FetchWait*3/4 - time.Since(a.began))
 	}
@@ -98,7 +99,7 @@ func (a *asked) settle(txt mtasts.RecordResult) {
 // failed adopts what there is, because this host could not fetch.
 func (a *asked) failed() {
 	if a != nil && a.err == nil {
-		a.adopt()
+		a.adopt("")
 	}
 }
 
@@ -114,8 +115,8 @@ func (a *asked) stop() {
 
 // adopt takes over a policy of another host for a flight, and reports whether it is
 // in force now; watch may have been faster.
-func (l *stsLookups) adopt(f *stsFlight, domain string, used time.Time, p share.Policy) bool {
-	outcome := l.learn(domain, used, p)
+func (l *stsLookups) adopt(f *stsFlight, domain string, used time.Time, p share.Policy, txtID string) bool {
+	outcome := l.learn(domain, used, p, txtID)
 	if outcome != policy.Adopted && outcome != policy.SameAge {
 		return false
 	}
@@ -123,8 +124,8 @@ func (l *stsLookups) adopt(f *stsFlight, domain string, used time.Time, p share.
 	return true
 }
 
-func (l *stsLookups) learn(domain string, used time.Time, p share.Policy) policy.Adoption {
-	outcome := l.book.LearnShared(domain, used, p)
+func (l *stsLookups) learn(domain string, used time.Time, p share.Policy, txtID string) policy.Adoption {
+	outcome := l.book.LearnShared(domain, used, p, txtID)
 	if outcome == policy.Adopted {
 		l.shared.adopted.Add(1)
 	}
@@ -152,11 +153,11 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 		}
 		return got
 	}
-	p := share.Policy{File: got.policy.Body, ID: txt.Record.ID}
-	if !txt.Found {
-		p.ID = ""
+	id := idOf(txt)
+	if known := l.book.Get(domain).STS; id == "" && bytes.Equal(known.Policy, got.policy.Body) {
+		id = known.PolicyID // an offer without an id would have each host fetch the same file again
 	}
-	l.fleet.Offer(domain, p, lease)
+	l.fleet.Offer(domain, share.Policy{File: got.policy.Body, ID: id}, lease)
 	return got
 }
 
@@ -178,7 +179,7 @@ func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domai
 			p, err = l.fleet.Ask(ctx, domain)
 		}
 		ask = true
-		if err == nil && (!txt.Found || p.ID == txt.Record.ID) && (!inForce || young(schedule, p)) && l.adopt(f, domain, used, p) {
+		if err == nil && (!txt.Found || p.ID == txt.Record.ID) && (!inForce || young(schedule, p)) && l.adopt(f, domain, used, p, idOf(txt)) {
 			l.fleet.Release(domain, lease)
 			return share.Lease{}, true
 		}
@@ -192,6 +193,14 @@ func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domai
 			return lease, false
 		}
 	}
+}
+
+// idOf returns the id of a TXT record; "": there is none.
+func idOf(txt mtasts.RecordResult) string {
+	if !txt.Found {
+		return ""
+	}
+	return txt.Record.ID
 }
 
 // answered reports whether Ask was answered. A host whose engine does not answer,
@@ -222,7 +231,7 @@ func (l *stsLookups) watch() {
 }
 
 func (l *stsLookups) heard(domain string, p share.Policy) {
-	outcome := l.learn(domain, time.Time{}, p)
+	outcome := l.learn(domain, time.Time{}, p, "")
 	now := l.book.Clock.Now()
 	used := policy.Latest(l.book.Get(domain).LastUsed, l.usedInMemory(domain))
 	if outcome != policy.Hint || now.Sub(used) > l.config.Load().UnusedFor {

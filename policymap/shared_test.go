@@ -196,6 +196,40 @@ func TestHostileMember(t *testing.T) {
 	}
 }
 
+// Where this host knows nothing, a policy that is not enforced, which may be an old
+// one, does not keep the first message from what this host finds itself.
+func TestPolicyThatIsNotEnforcedFillsNoVoid(t *testing.T) {
+	none := strings.Replace(enforce, "enforce", "none", 1)
+	for name, prepare := range map[string]func(h *host, put func()){
+		"heard of before":   func(h *host, put func()) { put(); h.after(time.Second) },
+		"while TXT is slow": func(h *host, put func()) { h.fleet = deaf{h.fleet}; h.restart(); put() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inFleet(t, zones, 1, func(t *testing.T, e *sharetest.Engine, hosts []*host) {
+				h := hosts[0]
+				h.PolicyHost("plain.test", enforce)
+				h.Delay(time.Second, "_mta-sts.plain.test")
+				prepare(h, func() { e.Put("plain.test", sealed("plain.test", none, "old", time.Hour, 1)) })
+				h.want("plain.test", secure)
+			})
+		})
+	}
+}
+
+// With the id of the TXT record it is what a fetch would bring.
+func TestPolicyThatIsNotEnforcedIsFetchedOnce(t *testing.T) {
+	inFleet(t, zones, 2, func(t *testing.T, _ *sharetest.Engine, hosts []*host) {
+		ph := hosts[0].PolicyHost("plain.test", strings.Replace(enforce, "enforce", "testing", 1))
+		for _, h := range hosts {
+			h.want("plain.test", "NOTFOUND ")
+			h.after(time.Second)
+		}
+		if n := ph.Requests(); n != 1 || hosts[1].book.Get("plain.test").STS.SharedBy == "" {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
 func TestEntriesThatAreNotAdopted(t *testing.T) {
 	for name, e := range map[string]func() share.Entry{
 		"forged": func() share.Entry {

@@ -10,7 +10,8 @@
 //     again on arrival. DANE rests on a host's own resolver and is never shared,
 //     nor are absences, failures and TXT records.
 //  2. A shared policy fills a void, or renews the age of the identical file. A
-//     different file is a hint to fetch, no more (policy.Adopt).
+//     different file is a hint to fetch, no more. A void is filled by mode enforce,
+//     and by others only with the id of the TXT record (policy.Adopt).
 //  3. A policy is used for max_age from its fetch at most, and one with max_age 0
 //     is never shared.
 //  4. What was adopted and is in use is fetched by the host itself every now and

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/internal/printable"
 )
 
 // The exit statuses of every command.
@@ -77,7 +78,7 @@ func runWith(ctx context.Context, o *options, args []string, stdin io.Reader, st
 		// cobra's own errors are all about the command line.
 		err = fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
 	}
-	fmt.Fprintf(stderr, "%s: %s\n", programName, oneLine(err.Error()))
+	fmt.Fprintf(stderr, "%s: %s\n", programName, printable.Clean(oneLine(err.Error())))
 	return status
 }
 

@@ -54,9 +54,10 @@ func (f *fleet) engine() share.Fleet {
 }
 
 // renew puts settings in force that need no restart, and reads the files with
-// secrets anew.
+// secrets anew. Those of another engine wait for the restart with its URL: without a
+// key, for example, the one in use would be believed whatever it says.
 func (f *fleet) renew(s config.Share) error {
-	if f.client == nil {
+	if f.client == nil || s.URL.String() != f.url.String() {
 		return nil
 	}
 	s.URL = f.url

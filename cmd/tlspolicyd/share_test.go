@@ -1,12 +1,18 @@
 package main
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/config"
+	"tlspolicyd/share"
 )
 
 // secretFile writes a file that is to have a mode.
@@ -72,5 +78,58 @@ func TestCredentialsOfSystemd(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", filepath.Dir(secretFile(t, "a key of this fleet alone\n", 0o440)))
 	if set, err := fleetSettings(s); err != nil || len(set.Keys) != 1 {
 		t.Errorf("%d keys, %v", len(set.Keys), err)
+	}
+}
+
+// A reload with another engine, or with none, changes nothing until the restart: the
+// engine in use is not believed without the key.
+func TestReloadWithoutTheKeyKeepsIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "engine")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go answerUnsigned(listener)
+	cfg := config.Default()
+	cfg.Share.URL = config.EngineURL{Network: "unix", Hosts: []string{path}}
+	cfg.Share.KeyFile = secretFile(t, "a key of more than sixteen characters", 0o400)
+	f, err := newFleet(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	local := config.EngineURL{Network: "tcp", Hosts: []string{"127.0.0.1:6379"}}
+	for _, next := range []config.Share{cfg.Share, {}, {URL: local, Timeout: cfg.Share.Timeout}} {
+		if err := f.renew(next); err != nil {
+			t.Fatal(err)
+		}
+		_, err := f.engine().Ask(t.Context(), "example.test")
+		if err == nil || errors.Is(err, share.ErrNone) || !strings.Contains(err.Error(), "signature") {
+			t.Errorf("%+v: %v", next.URL, err)
+		}
+	}
+}
+
+// answerUnsigned is an engine that has the same unsigned entry for each domain.
+func answerUnsigned(listener net.Listener) {
+	const file = "version: STSv1\nmode: none\nmax_age: 604800\n"
+	var entry strings.Builder
+	for _, v := range []string{"1", file, "1", "1700000000000", "1", "evil.test", ""} {
+		fmt.Fprintf(&entry, "$%d\r\n%s\r\n", len(v), v)
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			for lines := bufio.NewScanner(conn); lines.Scan(); {
+				if lines.Text() == "EVAL" {
+					fmt.Fprintf(conn, "*2\r\n*2\r\n$10\r\n1700000060\r\n$1\r\n0\r\n*7\r\n%s", &entry)
+				}
+			}
+		}()
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,4 +100,14 @@ func TestAwaitShowsAPipeNothing(t *testing.T) {
 			t.Errorf("%q", pipe.String())
 		}
 	})
+}
+
+// An error may repeat what a server named, such as the address of a node of a
+// cluster: a terminal does nothing with it but show it.
+func TestErrorsDoNotControlTheTerminal(t *testing.T) {
+	var out, errs bytes.Buffer
+	status := run(t.Context(), []string{"config", "check", "--config", "/absent/\x1b]0;title\x07é"}, nil, &out, &errs)
+	if want := "?]0;title?é"; status != exitUsage || !strings.Contains(errs.String(), want) || strings.ContainsAny(errs.String(), "\x1b\x07") {
+		t.Errorf("status %d, %q", status, &errs)
+	}
 }

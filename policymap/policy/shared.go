@@ -27,8 +27,10 @@ const (
 
 // Adopt takes over a policy of another host where that fills a void, or renews the
 // age of the identical file. So no other host, whatever it says, takes a policy away
-// or exchanges it.
-func Adopt(s *store.STS, p share.Policy, now time.Time) Adoption {
+// or exchanges it. txtID is the id that the TXT record has now; empty: unknown. A
+// policy that is not enforced fills a void only with that id: else it could keep the
+// first message from what this host would find itself.
+func Adopt(s *store.STS, p share.Policy, txtID string, now time.Time) Adoption {
 	parsed, err := mtasts.ParsePolicy(p.File)
 	if err != nil || p.Age >= parsed.MaxAge {
 		return Ignored
@@ -42,6 +44,8 @@ func Adopt(s *store.STS, p share.Policy, now time.Time) Adoption {
 	case known && news.Abs() < renewGrain:
 		return SameAge
 	case known && news < 0:
+		return Ignored
+	case !known && parsed.Mode != mtasts.Enforce && (txtID == "" || txtID != p.ID):
 		return Ignored
 	case !known:
 		s.PolicyID = p.ID // else a host could claim that we have followed an id that we have not

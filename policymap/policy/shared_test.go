@@ -13,6 +13,8 @@ import (
 func TestAdopt(t *testing.T) {
 	const ours = "version: STSv1\nmode: enforce\nmx: mx.example.test\nmax_age: 604800\n"
 	other, week := strings.Replace(ours, "enforce", "none", 1), 7*24*time.Hour
+	another := strings.Replace(ours, "mx.", "mx2.", 1)
+	const txtID = "txt"
 	now := time.Now()
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	known := func(fetched, since time.Duration) store.STS {
@@ -35,8 +37,11 @@ func TestAdopt(t *testing.T) {
 		"nothing known, over":              {store.STS{}, ours, "1", week, Ignored, -1, ""},
 		"nothing known, max_age 0":         {store.STS{}, strings.Replace(ours, "604800", "0", 1), "1", 0, Ignored, -1, ""},
 		"nothing known, malformed":         {store.STS{}, "x", "1", 0, Ignored, -1, ""},
-		"ours is over":                     {known(week, 0), other, "2", 0, Adopted, 0, "2"},
-		"ours is over and was theirs":      {known(week, week+time.Hour), other, "2", 0, Adopted, week + time.Hour, "2"},
+		"nothing known, not enforced":      {store.STS{}, other, "1", 0, Ignored, -1, ""},
+		"not enforced, the id of TXT":      {store.STS{}, other, txtID, 0, Adopted, 0, txtID},
+		"ours is over":                     {known(week, 0), another, "2", 0, Adopted, 0, "2"},
+		"ours is over, not enforced":       {known(week, 0), other, "2", 0, Ignored, -1, "1"},
+		"ours is over and was theirs":      {known(week, week+time.Hour), another, "2", 0, Adopted, week + time.Hour, "2"},
 		"identical and younger":            {known(time.Hour, 0), ours, "9", time.Minute, Adopted, time.Hour, "1"},
 		"identical and younger, as before": {known(time.Hour, 48*time.Hour), ours, "1", 0, Adopted, 48 * time.Hour, "1"},
 		"identical, of the same age":       {known(time.Hour, 0), ours, "1", time.Hour, SameAge, -1, "1"},
@@ -48,7 +53,7 @@ func TestAdopt(t *testing.T) {
 		"fetched in the future":            {store.STS{}, ours, "1", -time.Hour, Adopted, 0, "1"},
 	} {
 		s := tt.have
-		got := Adopt(&s, share.Policy{File: []byte(tt.file), ID: tt.id, Age: tt.age, Host: "a.test"}, now)
+		got := Adopt(&s, share.Policy{File: []byte(tt.file), ID: tt.id, Age: tt.age, Host: "a.test"}, txtID, now)
 		since := time.Duration(-1)
 		if !s.SharedSince.IsZero() {
 			since = now.Sub(s.SharedSince)

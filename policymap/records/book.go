@@ -252,15 +252,15 @@ func (b *Book) LearnSTS(domain string, used time.Time, change func(s *store.STS,
 }
 
 // LearnShared takes over a policy that another host fetched, as far as policy.Adopt
-// allows. used is the lookup that wanted to know, zero for none: then it is written
-// soon.
-func (b *Book) LearnShared(domain string, used time.Time, p share.Policy) (outcome policy.Adoption) {
+// allows with the id of the TXT record. used is the lookup that wanted to know, zero
+// for none: then it is written soon.
+func (b *Book) LearnShared(domain string, used time.Time, p share.Policy, txtID string) (outcome policy.Adoption) {
 	when := AsNeeded
 	if used.IsZero() {
 		when = Soon
 	}
 	b.changeSTS(domain, used, when, func(s *store.STS, now time.Time) bool {
-		outcome = policy.Adopt(s, p, now)
+		outcome = policy.Adopt(s, p, txtID, now)
 		return outcome == policy.Adopted
 	})
 	return outcome

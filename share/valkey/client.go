@@ -427,7 +427,9 @@ func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched
 // Delete implements share.Fleet.
 func (c *Client) Delete(ctx context.Context, domains ...string) error {
 	for _, domain := range domains {
-		if _, err := c.engine.do(ctx, c.entryKey(domain), "DEL", c.entryKey(domain)); err != nil {
+		limited, cancel := context.WithTimeout(ctx, background)
+		_, err := c.engine.do(limited, c.entryKey(domain), "DEL", c.entryKey(domain))
+		if cancel(); err != nil {
 			return err
 		}
 	}

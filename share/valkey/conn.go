@@ -74,7 +74,11 @@ func (c *conn) logIn(ctx context.Context, database int, login *Login, sentinel b
 		}
 	}
 	if login.Password != "" {
-		if err := c.must(ctx, auth...); err != nil {
+		err := c.must(ctx, auth...)
+		if refused, ok := errors.AsType[serverError](err); ok { // its text may repeat a part of the password
+			err = serverError{text: refused.code() + " in reply to AUTH"}
+		}
+		if err != nil {
 			return err
 		}
 	}

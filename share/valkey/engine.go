@@ -13,6 +13,8 @@ import (
 
 const maxServers = 128 // of a cluster or known to a Sentinel, with a pool each
 
+var errNoSlot = errors.New("no server of the cluster has the slot of a key")
+
 // Engine says where the engine is.
 type Engine struct {
 	Network  string   // "tcp" or "unix"
@@ -108,7 +110,7 @@ func (e *engine) address(ctx context.Context, key string) (string, error) {
 			return r.address, nil
 		}
 	}
-	return "", fmt.Errorf("no server of the cluster has slot %d", slot)
+	return "", fmt.Errorf("%w: %d", errNoSlot, slot)
 }
 
 // pool returns the pool of a server.
@@ -160,8 +162,8 @@ func (e *engine) each(turn int, ask func(address string) error) (err error) {
 }
 
 // askSentinels returns the address of the master.
-func (e *engine) askSentinels(ctx context.Context, turn int) (string, error) {
-	err := e.each(turn, func(address string) error {
+func (e *engine) askSentinels(ctx context.Context, turn int) (master string, err error) {
+	err = e.each(turn, func(address string) error {
 		c, err := dial(ctx, e.Network, address, 0, e.login.Load(), true)
 		if err != nil {
 			return err
@@ -175,15 +177,14 @@ func (e *engine) askSentinels(ctx context.Context, turn int) (string, error) {
 			err = fmt.Errorf("the Sentinel at %s does not know a master %q", address, e.SentinelMaster)
 		}
 		if err == nil {
+			master = net.JoinHostPort(string(v.array[0].text), string(v.array[1].text))
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			e.master = net.JoinHostPort(string(v.array[0].text), string(v.array[1].text))
+			e.master = master
 		}
 		return err
 	})
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.master, err
+	return master, err
 }
 
 // askCluster returns which server has which slots.
