@@ -126,15 +126,16 @@ func (o *oracle) renewed(d int, now time.Time) {
 		return
 	}
 	f, unused := x.sts.now[0], 29*24*time.Hour
+	end := f.at.Add(f.file.maxAge)
 	if f.file.maxAge < 10*time.Minute {
 		unused = 50 * time.Minute
 	}
 	works := latest(o.w.domain[d].hostTrouble, o.started.Add(15*time.Minute), o.diskBack)
-	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused || works.After(f.at.Add(f.file.maxAge-2*time.Minute)) {
-		return // it may have ended: without a TXT record renewals may, and steps change times
+	if !o.w.domain[d].withoutTXT.Before(f.at) || o.stepped(f.at) || now.Sub(x.asked) > unused || x.asked.After(end) || works.After(end.Add(-2*time.Minute)) {
+		return // it may have ended: without a TXT record or unused, and steps change times
 	}
 	by := latest(f.at.Add(min(24*time.Hour, f.file.maxAge/2)), works).Add(6*time.Hour + 10*time.Minute)
-	if end := f.at.Add(f.file.maxAge); end.Before(by) {
+	if end.Before(by) {
 		by = end
 	}
 	if now.After(by.Add(15 * time.Second)) {
