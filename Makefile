@@ -93,7 +93,7 @@ e2e: build ## real Postfix, Unbound, NSD, nginx and Valkey around the daemon; ro
 
 .PHONY: bench bench-short soak simulate field fleet fuzz faults pgo
 # The real daemon first, then its parts.
-bench: build ## the figures of docs/figures.md; five minutes on a quiet machine
+bench: build ## the figures of docs/figures.md; seven minutes on a quiet machine
 	$(GO) run ./testing/bench -daemon bin/tlspolicyd
 	$(GO) test -run '^$$' -bench . -benchmem ./socketmap ./policymap ./store/... ./internal/dane
 	$(GO) test -count=1 -v -run ADayOfADomainInUse ./policymap
