@@ -39,7 +39,7 @@ func (e *Engine) Fail(err error, silent bool) {
 	e.down, e.silent = err, silent
 }
 
-// Put writes an entry as whoever can write to the engine may.
+// Put writes an entry as any program with access to the engine can.
 func (e *Engine) Put(domain string, entry share.Entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -45,7 +45,7 @@ func Run(t *testing.T, fleet func(t *testing.T) (join func(host string, keys sha
 			a.Release("example.test", lease)
 			lease = claim(t, b, "example.test")
 			b.Offer("example.test", share.Policy{File: []byte(File), ID: "1"}, lease)
-			claim(t, a, "example.test") // whoever gets it now finds what was offered
+			claim(t, a, "example.test") // the member that gets it now finds what was offered
 			want(t, a, "example.test", nil, File)
 		},
 		"a lease that was lost writes nothing": func(t *testing.T, join func(string, share.Keys) share.Fleet) {

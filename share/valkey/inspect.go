@@ -32,7 +32,7 @@ func Inspect(ctx context.Context, at Engine, prefix string, login Login) (seen I
 		{"SCAN", "0", "MATCH", entry, "COUNT", "1"},
 		{"HMGET", entry, "format"},
 		{"HSTRLEN", entry, "format"},
-		{"HSET", entry, "doctor", "1"}, // without a format nobody takes it for an entry
+		{"HSET", entry, "doctor", "1"}, // no member takes a hash without a format for an entry
 		{"PEXPIRE", entry, "1000"},
 		{"DEL", entry},
 		{"SET", lease, "doctor", "NX", "PX", "1000"},
