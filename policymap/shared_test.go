@@ -126,6 +126,27 @@ func TestPolicyOfAnotherHostWhereTXTAndHTTPSAreBlocked(t *testing.T) {
 	}
 }
 
+// A renewal while TXT fails does not take the id from what is shared: without it
+// each host whose TXT works would fetch the file itself.
+func TestOfferWhileTXTIsBlockedKeepsTheID(t *testing.T) {
+	inFleet(t, zones, 1, func(t *testing.T, _ *sharetest.Engine, hosts []*host) {
+		h := hosts[0]
+		ph := h.PolicyHost("plain.test", enforce)
+		h.want("plain.test", secure)
+		synctest.Wait()
+		before, err := h.fleet.Ask(t.Context(), "plain.test")
+		if err != nil || before.ID == "" {
+			t.Fatalf("got %+v, %v", before, err)
+		}
+		h.Fault("_mta-sts.plain.test", "TXT", lab.ServFail)
+		h.after(2 * day)
+		after, err := h.fleet.Ask(t.Context(), "plain.test")
+		if err != nil || after.ID != before.ID || ph.Requests() < 2 || after.Age > day {
+			t.Errorf("got %+v, %v after %d fetches, want the id %q", after, err, ph.Requests(), before.ID)
+		}
+	})
+}
+
 // deaf is a fleet of whose changes nothing is heard.
 type deaf struct{ share.Fleet }
 
