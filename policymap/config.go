@@ -28,8 +28,9 @@ type Config struct {
 	UnusedFor       time.Duration // after this without a lookup a domain is left to expire; 30 days
 
 	// Where policies are shared:
-	Host        string        // of this one, so that not all hosts refresh at the same time
-	VerifyAfter time.Duration // how often a policy that others fetch is fetched here; 7 days
+	Host         string        // of this one, so that not all hosts refresh at the same time
+	ShareTimeout time.Duration // how much longer a first lookup takes for an engine at most; 250 ms
+	VerifyAfter  time.Duration // how often a policy that others fetch is fetched here; 7 days
 }
 
 func (c Config) withDefaults() Config {
@@ -41,6 +42,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.UnusedFor == 0 {
 		c.UnusedFor = 30 * 24 * time.Hour
+	}
+	if c.ShareTimeout == 0 {
+		c.ShareTimeout = 250 * time.Millisecond
 	}
 	if c.VerifyAfter == 0 {
 		c.VerifyAfter = 7 * 24 * time.Hour

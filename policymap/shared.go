@@ -41,6 +41,8 @@ type asked struct {
 	adopt func(txtID string) bool
 	done  chan struct{} // closed when the fleet answered
 
+	waited time.Duration // for the fleet after TXT was known; of settle
+
 	// Set before done is closed.
 	err    error        // of Ask
 	policy share.Policy // these where there is none
@@ -85,7 +87,9 @@ func (a *asked) settle(txt mtasts.RecordResult) {
 	if a == nil {
 		return
 	}
+	began := time.Now()
 	<-a.done // the fleet takes share.timeout at most
+	a.waited = time.Since(began)
 	switch {
 	case a.err != nil:
 	case !txt.Found, txt.Record.ID == a.policy.ID:
@@ -141,7 +145,7 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 	var lease share.Lease
 	if others == nil || answered(others.err) {
 		var adopted bool
-		if lease, adopted = l.claim(ctx, cfg, f, domain, used, txt, others == nil); adopted {
+		if lease, adopted = l.claim(ctx, cfg, f, domain, used, txt, others); adopted {
 			return fetched{}
 		}
 	}
@@ -163,33 +167,35 @@ func (l *stsLookups) obtain(ctx context.Context, cfg *Config, f *stsFlight, doma
 
 // claim gets the right to fetch for the fleet. While another host has it, this one
 // waits for what that fetches, and adopts it. Where nothing comes of it, it fetches
-// without: no other host can keep it from that. ask says that the fleet was not
-// asked for the policy yet.
-func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domain string, used time.Time, txt mtasts.RecordResult, ask bool) (lease share.Lease, adopted bool) {
+// without: no other host can keep it from that.
+func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domain string, used time.Time, txt mtasts.RecordResult, others *asked) (lease share.Lease, adopted bool) {
 	began, schedule := time.Now(), cfg.schedule(domain)
 	known, now := l.book.Get(domain).STS, l.book.Clock.Now()
 	inForce := policy.ReadSTS(known, now).Policy != nil
 	if f.why == policy.OnRequest || schedule.Own(known, now) || inForce && txt.Found && txt.Record.ID != known.PolicyID {
 		return lease, false // of a new id the file is another one, which is not adopted
 	}
-	granted := false
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		p, err := share.Policy{}, error(share.ErrNone)
-		if ask {
-			p, err = l.fleet.Ask(ctx, domain)
+	adopt := func(p share.Policy, err error) bool {
+		return err == nil && (!txt.Found || p.ID == txt.Record.ID) && (!inForce || young(schedule, p)) && l.adopt(f, domain, used, p, idOf(txt))
+	}
+	left := cfg.ShareTimeout // a lookup waits for the engine no longer, in all
+	if others != nil {
+		left -= others.waited
+	} else { // what there is may do without a lease
+		p, err := l.fleet.Ask(ctx, domain)
+		if adopted = adopt(p, err); adopted || !answered(err) {
+			return lease, adopted
 		}
-		ask = true
-		if err == nil && (!txt.Found || p.ID == txt.Record.ID) && (!inForce || young(schedule, p)) && l.adopt(f, domain, used, p, idOf(txt)) {
+	}
+	first, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	for limited, pause := first, firstPause; ; limited, pause = ctx, min(2*pause, lastPause) {
+		lease, p, err := l.fleet.Claim(limited, domain)
+		if adopt(p, err) {
 			l.fleet.Release(domain, lease)
 			return share.Lease{}, true
 		}
-		if granted || time.Since(began) > cfg.FetchWait/2 || !answered(err) {
-			return lease, false
-		}
-		if pause > firstPause && !sleep(ctx, pause) {
-			return lease, false
-		}
-		if lease, granted, err = l.fleet.Claim(ctx, domain); err != nil {
+		if lease.Token != "" || !answered(err) || time.Since(began) > cfg.FetchWait/4 || !sleep(ctx, pause) {
 			return lease, false
 		}
 	}

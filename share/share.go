@@ -48,9 +48,10 @@ type Fleet interface {
 	// engine is known not to answer.
 	Ask(ctx context.Context, domain string) (Policy, error)
 
-	// Claim asks for the lease of a domain; granted is false while another host
-	// has it. It ends by Offer, Release or by itself, after the time of a fetch.
-	Claim(ctx context.Context, domain string) (lease Lease, granted bool, err error)
+	// Claim is Ask that asks for the lease of the domain too. The lease is returned
+	// with a policy or an error of Ask; it is the zero value while another host has
+	// it. It ends by Offer, Release or by itself, after the time of a fetch.
+	Claim(ctx context.Context, domain string) (Lease, Policy, error)
 
 	// Offer gives a policy to the fleet and ends the lease. It never waits: where
 	// too much waits already, the policy is dropped and counted. A policy that

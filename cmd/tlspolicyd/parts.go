@@ -116,7 +116,7 @@ func newParts(_ context.Context, cfg config.Config, log *slog.Logger) (*parts, e
 			if err != nil {
 				return err
 			}
-			if err := hosts.renew(cfg.Share); err != nil {
+			if err := hosts.renew(cfg); err != nil {
 				return err
 			}
 			m.Reconfigure(settings)
@@ -242,6 +242,7 @@ func mapConfig(cfg config.Config, dial dialFunc, changed func([]netip.AddrPort, 
 		RefreshInterval: cfg.Refresh.Interval,
 		UnusedFor:       cfg.Refresh.UnusedFor,
 		Host:            fleetHost(cfg.Share),
+		ShareTimeout:    cfg.Share.Timeout,
 		VerifyAfter:     cfg.Share.VerifyAfter,
 	}, nil
 }

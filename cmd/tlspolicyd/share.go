@@ -36,12 +36,13 @@ func newFleet(cfg config.Config, log *slog.Logger) (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	set.Lease = cfg.Fetch.Timeout + leaseSlack
 	return &fleet{url: s.URL, client: valkey.New(valkey.Options{
 		Engine: valkey.Engine{
 			Network: s.URL.Network, Hosts: s.URL.Hosts, Database: s.URL.Database,
 			SentinelMaster: s.SentinelMaster, Cluster: s.Cluster,
 		},
-		Prefix: s.Prefix, Host: fleetHost(s), Lease: cfg.Fetch.Timeout + leaseSlack, Log: log,
+		Prefix: s.Prefix, Host: fleetHost(s), Log: log,
 	}, set)}, nil
 }
 
@@ -56,13 +57,15 @@ func (f *fleet) engine() share.Fleet {
 // renew puts settings in force that need no restart, and reads the files with
 // secrets anew. Those of another engine wait for the restart with its URL: without a
 // key, for example, the one in use would be believed whatever it says.
-func (f *fleet) renew(s config.Share) error {
+func (f *fleet) renew(cfg config.Config) error {
+	s := cfg.Share
 	if f.client == nil || s.URL.String() != f.url.String() {
 		return nil
 	}
 	s.URL = f.url
 	set, err := fleetSettings(s)
 	if err == nil {
+		set.Lease = cfg.Fetch.Timeout + leaseSlack
 		f.client.Renew(set)
 	}
 	return err

@@ -101,7 +101,7 @@ func TestReloadWithoutTheKeyKeepsIt(t *testing.T) {
 	defer f.close()
 	local := config.EngineURL{Network: "tcp", Hosts: []string{"127.0.0.1:6379"}}
 	for _, next := range []config.Share{cfg.Share, {}, {URL: local, Timeout: cfg.Share.Timeout}} {
-		if err := f.renew(next); err != nil {
+		if err := f.renew(config.Config{Share: next}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := f.engine().Ask(t.Context(), "example.test")

@@ -19,6 +19,7 @@ type Engine struct {
 	news    map[*Member]chan string
 	down    error
 	silent  bool
+	delay   time.Duration
 }
 
 type lease struct {
@@ -37,6 +38,13 @@ func (e *Engine) Fail(err error, silent bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.down, e.silent = err, silent
+}
+
+// Slow has every call of a host take d, or as long as its context.
+func (e *Engine) Slow(d time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.delay = d
 }
 
 // Put writes an entry as any program with access to the engine can.
@@ -85,15 +93,21 @@ func (e *Engine) Member(host string, keys share.Keys) *Member {
 // enter locks the engine, or fails as it is told to.
 func (m *Member) enter(ctx context.Context) error {
 	m.engine.mu.Lock()
-	err, silent := m.engine.down, m.engine.silent
-	if err == nil {
-		return nil
-	}
+	err, silent, delay := m.engine.down, m.engine.silent, m.engine.delay
 	m.engine.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
+	defer cancel()
 	if silent {
-		ctx, cancel := context.WithTimeout(ctx, m.timeout)
-		defer cancel()
 		<-ctx.Done()
+	} else if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err == nil {
+		m.engine.mu.Lock()
 	}
 	return err
 }
@@ -122,19 +136,20 @@ func (m *Member) get(domain string) (share.Policy, error) {
 }
 
 // Claim implements share.Fleet.
-func (m *Member) Claim(ctx context.Context, domain string) (share.Lease, bool, error) {
+func (m *Member) Claim(ctx context.Context, domain string) (share.Lease, share.Policy, error) {
 	if err := m.enter(ctx); err != nil {
-		return share.Lease{}, false, err
+		return share.Lease{}, share.Policy{}, err
 	}
 	defer m.leave()
+	p, err := m.get(domain)
 	now := time.Now()
 	if l, ok := m.engine.leases[domain]; ok && now.Before(l.until) {
-		return share.Lease{}, false, nil
+		return share.Lease{}, p, err
 	}
 	m.engine.fence = max(m.engine.fence+1, now.UnixMicro())
 	granted := share.Lease{Token: m.host + now.String(), Fence: m.engine.fence, Granted: now}
 	m.engine.leases[domain] = lease{granted.Token, now.Add(75 * time.Second)}
-	return granted, true, nil
+	return granted, p, err
 }
 
 // Offer implements share.Fleet.

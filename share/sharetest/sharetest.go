@@ -37,15 +37,17 @@ func Run(t *testing.T, fleet func(t *testing.T) (join func(host string, keys sha
 		"one at a time has the lease": func(t *testing.T, join func(string, share.Keys) share.Fleet) {
 			a, b := join("a.test", key), join("b.test", key)
 			lease := claim(t, a, "example.test")
-			if _, granted, err := b.Claim(t.Context(), "example.test"); granted || err != nil {
-				t.Errorf("granted twice: %v, %v", granted, err)
+			if twice, _, err := b.Claim(t.Context(), "example.test"); twice != (share.Lease{}) || !errors.Is(err, share.ErrNone) {
+				t.Errorf("granted twice: %v, %v", twice, err)
 			}
 			claim(t, b, "other.test")
 			b.Release("example.test", share.Lease{Token: "not this one"})
 			a.Release("example.test", lease)
 			lease = claim(t, b, "example.test")
 			b.Offer("example.test", share.Policy{File: []byte(File), ID: "1"}, lease)
-			claim(t, a, "example.test") // the member that gets it now finds what was offered
+			if p := claimed(t, a, "example.test"); string(p.File) != File {
+				t.Errorf("the lease after an offer comes with %q", p.File)
+			}
 			want(t, a, "example.test", nil, File)
 		},
 		"a lease that was lost writes nothing": func(t *testing.T, join func(string, share.Keys) share.Fleet) {
@@ -173,18 +175,31 @@ func fenced(t *testing.T, by share.Fleet, n uint64) {
 	}
 }
 
-// claim waits until the lease of a domain is free.
+// claim gets the lease of a domain, when it is free.
 func claim(t *testing.T, f share.Fleet, domain string) share.Lease {
+	t.Helper()
+	lease, _ := waitForLease(t, f, domain)
+	return lease
+}
+
+// claimed gets it too, and returns the policy that it comes with.
+func claimed(t *testing.T, f share.Fleet, domain string) share.Policy {
+	t.Helper()
+	_, p := waitForLease(t, f, domain)
+	return p
+}
+
+func waitForLease(t *testing.T, f share.Fleet, domain string) (share.Lease, share.Policy) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		lease, granted, err := f.Claim(ctx, domain)
-		if err != nil || ctx.Err() != nil {
-			t.Fatalf("%s: no lease: %v", domain, err)
+		lease, p, err := f.Claim(ctx, domain)
+		if lease.Token != "" {
+			return lease, p
 		}
-		if granted {
-			return lease
+		if err != nil && !errors.Is(err, share.ErrNone) || ctx.Err() != nil {
+			t.Fatalf("%s: no lease: %v", domain, err)
 		}
 		time.Sleep(time.Millisecond)
 	}

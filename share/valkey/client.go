@@ -47,9 +47,8 @@ const (
 // Options are what a Client is made of.
 type Options struct {
 	Engine Engine
-	Prefix string        // of all keys
-	Host   string        // name of this host, in the entries that it writes; printable ASCII
-	Lease  time.Duration // how long a lease is held: the longest fetch and some seconds
+	Prefix string // of all keys
+	Host   string // name of this host, in the entries that it writes; printable ASCII
 	Log    *slog.Logger
 }
 
@@ -58,6 +57,7 @@ type Settings struct {
 	Login   Login
 	Keys    share.Keys
 	Timeout time.Duration // of Ask and Claim; 0: 250 ms
+	Lease   time.Duration // how long a lease is held: the longest fetch and some seconds
 }
 
 // Client is a share.Fleet. It connects when it is first used, and it works without
@@ -211,25 +211,33 @@ func (c *Client) Ask(ctx context.Context, domain string) (p share.Policy, err er
 }
 
 func (c *Client) ask(ctx context.Context, domain string) (share.Policy, error) {
-	v, err := c.eval(ctx, askScript, []string{c.entryKey(domain)}, strconv.Itoa(mtasts.MaxPolicySize), strconv.Itoa(maxField))
-	var p share.Policy
-	if err == nil {
-		p, err = c.open(domain, v)
+	v, err := c.eval(ctx, askScript, []string{c.entryKey(domain)}, entryLimits...)
+	if err != nil {
+		return share.Policy{}, c.refused(domain, err)
 	}
+	p, err := c.open(domain, v.at(0), v.at(1))
+	return p, c.refused(domain, err)
+}
+
+// entryLimits are the first arguments of the scripts that read an entry.
+var entryLimits = []string{strconv.Itoa(mtasts.MaxPolicySize), strconv.Itoa(maxField)}
+
+// refused counts and logs an entry that is not believed. It returns err.
+func (c *Client) refused(domain string, err error) error {
 	if refused, ok := errors.AsType[refusal](err); ok && c.ctx.Err() == nil {
 		c.refusals.Add(1)
 		reason := refused.Error()
 		kind := reason[:strings.IndexAny(reason+":", ":\"0123456789")]
 		c.log.warn("entry of the shared cache is not believed", kind, "domain", domain, "reason", reason)
 	}
-	return p, err
+	return err
 }
 
-// open reads what askScript returned.
-func (c *Client) open(domain string, v reply) (share.Policy, error) {
-	now, fields := microseconds(v.at(0)), v.at(1)
+// open reads the server's time and an entry, as scripts return them.
+func (c *Client) open(domain string, at, fields reply) (share.Policy, error) {
+	now := microseconds(at)
 	switch {
-	case now == 0 || len(v.array) != 2:
+	case now == 0:
 		return share.Policy{}, errProtocol
 	case string(fields.text) == "large":
 		return share.Policy{}, refusal{errors.New("a field is too long")}
@@ -259,21 +267,25 @@ func microseconds(t reply) int64 {
 }
 
 // Claim implements share.Fleet.
-func (c *Client) Claim(ctx context.Context, domain string) (lease share.Lease, granted bool, err error) {
-	lease.Token = rand.Text()
+func (c *Client) Claim(ctx context.Context, domain string) (lease share.Lease, p share.Policy, err error) {
+	asked := share.Lease{Token: rand.Text()}
 	err = c.lookup(ctx, func(ctx context.Context) error {
-		lease.Granted = time.Now()
-		v, err := c.eval(ctx, claimScript, []string{c.leaseKey(domain)}, lease.Token, strconv.FormatInt(c.opt.Lease.Milliseconds(), 10))
-		lease.Fence = microseconds(v)
-		if err == nil && v.kind != '_' && lease.Fence == 0 {
-			err = errProtocol
+		asked.Granted = time.Now()
+		v, err := c.eval(ctx, claimScript, []string{c.entryKey(domain), c.leaseKey(domain)},
+			append(entryLimits[:2:2], asked.Token, strconv.FormatInt(c.settings.Load().Lease.Milliseconds(), 10))...)
+		if err != nil {
+			return err
 		}
+		if fence := microseconds(v.at(0)); fence > 0 && v.at(2).number() == 1 {
+			lease = share.Lease{Token: asked.Token, Fence: fence, Granted: asked.Granted}
+		}
+		p, err = c.open(domain, v.at(0), v.at(1))
 		return err
 	})
-	if err != nil || lease.Fence == 0 {
-		return share.Lease{}, false, err
+	if lease.Token == "" && err != nil && !errors.Is(err, share.ErrNone) {
+		c.Release(domain, asked) // the engine may have granted it
 	}
-	return lease, true, nil
+	return lease, p, c.refused(domain, err)
 }
 
 // offered is a policy that waits to be written.

@@ -75,7 +75,7 @@ func TestEntriesOfOthers(t *testing.T) {
 	// A lease or an entry of another program is no failure of the engine.
 	s.must("SADD", "p:1:lease:{set.test}", "x")
 	for range 2 * failures {
-		if _, granted, err := c.Claim(t.Context(), "set.test"); granted || err == nil {
+		if lease, _, err := c.Claim(t.Context(), "set.test"); lease.Token != "" || errors.Is(err, share.ErrNone) {
 			t.Error("a lease of another program was granted")
 		}
 		before := c.Stats().Dropped
@@ -120,10 +120,14 @@ func TestNothingStaysForEver(t *testing.T) {
 	s := startServer(t)
 	c := s.client("a.test", Settings{Keys: key})
 	offer(t, s, c, "example.test")
-	if _, granted, err := c.Claim(t.Context(), "example.test"); !granted || err != nil {
-		t.Fatal(granted, err)
+	if lease, _, err := c.Claim(t.Context(), "example.test"); lease.Token == "" || err != nil {
+		t.Fatal(lease, err)
 	}
-	for k, most := range map[string]int64{"p:1:{example.test}": 604800, "p:1:lease:{example.test}": 60} {
+	c.Renew(Settings{Keys: key, Timeout: 5 * time.Second, Lease: time.Hour}) // fetch.timeout was reloaded
+	if lease, _, err := c.Claim(t.Context(), "later.test"); lease.Token == "" {
+		t.Fatal(err)
+	}
+	for k, most := range map[string]int64{"p:1:{example.test}": 604800, "p:1:lease:{example.test}": 60, "p:1:lease:{later.test}": 3600} {
 		conn, err := c.engine.dial(t.Context(), s.socket)
 		if err != nil {
 			t.Fatal(err)
@@ -210,7 +214,7 @@ func TestUsersAndRights(t *testing.T) {
 	if _, err := reader.Ask(t.Context(), "unknown.test"); !errors.Is(err, share.ErrNone) {
 		t.Error(err)
 	}
-	if _, granted, err := reader.Claim(t.Context(), "unknown.test"); granted || err == nil {
+	if lease, _, err := reader.Claim(t.Context(), "unknown.test"); lease.Token != "" || errors.Is(err, share.ErrNone) {
 		t.Error("a lease without the right to write")
 	}
 	for _, set := range []Settings{login("none", "s3cret"), login("all", "wrong-s3cret"), login("", "")} {
@@ -242,7 +246,7 @@ func TestServerThatTakesNothing(t *testing.T) {
 				if _, err := c.Ask(t.Context(), "example.test"); err != nil {
 					t.Error(err)
 				}
-				if _, granted, err := c.Claim(t.Context(), "other.test"); granted || err == nil {
+				if lease, _, err := c.Claim(t.Context(), "other.test"); lease.Token != "" || errors.Is(err, share.ErrNone) {
 					t.Error("a lease was granted")
 				}
 			}

@@ -4,19 +4,22 @@ package valkey
 // of a cluster. The time is that of the server.
 const (
 	// askScript: KEYS entry; ARGV the most bytes of the file and of another field.
-	askScript = `local t = redis.call('TIME')
-if redis.call('HSTRLEN', KEYS[1], 'file') > tonumber(ARGV[1]) then return {t, 'large'} end
-local fields = {'format', 'id', 'time', 'fence', 'host', 'mac'}
-for _, f in ipairs(fields) do
-  if redis.call('HSTRLEN', KEYS[1], f) > tonumber(ARGV[2]) then return {t, 'large'} end
-end
-return {t, redis.call('HMGET', KEYS[1], 'format', 'file', 'id', 'time', 'fence', 'host', 'mac')}`
+	askScript = readEntry + `return {redis.call('TIME'), read()}`
 
-	// claimScript: KEYS lease; ARGV token, milliseconds. It may be repeated.
-	claimScript = `local t = redis.call('TIME')
-if redis.call('GET', KEYS[1]) == ARGV[1] then return t end
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return t end
-return false`
+	// claimScript: KEYS entry, lease; ARGV as for askScript, token, milliseconds. It
+	// may be repeated.
+	claimScript = readEntry + `local entry = read()
+local granted = redis.call('GET', KEYS[2]) == ARGV[3] or redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[4])
+return {redis.call('TIME'), entry, granted and 1 or 0}`
+
+	readEntry = `local function read()
+  if redis.call('HSTRLEN', KEYS[1], 'file') > tonumber(ARGV[1]) then return 'large' end
+  for _, f in ipairs({'format', 'id', 'time', 'fence', 'host', 'mac'}) do
+    if redis.call('HSTRLEN', KEYS[1], f) > tonumber(ARGV[2]) then return 'large' end
+  end
+  return redis.call('HMGET', KEYS[1], 'format', 'file', 'id', 'time', 'fence', 'host', 'mac')
+end
+`
 
 	// writeScript: KEYS entry, lease; ARGV format, fence, milliseconds to live,
 	// token, then fields and values. It writes nothing over a higher format or a

@@ -103,7 +103,8 @@ func join(t *testing.T, e Engine, host string, set Settings, log *slog.Logger) *
 	if set.Timeout == 0 {
 		set.Timeout = 5 * time.Second // of a machine that has much else to do
 	}
-	c := New(Options{Engine: e, Prefix: "p", Host: host, Lease: time.Minute, Log: log}, set)
+	set.Lease = time.Minute
+	c := New(Options{Engine: e, Prefix: "p", Host: host, Log: log}, set)
 	t.Cleanup(c.Close)
 	return c
 }
