@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"tlspolicyd/internal/mtasts"
@@ -46,16 +48,25 @@ func sideOf(file []byte, p *mtasts.Policy, id, host string, fetched time.Time) *
 	}
 }
 
-// diff lists the differences. That one of the two is older is none.
+// diff lists the differences. That one of the two is older is none. It keeps the
+// names of all policies in memory, and of the rest what differs.
 func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
 	if s.opt.Fleet == nil {
 		fail(w, http.StatusConflict, errNotShared)
 		return
 	}
-	shared := make(map[string]*PolicySide)
+	seen := make(map[string]bool)
+	var differences []Difference
 	err := s.opt.Fleet.Each(r.Context(), func(domain string, p share.Policy) error {
-		if parsed, err := mtasts.ParsePolicy(p.File); err == nil {
-			shared[domain] = sideOf(p.File, &parsed, p.ID, p.Host, time.Now().Add(-p.Age))
+		parsed, err := mtasts.ParsePolicy(p.File)
+		if err != nil || seen[domain] {
+			return nil
+		}
+		seen[domain] = true
+		info, _ := s.opt.Map.Info(domain)
+		d := Difference{Domain: domain, Here: here(info), Shared: sideOf(p.File, &parsed, p.ID, p.Host, time.Now().Add(-p.Age))}
+		if d.judge() {
+			differences = append(differences, d)
 		}
 		return nil
 	})
@@ -63,27 +74,29 @@ func (s *Server) diff(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadGateway, fmt.Errorf("shared cache: %w", err))
 		return
 	}
+	slices.SortFunc(differences, func(a, b Difference) int { return strings.Compare(a.Domain, b.Domain) })
 	l := newLines(w)
 	var sendErr error
+	for _, d := range differences {
+		sendErr = errors.Join(sendErr, l.send(d, false))
+	}
 	err = s.opt.Map.Each(func(info policymap.Info) bool {
-		d := Difference{Domain: info.Record.Domain, Shared: shared[info.Record.Domain]}
-		delete(shared, d.Domain)
-		if info.STS != policy.STSAbsent {
-			sts := info.Record.STS
-			d.Here = sideOf(sts.Policy, info.Policy, sts.PolicyID, sts.SharedBy, sts.FetchedAt)
-		}
-		if d.judge() {
+		d := Difference{Domain: info.Record.Domain, Here: here(info)}
+		if sendErr == nil && !seen[d.Domain] && d.judge() {
 			sendErr = l.send(d, false)
 		}
 		return sendErr == nil && r.Context().Err() == nil
 	})
-	for domain, side := range shared {
-		d := Difference{Domain: domain, Shared: side}
-		if err == nil && sendErr == nil && d.judge() {
-			sendErr = l.send(d, false)
-		}
-	}
 	s.end(r, l, errors.Join(err, sendErr))
+}
+
+// here is the policy that this host has, or nil.
+func here(info policymap.Info) *PolicySide {
+	if info.STS == policy.STSAbsent {
+		return nil
+	}
+	sts := info.Record.STS
+	return sideOf(sts.Policy, info.Policy, sts.PolicyID, sts.SharedBy, sts.FetchedAt)
 }
 
 // judge fills in the kind, and reports whether there is a difference.
