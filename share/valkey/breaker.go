@@ -23,8 +23,9 @@ type breaker struct {
 
 	open    atomic.Bool
 	mu      sync.Mutex
-	count   int  // of failures in a row
-	running bool // run is
+	count   int           // of failures in a row
+	running bool          // run is
+	closed  chan struct{} // has run end at once; room for one
 }
 
 func (b *breaker) up() bool { return !b.open.Load() }
@@ -45,7 +46,13 @@ func (b *breaker) succeeded() (closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count = 0
-	return b.open.Swap(false)
+	if closed = b.open.Swap(false); closed {
+		select {
+		case b.closed <- struct{}{}:
+		default:
+		}
+	}
+	return closed
 }
 
 // run tries the engine until it answers, or someone else has seen that it does.
@@ -53,6 +60,7 @@ func (b *breaker) run(ctx context.Context) {
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		select {
 		case <-time.After(pause):
+		case <-b.closed:
 		case <-ctx.Done():
 			return
 		}
@@ -102,6 +110,12 @@ type sparseLog struct {
 func (l *sparseLog) warn(message, cause string, attrs ...any) {
 	if l.due(message + "\x00" + cause) {
 		l.log.Warn(message, attrs...)
+	}
+}
+
+func (l *sparseLog) info(message string) {
+	if l.due(message) {
+		l.log.Info(message)
 	}
 }
 

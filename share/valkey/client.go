@@ -23,6 +23,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,6 +78,7 @@ type Client struct {
 	work   sync.WaitGroup
 
 	watching                                              atomic.Bool
+	reread                                                atomic.Bool // all entries, for changes may have been missed
 	hits, misses, errs, stored, dropped, fenced, refusals atomic.Uint64
 }
 
@@ -89,7 +91,7 @@ func New(o Options, s Settings) *Client {
 		log: sparseLog{log: o.Log}, member: rand.Text(), offers: make(chan func(), maxOffers),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.breaker.probe = c.probe
+	c.breaker.probe, c.breaker.closed = c.probe, make(chan struct{}, 1)
 	c.Renew(s)
 	for range writers {
 		c.work.Go(c.write)
@@ -102,7 +104,9 @@ func (c *Client) Renew(s Settings) {
 	if s.Timeout == 0 {
 		s.Timeout = defaultTimeout
 	}
-	c.settings.Store(&s)
+	if old := c.settings.Swap(&s); old != nil && !reflect.DeepEqual(old.Keys, s.Keys) {
+		c.reread.Store(true) // what was refused may be believed now
+	}
 	c.engine.renew(&s.Login)
 }
 
@@ -149,15 +153,15 @@ func (c *Client) eval(ctx context.Context, script string, keys []string, args ..
 }
 
 // lookup makes a call that a lookup waits for.
-func (c *Client) lookup(ctx context.Context, call func(context.Context) error) error {
+func (c *Client) lookup(ctx context.Context, note func(error), call func(context.Context) error) error {
 	if !c.breaker.up() {
 		return share.ErrDown
 	}
 	limited, cancel := context.WithTimeout(ctx, c.settings.Load().Timeout)
 	defer cancel()
 	err := call(limited)
-	if ctx.Err() == nil { // else the caller gave up, which says nothing about the engine
-		c.note(err)
+	if !errors.Is(ctx.Err(), context.Canceled) { // else the caller gave up, which says nothing about the engine
+		note(err)
 	}
 	return err
 }
@@ -168,7 +172,7 @@ func (c *Client) note(err error) {
 	switch {
 	case err == nil, refused, errors.Is(err, share.ErrNone):
 		if c.breaker.succeeded() {
-			c.log.log.Info("shared cache is used again")
+			c.log.info("shared cache is used again")
 			c.offerAgain()
 		}
 	case c.ctx.Err() == nil:
@@ -179,11 +183,27 @@ func (c *Client) note(err error) {
 	}
 }
 
-// probe asks the engine anything.
+// noteWrite is note for what writes. An engine that refuses that, because it is full
+// or a replica, can still be read.
+func (c *Client) noteWrite(err error) {
+	if _, answered := errors.AsType[serverError](err); answered && c.ctx.Err() == nil {
+		c.log.warn("shared cache cannot be written", causeOf(err), "reason", err)
+		return
+	}
+	c.note(err)
+}
+
+// probe asks the engine anything. It takes the time that a connection needs, and has
+// the answer come within that of a lookup.
 func (c *Client) probe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.settings.Load().Timeout)
-	defer cancel()
-	_, err := c.ask(ctx, "probe.invalid")
+	var err error
+	for _, timeout := range []time.Duration{background, c.settings.Load().Timeout} {
+		limited, cancel := context.WithTimeout(ctx, timeout)
+		_, err = c.ask(limited, "probe.invalid")
+		if cancel(); err != nil && !errors.Is(err, share.ErrNone) {
+			break
+		}
+	}
 	c.note(err)
 }
 
@@ -194,7 +214,7 @@ func (r refusal) Unwrap() error { return r.error }
 
 // Ask implements share.Fleet.
 func (c *Client) Ask(ctx context.Context, domain string) (p share.Policy, err error) {
-	err = c.lookup(ctx, func(ctx context.Context) (err error) {
+	err = c.lookup(ctx, c.note, func(ctx context.Context) (err error) {
 		p, err = c.ask(ctx, domain)
 		return err
 	})
@@ -269,7 +289,7 @@ func microseconds(t reply) int64 {
 // Claim implements share.Fleet.
 func (c *Client) Claim(ctx context.Context, domain string) (lease share.Lease, p share.Policy, err error) {
 	asked := share.Lease{Token: rand.Text()}
-	err = c.lookup(ctx, func(ctx context.Context) error {
+	err = c.lookup(ctx, c.noteWrite, func(ctx context.Context) error {
 		asked.Granted = time.Now()
 		v, err := c.eval(ctx, claimScript, []string{c.entryKey(domain), c.leaseKey(domain)},
 			append(entryLimits[:2:2], asked.Token, strconv.FormatInt(c.settings.Load().Lease.Milliseconds(), 10))...)
@@ -356,7 +376,7 @@ func (c *Client) Release(domain string, lease share.Lease) {
 		ctx, cancel := context.WithTimeout(c.ctx, background)
 		defer cancel()
 		if _, err := c.eval(ctx, releaseScript, []string{c.leaseKey(domain)}, lease.Token); err != nil {
-			c.note(err)
+			c.noteWrite(err)
 		}
 	})
 }
@@ -397,7 +417,7 @@ func (c *Client) store(o offered) {
 		c.dropped.Add(1)
 		return
 	case err != nil:
-		c.note(err)
+		c.noteWrite(err)
 		c.miss(o)
 		return
 	case result != "stored":
@@ -405,14 +425,16 @@ func (c *Client) store(o offered) {
 		return
 	}
 	c.stored.Add(1)
+	c.offerAgain() // what the engine refused meanwhile
 	if _, err := c.engine.do(ctx, c.changes(), "XADD", c.changes(), "MAXLEN", "~", changesKept, "*", "domain", o.domain, "member", c.member); err != nil {
-		c.note(err)
+		c.noteWrite(err)
 	}
 }
 
 func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched time.Time, lease share.Lease) (result string, err error) {
 	parsed, err := mtasts.ParsePolicy(p.File)
-	left := parsed.MaxAge - time.Since(fetched)
+	age := max(time.Since(fetched), time.Now().Round(0).Sub(fetched.Round(0))) // monotonic time stands still while a host sleeps
+	left := parsed.MaxAge - age
 	if err != nil || left < time.Millisecond {
 		return "over", nil
 	}
@@ -421,9 +443,7 @@ func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched
 		if err != nil {
 			return "", err
 		}
-		lease.Granted, lease.Fence = time.Now(), microseconds(v)
-		lease.Fence -= lease.Granted.Sub(fetched).Microseconds()
-		lease.Granted = fetched
+		lease.Granted, lease.Fence = fetched, microseconds(v)-age.Microseconds()
 	}
 	p.Host = c.opt.Host
 	at := time.UnixMicro(lease.Fence).Add(fetched.Sub(lease.Granted))

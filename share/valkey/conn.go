@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -17,6 +18,9 @@ const (
 	bufferSize = 4096 // bytes for reading; a connection costs little more
 	maxConns   = 8    // to each server, at a time
 )
+
+// errBusy means that a command was not sent, and says nothing about the server.
+var errBusy = errors.New("all connections to the engine are in use")
 
 // Login is what a connection shows to the engine. A change applies to new
 // connections.
@@ -146,7 +150,7 @@ func (p *pool) do(ctx context.Context, args ...string) (reply, error) {
 	case p.places <- struct{}{}:
 		defer func() { <-p.places }()
 	case <-ctx.Done():
-		return reply{}, ctx.Err()
+		return reply{}, fmt.Errorf("%w: %w", errBusy, ctx.Err())
 	}
 	c, err := p.take(ctx)
 	if err != nil {

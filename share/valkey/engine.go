@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const maxServers = 128 // of a cluster or known to a Sentinel, with a pool each
@@ -55,7 +57,7 @@ func (e *engine) do(ctx context.Context, key string, args ...string) (v reply, e
 		if v, err = e.pool(address).do(ctx, args...); err == nil {
 			err = v.err()
 		}
-		if !elsewhere(err) {
+		if !elsewhere(err) || errors.Is(ctx.Err(), context.Canceled) {
 			return v, err
 		}
 		if e.lookAgain(); ctx.Err() != nil {
@@ -74,7 +76,7 @@ func elsewhere(err error) bool {
 		}
 		return false
 	}
-	return err != nil
+	return err != nil && !errors.Is(err, errBusy)
 }
 
 // lookAgain has the next command find out where it belongs.
@@ -88,7 +90,7 @@ func (e *engine) lookAgain() {
 // address returns the server of a key.
 func (e *engine) address(ctx context.Context, key string) (string, error) {
 	e.mu.Lock()
-	master, slots, turn := e.master, e.slots, e.turn
+	master, turn := e.master, e.turn
 	e.mu.Unlock()
 	switch {
 	case e.SentinelMaster != "" && master != "":
@@ -98,11 +100,9 @@ func (e *engine) address(ctx context.Context, key string) (string, error) {
 	case !e.Cluster:
 		return e.Hosts[turn%len(e.Hosts)], nil
 	}
-	var err error
-	if slots == nil {
-		if slots, err = e.askCluster(ctx, turn); err != nil {
-			return "", err
-		}
+	slots, err := e.cluster(ctx)
+	if err != nil {
+		return "", err
 	}
 	slot := int64(slotOf(key))
 	for _, r := range slots {
@@ -151,10 +151,17 @@ func (e *engine) close() {
 	clear(e.pools)
 }
 
-// each calls ask for the hosts of the configuration until one answers.
-func (e *engine) each(turn int, ask func(address string) error) (err error) {
+// each calls ask for the hosts of the configuration until one answers. Each has its
+// part of the time.
+func (e *engine) each(ctx context.Context, turn int, ask func(ctx context.Context, address string) error) (err error) {
 	for i := range e.Hosts {
-		if err = ask(e.Hosts[(turn+i)%len(e.Hosts)]); err == nil {
+		left := background
+		if deadline, ok := ctx.Deadline(); ok {
+			left = time.Until(deadline)
+		}
+		limited, cancel := context.WithTimeout(ctx, left/time.Duration(len(e.Hosts)-i))
+		err = ask(limited, e.Hosts[(turn+i)%len(e.Hosts)])
+		if cancel(); err == nil {
 			return nil
 		}
 	}
@@ -163,7 +170,7 @@ func (e *engine) each(turn int, ask func(address string) error) (err error) {
 
 // askSentinels returns the address of the master.
 func (e *engine) askSentinels(ctx context.Context, turn int) (master string, err error) {
-	err = e.each(turn, func(address string) error {
+	err = e.each(ctx, turn, func(ctx context.Context, address string) error {
 		c, err := dial(ctx, e.Network, address, 0, e.login.Load(), true)
 		if err != nil {
 			return err
@@ -187,9 +194,21 @@ func (e *engine) askSentinels(ctx context.Context, turn int) (master string, err
 	return master, err
 }
 
-// askCluster returns which server has which slots.
+// cluster returns which server has which slots, as far as that is known without
+// asking.
+func (e *engine) cluster(ctx context.Context) ([]slotRange, error) {
+	e.mu.Lock()
+	slots, turn := e.slots, e.turn
+	e.mu.Unlock()
+	if slots != nil {
+		return slots, nil
+	}
+	return e.askCluster(ctx, turn)
+}
+
+// askCluster asks which server has which slots.
 func (e *engine) askCluster(ctx context.Context, turn int) (slots []slotRange, err error) {
-	err = e.each(turn, func(address string) error {
+	err = e.each(ctx, turn, func(ctx context.Context, address string) error {
 		v, err := e.pool(address).do(ctx, "CLUSTER", "SLOTS")
 		if err == nil {
 			err = v.err()
@@ -218,21 +237,18 @@ func (e *engine) askCluster(ctx context.Context, turn int) (slots []slotRange, e
 
 // masters returns the servers that together have all keys.
 func (e *engine) masters(ctx context.Context) ([]string, error) {
-	address, err := e.address(ctx, "")
-	if err != nil || !e.Cluster {
+	if !e.Cluster {
+		address, err := e.address(ctx, "")
 		return []string{address}, err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	seen := make(map[string]bool)
+	slots, err := e.cluster(ctx)
 	var all []string
-	for _, r := range e.slots {
-		if !seen[r.address] {
-			seen[r.address] = true
+	for _, r := range slots {
+		if !slices.Contains(all, r.address) {
 			all = append(all, r.address)
 		}
 	}
-	return all, nil
+	return all, err
 }
 
 // slotOf returns the slot of a key in a cluster: CRC-16/XMODEM of what is in the

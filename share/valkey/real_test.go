@@ -66,8 +66,8 @@ func TestEntriesOfOthers(t *testing.T) {
 	c.Offer("newer.test", file, noLease)
 	s.until(func() bool { return c.Stats().Fenced == 1 })
 	offer(t, s, c, "example.test")
-	if err := s.command("HGET", "p:1:{newer.test}", "policy"); err != nil {
-		t.Error("the entry of a newer version was overwritten")
+	if v, err := c.engine.do(t.Context(), "", "HGET", "p:1:{newer.test}", "format"); err != nil || string(v.text) != "2" {
+		t.Errorf("the entry of a newer version was overwritten: %+v, %v", v, err)
 	}
 	if n := c.Stats().Fenced; n != 1 {
 		t.Errorf("%d were fenced", n)
@@ -174,7 +174,7 @@ func TestServerRestarts(t *testing.T) {
 // A server that was stopped and goes on.
 func TestServerIsStopped(t *testing.T) {
 	s := startServer(t)
-	c := s.client("a.test", Settings{Keys: key, Timeout: 50 * time.Millisecond})
+	c := s.client("a.test", Settings{Keys: key, Timeout: 50 * time.Millisecond, Lease: time.Hour})
 	offer(t, s, c, "example.test")
 	_ = s.process.Process.Signal(syscall.SIGSTOP)
 	for range failures {
@@ -233,10 +233,11 @@ func TestUsersAndRights(t *testing.T) {
 
 // Full, or a replica: what is there can be read, and nothing is written.
 func TestServerThatTakesNothing(t *testing.T) {
-	for name, command := range map[string][]string{
-		"full":              {"CONFIG", "SET", "maxmemory", "1"},
-		"read-only replica": {"REPLICAOF", "127.0.0.1", "1"},
+	for name, commands := range map[string][2][]string{
+		"full":              {{"CONFIG", "SET", "maxmemory", "1"}, {"CONFIG", "SET", "maxmemory", "0"}},
+		"read-only replica": {{"REPLICAOF", "127.0.0.1", "1"}, {"REPLICAOF", "NO", "ONE"}},
 	} {
+		command, after := commands[0], commands[1]
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t)
 			c := s.client("a.test", Settings{Keys: key})
@@ -250,10 +251,56 @@ func TestServerThatTakesNothing(t *testing.T) {
 					t.Error("a lease was granted")
 				}
 			}
-			before := c.Stats().Dropped
-			c.Offer("other.test", file, noLease)
-			s.until(func() bool { return c.Stats().Dropped > before })
+			// However much is refused, what is there goes on being read.
+			before := c.Stats()
+			for i := range 2 * failures {
+				c.Offer(fmt.Sprintf("other%d.test", i), file, noLease)
+			}
+			s.until(func() bool { return c.Stats().Dropped == before.Dropped+2*failures })
+			if _, err := c.Ask(t.Context(), "example.test"); err != nil || !c.Stats().Up {
+				t.Error(err)
+			}
+			// All of it is offered again with the first policy that is taken.
+			s.must(after...)
+			c.Offer("example.test", file, noLease)
+			s.until(func() bool { return c.Stats().Stored == before.Stored+1+2*failures })
 		})
+	}
+}
+
+// A claim that the server granted after the caller had stopped waiting keeps no host
+// from fetching.
+func TestClaimOfUnknownOutcomeIsReleased(t *testing.T) {
+	s := startServer(t)
+	c := s.client("a.test", Settings{Keys: key, Timeout: 50 * time.Millisecond, Lease: time.Hour})
+	offer(t, s, c, "example.test") // it is connected
+	_ = s.process.Process.Signal(syscall.SIGSTOP)
+	if lease, _, err := c.Claim(t.Context(), "example.test"); lease.Token != "" || err == nil {
+		t.Errorf("%+v, %v", lease, err)
+	}
+	_ = s.process.Process.Signal(syscall.SIGCONT)
+	other := s.client("b.test", Settings{Keys: key})
+	s.until(func() bool {
+		lease, _, _ := other.Claim(t.Context(), "example.test")
+		return lease.Token != ""
+	})
+}
+
+// A host whose key was wrong reads again what it did not believe.
+func TestKeyIsCorrected(t *testing.T) {
+	s := startServer(t)
+	a, b := s.client("a.test", Settings{Keys: key}), s.client("b.test", Settings{Keys: share.Keys{[]byte("another key of some length")}})
+	offer(t, s, a, "example.test")
+	ended, seen := make(chan struct{}), make(chan string, 10)
+	go func() {
+		defer close(ended)
+		b.Watch(b.ctx, func(domain string, _ share.Policy) { seen <- domain })
+	}()
+	defer func() { b.cancel(); <-ended }()
+	s.until(func() bool { return b.Stats().Refused > 0 })
+	b.Renew(Settings{Keys: key, Timeout: 5 * time.Second})
+	if got := <-seen; got != "example.test" {
+		t.Errorf("saw %q", got)
 	}
 }
 

@@ -103,7 +103,9 @@ func join(t *testing.T, e Engine, host string, set Settings, log *slog.Logger) *
 	if set.Timeout == 0 {
 		set.Timeout = 5 * time.Second // of a machine that has much else to do
 	}
-	set.Lease = time.Minute
+	if set.Lease == 0 {
+		set.Lease = time.Minute
+	}
 	c := New(Options{Engine: e, Prefix: "p", Host: host, Log: log}, set)
 	t.Cleanup(c.Close)
 	return c

@@ -67,12 +67,16 @@ func (c *Client) follow(ctx context.Context, last *string, changed func(string, 
 	c.watching.Store(true)
 	c.offerAgain()
 	if !complete {
-		if err := c.Each(ctx, func(domain string, p share.Policy) error { changed(domain, p); return ctx.Err() }); err != nil {
-			return err
-		}
+		c.reread.Store(true)
 		*last = newest
 	}
 	for {
+		if c.reread.Swap(false) {
+			if err := c.Each(ctx, func(domain string, p share.Policy) error { changed(domain, p); return ctx.Err() }); err != nil {
+				c.reread.Store(true)
+				return err
+			}
+		}
 		reading, cancel := context.WithTimeout(ctx, blockFor+background)
 		v, err := conn.do(reading, "XREAD", "COUNT", "100", "BLOCK", strconv.FormatInt(blockFor.Milliseconds(), 10),
 			"STREAMS", c.changes(), *last)
