@@ -122,7 +122,7 @@ simulate: ## the daemon through RUNS=100 histories of DAYS=30 days from SEED=, w
 field: build ## the daemon behind each resolver of Debian, and the Postfix of unstable; root
 	testing/e2e/run.sh field
 
-fleet: build ## ten daemons with and without a shared cache, into docs/figures.md; 45 minutes, root
+fleet: build ## ten daemons with and without a shared cache, into docs/figures.md; half an hour, root
 	testing/e2e/run.sh fleet
 
 fuzz: ## each parser of bytes from outside, FUZZTIME=10s each

@@ -290,8 +290,8 @@ func (f *fleet) underFault(t *testing.T, e *engine, what fault, known, cold []st
 	return faultFigures{what.name, *first, *rest, *hits}
 }
 
-// faults goes through all faults of the engine. The first answer is that of an
-// engine without one.
+// faults goes through all faults of the engine. The first figures are those of an
+// engine without one, or of hosts without an engine.
 func (f *fleet) faults(t *testing.T, e *engine, faults []fault) (all []faultFigures) {
 	t.Helper()
 	f.fresh(t)
@@ -299,7 +299,11 @@ func (f *fleet) faults(t *testing.T, e *engine, faults []fault) (all []faultFigu
 	for _, h := range f.hosts {
 		must(t, h.learn(known, 10))
 	}
-	for i, what := range append([]fault{{name: "none", code: "share-ok", begin: noFault, end: noFault}}, faults...) {
+	none := fault{name: "none", code: "share-ok", begin: noFault, end: noFault}
+	if e == nil {
+		none.name, none.code = "(no share configured)", ""
+	}
+	for i, what := range append([]fault{none}, faults...) {
 		all = append(all, f.underFault(t, e, what, known, cold[i*coldEach:(i+1)*coldEach]))
 	}
 	return all

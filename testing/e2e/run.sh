@@ -11,7 +11,7 @@
 # Arguments are passed to the test binary, e.g. -test.run TestEndToEnd/Mail.
 # With "field" as the first one it runs the tests of docs/field.md instead: each
 # resolver of Debian 12 and 13, and the Postfix of Debian unstable. With "fleet"
-# it prints the table of a fleet in docs/figures.md, which takes 45 minutes.
+# it prints the table of a fleet in docs/figures.md, which takes half an hour.
 set -eu
 
 cache=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
