@@ -134,13 +134,18 @@ func (f *fleet) waitShared(t *testing.T, hosts ...*fleetHost) {
 		return
 	}
 	for _, h := range hosts {
-		mustWait(t, func() error {
-			if h.metric("tlspolicyd_share_up") != 1 {
-				return errors.New(h.name + " does not see the engine")
-			}
-			return nil
-		})
+		must(t, h.seesEngine())
 	}
+}
+
+// seesEngine waits until a host sees the engine.
+func (h *fleetHost) seesEngine() error {
+	return waitFor(func() error {
+		if h.metric("tlspolicyd_share_up") != 1 {
+			return errors.New(h.name + " does not see the engine")
+		}
+		return nil
+	})
 }
 
 // shown does what step 4 of docs/fleet.md does.
@@ -201,7 +206,11 @@ func engineFaults() []fault {
 			name: "1 s slow",
 			begin: func(e *engine) (err error) {
 				if err = e.moveTo(e.port + 100); err == nil {
-					proxy, err = newSlowProxy(e.port-100, e.port, time.Second)
+					proxy, err = newSlowProxy(e.port-100, e.port)
+				}
+				if err == nil { // it was reached through the proxy before it became slow
+					err = errors.Join(e.fleet.hosts[0].seesEngine(), e.fleet.hosts[1].seesEngine())
+					proxy.delay.Store(int64(time.Second))
 				}
 				return err
 			},

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -168,14 +169,15 @@ func at(port int) string { return net.JoinHostPort(fleetEngine, strconv.Itoa(por
 func key(domain string) string { return enginePrefix + ":1:{" + domain + "}" }
 
 // slowProxy takes the engine's port and passes bytes on, each way half of the
-// delay later.
+// delay later, which is none at first.
 type slowProxy struct {
+	delay    atomic.Int64 // nanoseconds
 	listener net.Listener
 	group    sync.WaitGroup
 	quit     chan struct{}
 }
 
-func newSlowProxy(from, to int, delay time.Duration) (*slowProxy, error) {
+func newSlowProxy(from, to int) (*slowProxy, error) {
 	p := &slowProxy{quit: make(chan struct{})}
 	err := inNamespace("engine", func() (err error) {
 		p.listener, err = net.Listen("tcp", at(from))
@@ -200,14 +202,14 @@ func newSlowProxy(from, to int, delay time.Duration) (*slowProxy, error) {
 				conn.Close()
 				other.Close()
 			}()
-			p.group.Go(func() { p.pass(conn, other, delay/2) })
-			p.group.Go(func() { p.pass(other, conn, delay/2) })
+			p.group.Go(func() { p.pass(conn, other) })
+			p.group.Go(func() { p.pass(other, conn) })
 		}
 	})
 	return p, nil
 }
 
-func (p *slowProxy) pass(from, to net.Conn, delay time.Duration) {
+func (p *slowProxy) pass(from, to net.Conn) {
 	type piece struct {
 		due   time.Time
 		bytes []byte
@@ -228,7 +230,7 @@ func (p *slowProxy) pass(from, to net.Conn, delay time.Duration) {
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			pieces <- piece{time.Now().Add(delay), append([]byte(nil), buf[:n]...)}
+			pieces <- piece{time.Now().Add(time.Duration(p.delay.Load() / 2)), append([]byte(nil), buf[:n]...)}
 		}
 		if err != nil {
 			return
