@@ -231,17 +231,19 @@ func TestUsersAndRights(t *testing.T) {
 	}
 }
 
-// Full, or a replica: what is there can be read, and nothing is written.
+// Full, or a replica: what is there can be read, and nothing is written. What was
+// missed is written after the first policy that is taken again, and before that no
+// failure leads to another one.
 func TestServerThatTakesNothing(t *testing.T) {
-	for name, command := range map[string][]string{
-		"full":              {"CONFIG", "SET", "maxmemory", "1"},
-		"read-only replica": {"REPLICAOF", "127.0.0.1", "1"},
+	for name, tt := range map[string]struct{ begin, end []string }{
+		"full":              {[]string{"CONFIG", "SET", "maxmemory", "1"}, []string{"CONFIG", "SET", "maxmemory", "0"}},
+		"read-only replica": {[]string{"REPLICAOF", "127.0.0.1", "1"}, []string{"REPLICAOF", "NO", "ONE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startServer(t)
 			c := s.client("a.test", Settings{Keys: key})
 			offer(t, s, c, "example.test")
-			s.must(command...)
+			s.must(tt.begin...)
 			for range 2 * failures {
 				if _, err := c.Ask(t.Context(), "example.test"); err != nil {
 					t.Error(err)
@@ -250,9 +252,28 @@ func TestServerThatTakesNothing(t *testing.T) {
 					t.Error("a lease was granted")
 				}
 			}
-			before := c.Stats().Dropped
-			c.Offer("other.test", file, noLease)
-			s.until(func() bool { return c.Stats().Dropped > before })
+			var missed []string
+			for i := range uint64(10) {
+				missed = append(missed, fmt.Sprintf("missed%d.test", i))
+				c.Offer(missed[i], file, noLease)
+				s.until(func() bool { return c.Stats().Dropped == i+1 })
+				if _, err := c.Ask(t.Context(), "example.test"); err != nil { // reading works
+					t.Error(err)
+				}
+			}
+			c.offerAgain() // as after a reconnect
+			s.until(func() bool { return c.Stats().Dropped == 11 })
+			s.must(tt.end...)
+			offer(t, s, c, "after.test")
+			s.until(func() bool { return c.Stats().Stored == 12 })
+			for _, domain := range missed {
+				if _, err := c.Ask(t.Context(), domain); err != nil {
+					t.Error(domain, err)
+				}
+			}
+			if n := c.Stats().Dropped; n != 11 {
+				t.Errorf("%d failures", n)
+			}
 		})
 	}
 }
