@@ -450,13 +450,16 @@ func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched
 }
 
 // Delete implements share.Fleet.
-func (c *Client) Delete(ctx context.Context, domains ...string) error {
+func (c *Client) Delete(ctx context.Context, domains ...string) (deleted int, err error) {
 	for _, domain := range domains {
 		limited, cancel := context.WithTimeout(ctx, background)
-		_, err := c.engine.do(limited, c.entryKey(domain), "DEL", c.entryKey(domain))
+		v, err := c.engine.do(limited, c.entryKey(domain), "DEL", c.entryKey(domain))
 		if cancel(); err != nil {
-			return err
+			return deleted, err
+		}
+		if v.number() == 1 {
+			deleted++
 		}
 	}
-	return nil
+	return deleted, nil
 }

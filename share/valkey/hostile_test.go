@@ -247,6 +247,17 @@ func TestClusterWithoutMostSlots(t *testing.T) {
 	}
 }
 
+// Deleting ends by itself where the engine does not answer.
+func TestDeleteFromASilentEngine(t *testing.T) {
+	t.Parallel()
+	c := join(t, Engine{Network: "unix", Hosts: []string{nonsense(t, func(net.Conn) {})}}, "a.test", Settings{}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if n, err := c.Delete(ctx, "one.test", "two.test"); n != 0 || err == nil || ctx.Err() != nil {
+		t.Errorf("%d deleted, %v", n, err)
+	}
+}
+
 func FuzzReply(f *testing.F) {
 	for _, seed := range []string{"+OK\r\n", "-ERR x\r\n", ":12\r\n", "$3\r\nabc\r\n", "$-1\r\n", "*2\r\n*1\r\n:1\r\n$0\r\n\r\n", "*-1\r\n", "$-5\r\n", "*99999\r\n"} {
 		f.Add([]byte(seed))
