@@ -69,8 +69,9 @@ type Fleet interface {
 	// an error, which it returns.
 	Each(ctx context.Context, fn func(domain string, p Policy) error) error
 
-	// Delete removes the policies of domains from the engine.
-	Delete(ctx context.Context, domains ...string) error
+	// Delete removes the policies of domains from the engine, and returns how many
+	// were there. An error ends it half done.
+	Delete(ctx context.Context, domains ...string) (deleted int, err error)
 
 	Stats() Stats
 }

@@ -88,6 +88,9 @@ func daemonError(err error) error {
 	if _, ok := errors.AsType[*exitError](err); err == nil || ok {
 		return err
 	}
+	if refused, ok := errors.AsType[*admin.StatusError](err); ok && refused.Status == http.StatusConflict {
+		return usageError("%w", refused)
+	}
 	return unknownError(err)
 }
 

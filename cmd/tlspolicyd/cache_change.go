@@ -88,10 +88,13 @@ policy that cannot be fetched then is lost, which MTA-STS is meant to prevent.
 In most cases 'cache refresh' is the right command.
 
 Where hosts share policies (share.url), the next lookup may get a policy of
-another host again. With --fleet it is deleted from the shared cache too; what
-the other hosts have in their own caches stays: run the command on each.
+another host again. With --fleet it is deleted from the shared cache too, and
+with --all every policy there; what the other hosts have in their own caches
+stays: run the command on each.
 
-Exit status: 0 done, 1 none of them was in the cache.`,
+Exit status: 0 done, 1 none of them was in the cache, nor with --fleet in the
+shared one, 3 the daemon or the shared cache cannot be reached; then nothing was
+deleted on this host.`,
 		Example: `  tlspolicyd cache purge example.com
   tlspolicyd cache export >backup.jsonl
   tlspolicyd cache purge --all --yes`,
@@ -103,7 +106,7 @@ Exit status: 0 done, 1 none of them was in the cache.`,
 				return err
 			}
 			if all && !yes {
-				if err := confirmPurge(cmd.InOrStdin(), cmd.ErrOrStderr()); err != nil {
+				if err := confirmPurge(cmd.InOrStdin(), cmd.ErrOrStderr(), fleet); err != nil {
 					return err
 				}
 			}
@@ -112,14 +115,17 @@ Exit status: 0 done, 1 none of them was in the cache.`,
 				if err != nil {
 					return err
 				}
-				text := counted(n, "domain")
+				text := counted(n.Count, "domain")
 				if !all {
-					text = fmt.Sprintf("%d of %s", n, counted(len(domains), "domain"))
+					text = fmt.Sprintf("%d of %s", n.Count, counted(len(domains), "domain"))
 				}
-				if _, err := fmt.Fprintln(cmd.OutOrStdout(), text+" deleted"); err != nil {
+				if text += " deleted"; fleet {
+					text += fmt.Sprintf(", %d in the shared cache", n.Shared)
+				}
+				if _, err := fmt.Fprintln(cmd.OutOrStdout(), text); err != nil {
 					return outputError(err)
 				}
-				if n == 0 && !all {
+				if n.Count+n.Shared == 0 && !all {
 					return &exitError{status: exitNo}
 				}
 				return nil
@@ -155,9 +161,12 @@ func counted(n int, what string) string {
 
 // confirmPurge asks on a terminal. Without one, it is wrong usage to leave --yes
 // out.
-func confirmPurge(in io.Reader, out io.Writer) error {
+func confirmPurge(in io.Reader, out io.Writer, fleet bool) error {
 	if !isTerminal(in) {
 		return usageError("purge --all deletes every policy: add --yes, as there is no terminal to ask on")
+	}
+	if fleet {
+		fmt.Fprint(out, "The cache that hosts share is emptied for all of them. ")
 	}
 	fmt.Fprint(out, "Delete every domain, and every MTA-STS policy with it? [y/N] ")
 	text, err := bufio.NewReader(io.LimitReader(in, 100)).ReadString('\n')

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -45,9 +44,6 @@ read.`,
 					return nil
 				})
 				err = errors.Join(err, outputError(table.Flush()), outputError(out.Flush()))
-				if refused, ok := errors.AsType[*admin.StatusError](err); ok && refused.Status == http.StatusConflict {
-					return usageError("%w", refused)
-				}
 				if err == nil && n > 0 {
 					return &exitError{status: exitNo}
 				}

@@ -54,15 +54,14 @@ func (f *fleet) engine() share.Fleet {
 	return f.client
 }
 
-// renew puts settings in force that need no restart, and reads the files with
-// secrets anew. Those of another engine wait for the restart with its URL: without a
+// renew puts settings in force that need no restart, user and password in share.url
+// among them, and reads the files with secrets anew. Those of another engine wait for the restart with its URL: without a
 // key, for example, the one in use would be believed whatever it says.
 func (f *fleet) renew(cfg config.Config) error {
 	s := cfg.Share
 	if f.client == nil || s.URL.String() != f.url.String() {
 		return nil
 	}
-	s.URL = f.url
 	set, err := fleetSettings(s)
 	if err == nil {
 		set.Lease = cfg.Fetch.Timeout + leaseSlack

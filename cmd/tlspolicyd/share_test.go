@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -107,6 +108,54 @@ func TestReloadWithoutTheKeyKeepsIt(t *testing.T) {
 		_, err := f.engine().Ask(t.Context(), "example.test")
 		if err == nil || errors.Is(err, share.ErrNone) || !strings.Contains(err.Error(), "signature") {
 			t.Errorf("%+v: %v", next.URL, err)
+		}
+	}
+}
+
+// User and password in share.url are no part of where the engine is: a reload puts
+// them in force.
+func TestReloadAppliesThePasswordOfTheURL(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	logins := make(chan string, 10)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			var args []string
+			for lines := bufio.NewScanner(conn); len(args) < 7 && lines.Scan(); {
+				args = append(args, lines.Text())
+			}
+			_, _ = io.WriteString(conn, "-WRONGPASS no\r\n")
+			_ = conn.Close()
+			logins <- strings.Join(args, " ")
+		}
+	}()
+	cfg := func(user, password string) config.Config {
+		text := fmt.Sprintf("share.url = \"redis://%s:%s@%s\"", user, password, listener.Addr())
+		cfg, err := config.Parse([]byte(text), "test.toml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	f, err := newFleet(cfg("mail", "first"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	for _, next := range [][2]string{{"mail", "first"}, {"mail", "second"}, {"other", "third"}} {
+		if err := f.renew(cfg(next[0], next[1])); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = f.engine().Ask(t.Context(), "example.test")
+		if got, want := <-logins, fmt.Sprintf("*3 $4 AUTH $%d %s $%d %s", len(next[0]), next[0], len(next[1]), next[1]); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

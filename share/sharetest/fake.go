@@ -238,15 +238,18 @@ func (m *Member) Each(ctx context.Context, fn func(string, share.Policy) error) 
 }
 
 // Delete implements share.Fleet.
-func (m *Member) Delete(ctx context.Context, domains ...string) error {
+func (m *Member) Delete(ctx context.Context, domains ...string) (deleted int, err error) {
 	if err := m.enter(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	defer m.leave()
 	for _, domain := range domains {
-		delete(m.engine.entries, domain)
+		if _, ok := m.engine.entries[domain]; ok {
+			delete(m.engine.entries, domain)
+			deleted++
+		}
 	}
-	return nil
+	return deleted, nil
 }
 
 // Stats implements share.Fleet.

@@ -123,8 +123,8 @@ func Run(t *testing.T, fleet func(t *testing.T) (join func(host string, keys sha
 			if got := list(t, a); len(got) != 2 || string(got["one.test"].File) != File {
 				t.Errorf("got %v", got)
 			}
-			if err := a.Delete(t.Context(), "one.test", "unknown.test"); err != nil {
-				t.Error(err)
+			if n, err := a.Delete(t.Context(), "one.test", "unknown.test"); n != 1 || err != nil {
+				t.Error(n, err)
 			}
 			if got := list(t, a); len(got) != 1 {
 				t.Errorf("got %v", got)

@@ -331,14 +331,15 @@ func (c *Client) Offer(domain string, p share.Policy, lease share.Lease) {
 	}
 }
 
-// miss keeps a policy until the engine answers again, as far as there is room.
+// miss keeps a policy until others can be written, as far as there is room.
 func (c *Client) miss(o offered) {
 	c.dropped.Add(1)
 	o.lease = share.Lease{} // it will be over
 	m := &c.missed
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if more := len(o.policy.File) - len(m.all[o.domain].policy.File); m.bytes+more <= maxMissed {
+	before := m.all[o.domain]
+	if more := len(o.policy.File) - len(before.policy.File); m.bytes+more <= maxMissed && !before.fetched.After(o.fetched) {
 		if m.all == nil {
 			m.all = make(map[string]offered)
 		}
@@ -347,22 +348,24 @@ func (c *Client) miss(o offered) {
 	}
 }
 
-// offerAgain offers what could not be written, in the background.
-func (c *Client) offerAgain() {
-	c.missed.mu.Lock()
-	all := c.missed.all
-	c.missed.all, c.missed.bytes = nil, 0
-	c.missed.mu.Unlock()
-	if len(all) == 0 || c.ctx.Err() != nil {
-		return
+// take returns a policy that was missed, and false where there is none.
+func (m *missed) take() (offered, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for domain, o := range m.all {
+		delete(m.all, domain)
+		m.bytes -= len(o.policy.File)
+		return o, true
 	}
-	c.work.Go(func() {
-		for _, o := range all {
-			select {
-			case c.offers <- func() { c.store(o) }:
-			case <-c.ctx.Done():
-				return
-			}
+	return offered{}, false
+}
+
+// offerAgain tries one policy that could not be written; if it can be now, store
+// goes on with the others.
+func (c *Client) offerAgain() {
+	c.later(func() {
+		if o, ok := c.missed.take(); ok {
+			c.store(o)
 		}
 	})
 }
@@ -406,8 +409,17 @@ func (c *Client) write() {
 	}
 }
 
-// store writes the entry of a policy, and has the other hosts know.
+// store writes the entry of a policy, and then, while the engine takes them, those
+// that were missed.
 func (c *Client) store(o offered) {
+	for ok := true; ok && c.storeOne(o); {
+		o, ok = c.missed.take()
+	}
+}
+
+// storeOne writes an entry and notifies the other hosts. It reports whether the
+// engine takes entries.
+func (c *Client) storeOne(o offered) bool {
 	ctx, cancel := context.WithTimeout(c.ctx, background)
 	defer cancel()
 	result, err := c.put(ctx, o.domain, o.policy, o.fetched, o.lease)
@@ -415,20 +427,20 @@ func (c *Client) store(o offered) {
 	switch {
 	case refused:
 		c.dropped.Add(1)
-		return
+		return true
 	case err != nil:
 		c.noteWrite(err)
 		c.miss(o)
-		return
+		return false
 	case result != "stored":
 		c.fenced.Add(1)
-		return
+		return true
 	}
 	c.stored.Add(1)
-	c.offerAgain() // what the engine refused meanwhile
 	if _, err := c.engine.do(ctx, c.changes(), "XADD", c.changes(), "MAXLEN", "~", changesKept, "*", "domain", o.domain, "member", c.member); err != nil {
 		c.noteWrite(err)
 	}
+	return true
 }
 
 func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched time.Time, lease share.Lease) (result string, err error) {
@@ -457,13 +469,16 @@ func (c *Client) put(ctx context.Context, domain string, p share.Policy, fetched
 }
 
 // Delete implements share.Fleet.
-func (c *Client) Delete(ctx context.Context, domains ...string) error {
+func (c *Client) Delete(ctx context.Context, domains ...string) (deleted int, err error) {
 	for _, domain := range domains {
 		limited, cancel := context.WithTimeout(ctx, background)
-		_, err := c.engine.do(limited, c.entryKey(domain), "DEL", c.entryKey(domain))
+		v, err := c.engine.do(limited, c.entryKey(domain), "DEL", c.entryKey(domain))
 		if cancel(); err != nil {
-			return err
+			return deleted, err
+		}
+		if v.number() == 1 {
+			deleted++
 		}
 	}
-	return nil
+	return deleted, nil
 }

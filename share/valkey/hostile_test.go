@@ -214,6 +214,50 @@ func TestCallerThatGivesUp(t *testing.T) {
 	}
 }
 
+// What a server says of the password, even a part of it, is shown nowhere.
+func TestServerThatRepeatsAPartOfThePassword(t *testing.T) {
+	socket := nonsense(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "-ERR unknown command 'AUTH', with args beginning with: 's3cre'\r\n")
+	})
+	var log lockedBuffer
+	c := join(t, Engine{Network: "unix", Hosts: []string{socket}}, "a.test", Settings{Login: Login{Password: "s3cret-of-the-fleet"}}, slog.New(slog.NewTextHandler(&log, nil)))
+	_, err := c.Ask(t.Context(), "example.test")
+	if err == nil || !strings.Contains(err.Error(), "ERR in reply to AUTH") || strings.Contains(err.Error(), "s3cre") {
+		t.Error(err)
+	}
+	if text := log.String(); !strings.Contains(text, "AUTH") || strings.Contains(text, "s3cre") {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
+// Slots that no server has are one reason, for which there is one line.
+func TestClusterWithoutMostSlots(t *testing.T) {
+	socket := nonsense(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "*1\r\n*3\r\n:0\r\n:0\r\n*2\r\n$9\r\n127.0.0.1\r\n:1\r\n")
+	})
+	var log lockedBuffer
+	c := join(t, Engine{Network: "unix", Hosts: []string{socket}, Cluster: true}, "a.test", Settings{}, slog.New(slog.NewTextHandler(&log, nil)))
+	for _, domain := range []string{"one.test", "two.test"} {
+		if _, err := c.Ask(t.Context(), domain); !errors.Is(err, errNoSlot) {
+			t.Error(err)
+		}
+	}
+	if text := log.String(); strings.Count(text, "shared cache cannot be used") != 1 {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
+// Deleting ends by itself where the engine does not answer.
+func TestDeleteFromASilentEngine(t *testing.T) {
+	t.Parallel()
+	c := join(t, Engine{Network: "unix", Hosts: []string{nonsense(t, func(net.Conn) {})}}, "a.test", Settings{}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if n, err := c.Delete(ctx, "one.test", "two.test"); n != 0 || err == nil || ctx.Err() != nil {
+		t.Errorf("%d deleted, %v", n, err)
+	}
+}
+
 func FuzzReply(f *testing.F) {
 	for _, seed := range []string{"+OK\r\n", "-ERR x\r\n", ":12\r\n", "$3\r\nabc\r\n", "$-1\r\n", "*2\r\n*1\r\n:1\r\n$0\r\n\r\n", "*-1\r\n", "$-5\r\n", "*99999\r\n"} {
 		f.Add([]byte(seed))

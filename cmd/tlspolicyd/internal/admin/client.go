@@ -152,14 +152,12 @@ func (c *Client) each(ctx context.Context, path string, names Names, fn func(Pro
 
 // Purge has domains forgotten and returns of how many something was known.
 // fleet has the shared cache forget them, too.
-func (c *Client) Purge(ctx context.Context, names Names, fleet bool) (int, error) {
+func (c *Client) Purge(ctx context.Context, names Names, fleet bool) (n Count, err error) {
 	resp, err := c.post(ctx, "/v1/purge?fleet="+strconv.FormatBool(fleet), names)
 	if err != nil {
-		return 0, err
+		return n, err
 	}
-	var n Count
-	err = decode(resp.Body, &n)
-	return n.Count, err
+	return n, decode(resp.Body, &n)
 }
 
 // Diff calls fn for each difference between this host and the shared cache.

@@ -142,9 +142,15 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	shared := 0
 	if r.URL.Query().Get("fleet") == "true" { // first: what is there would fill the void
-		if err := s.purgeShared(r.Context(), domains, names.All); err != nil {
-			fail(w, http.StatusBadGateway, fmt.Errorf("nothing was purged: %w", err))
+		if s.opt.Fleet == nil {
+			fail(w, http.StatusConflict, errNotShared)
+			return
+		}
+		var err error
+		if shared, err = s.purgeShared(r.Context(), domains, names.All); err != nil {
+			fail(w, http.StatusBadGateway, fmt.Errorf("%d policies were deleted from the shared cache and none on this host: %w", shared, err))
 			return
 		}
 	}
@@ -174,7 +180,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusInternalServerError, fmt.Errorf("%d domains were purged, then: %w", n, err))
 		return
 	}
-	reply(w, Count{n})
+	reply(w, Count{Count: n, Shared: shared})
 }
 
 // guard runs the work of a goroutine for one name, or of a handler for one path.
@@ -248,5 +254,5 @@ func (s *Server) importLines(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.log.Info("cache imported", "domains", len(recs))
-	reply(w, Count{len(recs)})
+	reply(w, Count{Count: len(recs)})
 }

@@ -113,11 +113,9 @@ func (d *Difference) judge() bool {
 	return d.Kind != ""
 }
 
-// purgeShared deletes domains from the shared cache, or all that are in it.
-func (s *Server) purgeShared(ctx context.Context, domains []string, all bool) error {
-	if s.opt.Fleet == nil {
-		return errNotShared
-	}
+// purgeShared deletes domains from the shared cache, or all that are in it. An error
+// ends it half done.
+func (s *Server) purgeShared(ctx context.Context, domains []string, all bool) (deleted int, err error) {
 	if all {
 		domains = nil
 		err := s.opt.Fleet.Each(ctx, func(domain string, _ share.Policy) error {
@@ -125,11 +123,8 @@ func (s *Server) purgeShared(ctx context.Context, domains []string, all bool) er
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("shared cache: %w", err)
+			return 0, err
 		}
 	}
-	if err := s.opt.Fleet.Delete(ctx, domains...); err != nil {
-		return fmt.Errorf("shared cache: %w", err)
-	}
-	return nil
+	return s.opt.Fleet.Delete(ctx, domains...)
 }

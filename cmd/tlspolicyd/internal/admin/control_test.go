@@ -176,14 +176,14 @@ func TestPurge(t *testing.T) {
 	d.ask(t, "plain.test", "NOTFOUND ")
 	d.ask(t, "full.test", "OK dane-only")
 	d.ask(t, "bücher.test", "NOTFOUND ")
-	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"BÜCHER.test", "absent.test"}}, false); n != 1 || err != nil {
-		t.Errorf("%d, %v", n, err)
+	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"BÜCHER.test", "absent.test"}}, false); n.Count != 1 || err != nil {
+		t.Errorf("%v, %v", n, err)
 	}
 	if got := d.list(t, Filter{}); !slices.Equal(got, []string{"full.test", "plain.test"}) {
 		t.Errorf("left: %v", got)
 	}
-	if n, err := d.client.Purge(t.Context(), Names{All: true}, false); n != 2 || err != nil {
-		t.Errorf("all: %d, %v", n, err)
+	if n, err := d.client.Purge(t.Context(), Names{All: true}, false); n.Count != 2 || err != nil {
+		t.Errorf("all: %v, %v", n, err)
 	}
 	if got := d.list(t, Filter{}); len(got) != 0 {
 		t.Errorf("left: %v", got)
@@ -220,23 +220,28 @@ func TestDiffAndPurgeOfWhatIsShared(t *testing.T) {
 	other := d.engine.Member("other.test", nil)
 	another := strings.Replace(enforce, "*.plain.test", "other.test", 1)
 	other.Offer("plain.test", share.Policy{File: []byte(another)}, share.Lease{})
-	if err := other.Delete(t.Context(), "xn--bcher-kva.test"); err != nil {
+	if _, err := other.Delete(t.Context(), "xn--bcher-kva.test"); err != nil {
 		t.Fatal(err)
 	}
 	if want := map[string]string{"plain.test": "differs", "xn--bcher-kva.test": "only-here"}; !maps.Equal(diff(), want) {
 		t.Errorf("differences: %v", diff())
 	}
-	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"plain.test"}}, true); n != 1 || err != nil {
-		t.Errorf("%d, %v", n, err)
+	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"plain.test", "absent.test"}}, true); n != (Count{1, 1}) || err != nil {
+		t.Errorf("%v, %v", n, err)
 	}
 	if want := map[string]string{"xn--bcher-kva.test": "only-here"}; !maps.Equal(diff(), want) {
 		t.Errorf("differences after a purge of both: %v", diff())
+	}
+	// What only the shared cache has; without enforce it fills no void here.
+	other.Offer("plain.test", share.Policy{File: []byte(strings.Replace(enforce, "enforce", "testing", 1))}, share.Lease{})
+	if n, err := d.client.Purge(t.Context(), Names{Names: []string{"plain.test"}}, true); n != (Count{0, 1}) || err != nil {
+		t.Errorf("%v, %v", n, err)
 	}
 	d.engine.Fail(errors.New("no engine"), false)
 	if err := d.client.Diff(t.Context(), func(Difference) error { return nil }); err == nil || !strings.Contains(err.Error(), "no engine") {
 		t.Error(err)
 	}
-	if _, err := d.client.Purge(t.Context(), Names{All: true}, true); err == nil || !strings.Contains(err.Error(), "nothing was purged") {
+	if _, err := d.client.Purge(t.Context(), Names{All: true}, true); err == nil || !strings.Contains(err.Error(), "none on this host: no engine") {
 		t.Error(err)
 	}
 	if got := d.list(t, Filter{}); len(got) != 2 {

@@ -287,7 +287,8 @@ type Names struct {
 
 // Count is the answer of a request that does one thing many times.
 type Count struct {
-	Count int `json:"count"`
+	Count  int `json:"count"`
+	Shared int `json:"shared,omitempty"` // of a purge: policies deleted from the shared cache
 }
 
 // Failure is the body of every answer with a status of 400 or more.

@@ -93,7 +93,7 @@ func Gather(ctx context.Context, o Options) Facts {
 		f.Daemon = gatherDaemon(ctx, o)
 		f.Database = gatherDatabase(o.Config.Cache.Path, f.Daemon.Store)
 	})
-	then.Go(func() { f.Share = gatherShare(ctx, o, f.Units.Service.User) })
+	then.Go(func() { f.Share = gatherShare(ctx, o, f.Units.Service) })
 	then.Go(func() { f.Resolver = gatherResolvers(ctx, o, f.Postfix) })
 	then.Go(func() { f.Trust = gatherTrust(o.Config.Fetch.CAFile, f.Postfix) })
 	then.Go(func() { f.Collector = gatherCollector(o, f.Postfix, f.Units.Service.User) })

@@ -268,18 +268,37 @@ func TestGatherShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	var o Options
-	if s := gatherShare(t.Context(), o, "nobody"); judgeShare(Facts{Share: s}) != nil {
+	if s := gatherShare(t.Context(), o, Unit{User: "nobody"}); judgeShare(Facts{Share: s}) != nil {
 		t.Errorf("not configured: got %+v", s)
 	}
 	o.Config.Share = config.Share{URL: config.EngineURL{Network: "tcp", Hosts: []string{"192.0.2.1:6379"}}, KeyFile: key, Prefix: "x"}
 	o.EngineErr = &fs.PathError{Op: "open", Path: key, Err: fs.ErrPermission}
-	if s := gatherShare(t.Context(), o, "nobody"); s.Denied != key || !s.Exposed || s.Inconclusive == "" {
+	if s := gatherShare(t.Context(), o, Unit{User: "nobody"}); s.Denied != key || !s.Exposed || s.Inconclusive == "" {
 		t.Errorf("an ordinary user: got %+v", s)
 	}
 	o.EngineErr, o.Engine = nil, &valkey.Login{}
 	o.Config.Share.URL = config.EngineURL{Network: "unix", Hosts: []string{key + ".sock"}}
-	if s := gatherShare(t.Context(), o, ""); s.Exposed || s.Err == "" || s.Inconclusive != "" {
+	if s := gatherShare(t.Context(), o, Unit{}); s.Exposed || s.Err == "" || s.Inconclusive != "" {
 		t.Errorf("no engine: got %+v", s)
+	}
+	// A socket that only its group can connect to.
+	l, err := net.Listen("unix", key+".sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Chmod(key+".sock", 0o660); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // what answers there is of no interest
+	unit := Unit{User: "nobody"}
+	if s := gatherShare(ctx, o, unit); s.Closed != key+".sock" {
+		t.Errorf("another group: got %+v", s)
+	}
+	unit.Groups = "absent " + groupName(uint32(os.Getegid()))
+	if s := gatherShare(ctx, o, unit); s.Closed != "" {
+		t.Errorf("SupplementaryGroups=: got %+v", s)
 	}
 }
 

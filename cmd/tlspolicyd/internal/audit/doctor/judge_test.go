@@ -131,9 +131,6 @@ func (f *Facts) plain37() {
 
 func (f *Facts) param(name, value string) { f.Postfix.Params[name] = value }
 
-// situations provoke every code: what is wrong with a host, and what is found.
-// A code that the healthy host has is provoked by that, and its case takes it
-// away.
 // goodShare is an engine as docs/fleet.md has one.
 func goodShare() Share {
 	return Share{
@@ -142,6 +139,20 @@ func goodShare() Share {
 	}
 }
 
+// The rights that are missing are in the words of an ACL file, because docs/fleet.md
+// leaves no user that could be asked for more.
+func TestRightsToAdd(t *testing.T) {
+	s := goodShare()
+	s.Seen.Denied = []string{"HSET", "XADD"}
+	got := judgeShare(Facts{Share: s})
+	if len(got) != 1 || got[0].Fix != "~tlspolicyd:1:* +hset +xadd" || !strings.Contains(got[0].Advice, `line "user tlspolicyd"`) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// situations provoke every code: what is wrong with a host, and what is found.
+// A code that the healthy host has is provoked by that, and its case takes it
+// away.
 func situations() []situation {
 	remote := netip.MustParseAddrPort("192.0.2.53:53")
 	// asked adds a socketmap to the list, and what became of asking it.
@@ -159,6 +170,10 @@ func situations() []situation {
 		{"share-ok", audit.OK, "an engine with TLS", func(f *Facts) { f.Share = goodShare() }},
 		{"share-file-unreadable", audit.Fail, "a key for root alone", func(f *Facts) { f.Share = goodShare(); f.Share.Denied = "/etc/tlspolicyd/fleet.key" }},
 		{"share-unreachable", audit.Warn, "no answer", func(f *Facts) { f.Share = goodShare(); f.Share.Err = "connection refused" }},
+		{"share-unreachable", audit.Warn, "a Unix socket of another group", func(f *Facts) {
+			f.Share = goodShare()
+			f.Share.Engine, f.Share.Closed, f.Share.Group = "unix:/run/valkey/valkey.sock", "/run/valkey/valkey.sock", "valkey"
+		}},
 		{"share-denied", audit.Warn, "a user who may only read", func(f *Facts) { f.Share = goodShare(); f.Share.Seen.Denied = []string{"HSET", "XADD"} }},
 		{"share-not-writable", audit.Warn, "a replica", func(f *Facts) {
 			f.Share = goodShare()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"tlspolicyd/cmd/tlspolicyd/internal/audit"
@@ -28,23 +29,28 @@ type Share struct {
 	Exposed    bool // neither TLS nor on this host
 
 	Denied       string // a file of [share] that the daemon's user cannot read; ""
+	Closed       string // where the way to the Unix socket is closed to that user; ""
+	Group        string // of that socket; ""
 	Inconclusive string // why the engine was not asked; ""
 	Err          string // why it cannot be used; ""
 	Seen         valkey.Inspection
 }
 
 // gatherShare asks the engine for everything that the daemon does.
-func gatherShare(ctx context.Context, o Options, user string) Share {
+func gatherShare(ctx context.Context, o Options, unit Unit) Share {
 	c := o.Config.Share
-	s := Share{Engine: c.URL.String(), Prefix: c.Prefix, User: cmp.Or(c.Username, c.URL.Username), DaemonUser: cmp.Or(user, "root"), Exposed: !c.URL.TLS && !c.URL.Local()}
+	s := Share{Engine: c.URL.String(), Prefix: c.Prefix, User: cmp.Or(c.Username, c.URL.Username), DaemonUser: cmp.Or(unit.User, "root"), Exposed: !c.URL.TLS && !c.URL.Local()}
 	if s.Engine == "" {
 		return s
 	}
-	if who, err := account(s.DaemonUser); err == nil {
+	if who, err := unit.account(); err == nil {
 		for _, path := range []string{c.PasswordFile, c.KeyFile, c.CAFile, c.CertFile, c.CertKeyFile} {
 			if _, err := os.Stat(path); err == nil { // credentials of systemd are not there, but in the unit
 				s.Denied = cmp.Or(s.Denied, deniedAt(path, who, readRight))
 			}
+		}
+		if c.URL.Network == "unix" {
+			s.lookAtSocket(ctx, c.URL.Hosts[0], who)
 		}
 	}
 	switch {
@@ -63,6 +69,22 @@ func gatherShare(ctx context.Context, o Options, user string) Share {
 		s.Err = reason(err)
 	}
 	return s
+}
+
+// lookAtSocket finds out whether a user is allowed to connect to the engine's socket.
+func (s *Share) lookAtSocket(ctx context.Context, path string, who Account) {
+	p := Probe{Target: Target{"unix", path, ""}, Denied: deniedAt(path, who, writeRight)}
+	if isRoot() {
+		if conn, err := p.dialAs(ctx, who); err == nil {
+			_ = conn.Close() // nothing was sent
+		}
+	}
+	s.Closed = p.Denied
+	if info, err := os.Stat(path); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Gid != 0 {
+			s.Group = groupName(st.Gid)
+		}
+	}
 }
 
 func engineOf(c config.Share) valkey.Engine {
@@ -89,6 +111,13 @@ func judgeShare(f Facts) []audit.Finding {
 			"", "Use rediss:// in share.url; docs/fleet.md says how.", ""))
 	}
 	switch {
+	case s.Closed != "":
+		fix := ""
+		if s.Group != "" {
+			fix = "usermod -a -G " + shellQuote(s.Group) + " " + shellQuote(s.DaemonUser) + " && systemctl restart " + serviceUnit
+		}
+		return append(all, audit.Warned("share-unreachable", name, "The daemon runs as "+oneLine(s.DaemonUser)+", which is not allowed to connect to this Unix socket: "+alone,
+			"denied at "+oneLine(s.Closed), "Let the engine make it with unixsocketperm 770, and put that user into its group:", fix))
 	case s.Inconclusive != "":
 		return append(all, audit.Inconclusive("share-inconclusive", name, "The engine of the shared cache was not tested.", s.Inconclusive, "Run doctor as root. Secrets that systemd passes are readable to the daemon alone: tlspolicyd_share_up in its metrics is 1 where it can use the engine."))
 	case s.Err != "":
@@ -100,12 +129,13 @@ func judgeShare(f Facts) []audit.Finding {
 		all = append(all, audit.Warned(code, name, text, evidence, advice, fix))
 	}
 	if len(s.Seen.Denied) > 0 {
-		fix := "ACL SETUSER " + cmp.Or(oneLine(s.User), "default") + " ~" + oneLine(s.Prefix) + ":1:*"
+		user := cmp.Or(oneLine(s.User), "default")
+		fix := "~" + oneLine(s.Prefix) + ":1:*"
 		for _, command := range s.Seen.Denied {
 			fix += " +" + strings.ToLower(command)
 		}
 		warn("share-denied", "The user of the shared cache is not allowed to do all that the daemon does there.",
-			"denied: "+strings.Join(s.Seen.Denied, ", "), "Give it these rights at the engine, and in the file that the engine reads them from (contrib/fleet/users.acl):", fix)
+			"denied: "+strings.Join(s.Seen.Denied, ", "), "Add this to the line \"user "+user+"\" of the engine's ACL file (aclfile) and restart the engine, or add it as an administrator with ACL SETUSER "+user+":", fix)
 	}
 	if s.Seen.Failed != "" {
 		warn("share-not-writable", "The engine of the shared cache takes nothing: what this host fetches is not shared.",

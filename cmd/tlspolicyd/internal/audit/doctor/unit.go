@@ -1,11 +1,14 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +38,7 @@ type Unit struct {
 	Status   string // exit status of the main process
 	Restarts string
 	User     string
+	Groups   string // SupplementaryGroups=
 	Listen   []string
 }
 
@@ -60,7 +64,7 @@ func gatherUnits(ctx context.Context, systemd string) Units {
 		var text string
 		text, err = run(ctx, program, append([]string{
 			"show", "--no-pager",
-			"--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,NRestarts,User,Listen", serviceUnit, socketUnit,
+			"--property=Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,NRestarts,User,SupplementaryGroups,Listen", serviceUnit, socketUnit,
 		}, timeUnits()...)...)
 		for _, unit := range parseUnits(text) {
 			switch {
@@ -93,6 +97,18 @@ func (u Unit) restarting() bool {
 	return u.Active == "activating" && (strings.HasPrefix(u.Sub, "auto-restart") || u.Restarts != "" && u.Restarts != "0")
 }
 
+// account returns the user that a service runs as, with its groups.
+func (u Unit) account() (Account, error) {
+	who, err := account(cmp.Or(u.User, "root"))
+	for name := range strings.FieldsSeq(u.Groups) {
+		if g, err := user.LookupGroup(name); err == nil {
+			gid, _ := strconv.ParseUint(g.Gid, 10, 32) // always a number where there are groups
+			who.GIDs = append(who.GIDs, uint32(gid))
+		}
+	}
+	return who, err
+}
+
 // parseUnits reads the output of systemctl show, a blank line between units.
 func parseUnits(text string) []Unit {
 	var list []Unit
@@ -100,7 +116,7 @@ func parseUnits(text string) []Unit {
 		var u Unit
 		fields := map[string]*string{
 			"Id": &u.Name, "LoadState": &u.Load, "ActiveState": &u.Active, "SubState": &u.Sub, "UnitFileState": &u.Enabled,
-			"Result": &u.Result, "ExecMainStatus": &u.Status, "NRestarts": &u.Restarts, "User": &u.User,
+			"Result": &u.Result, "ExecMainStatus": &u.Status, "NRestarts": &u.Restarts, "User": &u.User, "SupplementaryGroups": &u.Groups,
 		}
 		for line := range strings.Lines(block) {
 			key, value, _ := strings.Cut(strings.TrimRight(line, "\n"), "=")
