@@ -206,8 +206,8 @@ func Codes() []Code {
 		// doctor, topic shared cache.
 		{"share-ok", "", "ok", "the engine of share.url can be used"},
 		{"share-file-unreadable", "", "fail", "the daemon's user is not allowed to read a file of the section [share], so the daemon does not start"},
-		{"share-unreachable", "", "warn", "the engine does not answer, or refuses the user or its password"},
-		{"share-denied", "", "warn", "the user lacks rights at the engine"},
+		{"share-unreachable", "", "warn", "the engine does not answer, or refuses the user or its password, or the daemon's user is not allowed to connect to its Unix socket"},
+		{"share-denied", "", "warn", "the user lacks rights at the engine: they are printed as its line in the ACL file needs them"},
 		{"share-not-writable", "", "warn", "the engine is full, or a read-only replica"},
 		{"share-not-encrypted", "", "warn", "the engine is on another host, and the connection to it has no TLS"},
 		{"share-clock-differs", "", "warn", "the clock of the engine differs from this host's by more than 30 s"},
