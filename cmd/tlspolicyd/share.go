@@ -104,8 +104,10 @@ func checkShare(s config.Share) error {
 	case (s.CertFile == "") != (s.CertKeyFile == ""):
 		return errors.New("share.cert_file, share.cert_key_file: want both or none")
 	}
-	if _, set := os.LookupEnv("CREDENTIALS_DIRECTORY"); !set && usesCredentials(s) {
-		return nil // 'config check' is outside of the unit, and serve will see
+	if _, err := os.ReadDir(os.Getenv("CREDENTIALS_DIRECTORY")); err != nil && usesCredentials(s) {
+		// 'config check' outside of the unit, or in its ExecReload=, to which systemd 252
+		// closes the directory. newFleet reports what is wrong.
+		return nil
 	}
 	_, err := fleetSettings(s)
 	return err

@@ -67,12 +67,22 @@ func TestSecretsOfTheEngine(t *testing.T) {
 	}
 }
 
-// A credential of systemd is read in the unit only: elsewhere its path is unknown.
+// A credential of systemd is read by the daemon only: elsewhere its path is unknown,
+// and to "config check" in ExecReload= it is closed.
 func TestCredentialsOfSystemd(t *testing.T) {
 	s := config.Share{URL: config.EngineURL{Network: "tcp", Hosts: []string{"valkey.test:6379"}}, KeyFile: "${CREDENTIALS_DIRECTORY}/secret"}
 	if err := checkShare(s); err != nil {
 		t.Error(err)
 	}
+	t.Setenv("CREDENTIALS_DIRECTORY", filepath.Join(t.TempDir(), "closed"))
+	if err := checkShare(s); err != nil {
+		t.Error(err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", t.TempDir())
+	if err := checkShare(s); err == nil || !strings.Contains(err.Error(), "share.key_file: stat ") {
+		t.Errorf("the credential is missing: %v", err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
 	if _, err := fleetSettings(s); err == nil || !strings.Contains(err.Error(), "LoadCredential=secret:/path") {
 		t.Error(err)
 	}
