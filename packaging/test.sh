@@ -361,48 +361,18 @@ boot() {
 	mkdir -p "$work/cgroup" "$work/boot"
 	mount -t cgroup2 cgroup2 "$work/cgroup"
 	mkdir "$work/cgroup/tlspolicyd-packaging-$$"
-	cat >"$work/boot.sh" <<'BOOT'
-set -e
-root=$1 dir=$2
-shift 2
-files=$*
-mount --make-rprivate /
-mount -t tmpfs tmpfs "$dir"
-mkdir "$dir/up" "$dir/work" "$dir/m"
-m=$dir/m
-mount -t overlay overlay -o "lowerdir=$root,upperdir=$dir/up,workdir=$dir/work" "$m"
-mount -t proc proc "$m/proc"
-mount -t sysfs sysfs "$m/sys"
-mount -t cgroup2 cgroup2 "$m/sys/fs/cgroup"
-mount -t tmpfs -o mode=755 tmpfs "$m/dev"
-for node in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0"; do
-	set -- $node
-	mknod -m 666 "$m/dev/$1" c "$2" "$3"
-done
-ln -s pts/ptmx "$m/dev/ptmx"
-ln -s /proc/self/fd "$m/dev/fd"
-mkdir "$m/dev/pts" "$m/dev/shm"
-mount -t tmpfs -o mode=1777 tmpfs "$m/dev/shm"
-mount -t tmpfs -o mode=755 tmpfs "$m/run"
-mount -t tmpfs -o mode=1777 tmpfs "$m/tmp"
-cp $files "$m/root/"
+	cat >"$work/prepare.sh" <<'PREPARE'
+m=$1
+shift
+cp "$@" "$m/root/"
 rm -f "$m/etc/resolv.conf" "$m"/etc/systemd/system/*.wants/*
 echo "nameserver 192.0.2.53" >"$m/etc/resolv.conf" # the network's, not on this host
 echo "127.0.0.1 localhost mail.test" >"$m/etc/hosts"
-mkdir "$m/oldroot"
-cd "$m"
-pivot_root . oldroot
-cat >/root/init <<'INIT'
-umount -l /oldroot
-mount --make-rshared /
-exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=journal --show-status=no
-INIT
-exec chroot . /bin/sh /root/init
-BOOT
+PREPARE
 	(
 		echo $BASHPID >"$work/cgroup/tlspolicyd-packaging-$$/cgroup.procs"
 		exec unshare --cgroup --mount --net --pid --ipc --uts --fork --kill-child \
-			sh "$work/boot.sh" "$root" "$work/boot" "$deb" "$@"
+			sh packaging/boot.sh "$root" "$work/boot" "$work/prepare.sh" "$deb" "$@"
 	) >"$work/boot.log" 2>&1 </dev/null &
 	container=$!
 	local n
