@@ -6,7 +6,7 @@
 # leaves nothing running.
 #
 #   TLSPOLICYD_CONTRIB_CACHE  where the folder with the tools is kept (about
-#                             600 MB); remove it to have it made afresh
+#                             1 GB); remove it to have it made afresh
 #   TLSPOLICYD_E2E_CACHE      where the end-to-end tests keep theirs: Postfix of
 #                             Debian 12 comes from there, if it is there
 #
@@ -16,7 +16,9 @@ set -eu
 cache=${TLSPOLICYD_CONTRIB_CACHE:-/var/cache/tlspolicyd-contrib}
 e2e=${TLSPOLICYD_E2E_CACHE:-/var/cache/tlspolicyd-e2e}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-tools=postfix,netbase,unbound,dns-root-data,prometheus,podman,buildah,docker-compose,openrc,shellcheck,perl,procps,jq,openssl,valkey-server
+tools=postfix,netbase,unbound,dns-root-data,prometheus,podman,buildah,docker-compose,openrc,shellcheck,perl,procps,jq
+# systemd and OpenRC exclude each other.
+booted=systemd-sysv,openssh-server,iproute2,ca-certificates,openssl,unbound,dns-root-data,valkey-server
 PATH=$PATH:/usr/local/go/bin # sudo leaves it out
 repo=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -49,7 +51,7 @@ check_machine() {
 # Packages that this machine itself needs; none of them is a service.
 install_tools() {
 	missing=
-	for p in debootstrap debian-archive-keyring ca-certificates iproute2; do
+	for p in debootstrap debian-archive-keyring ca-certificates iproute2 openssl procps; do
 		[ "$(dpkg-query -W -f '${db:Status-Status}' $p 2>/dev/null || true)" = installed ] || missing="$missing $p"
 	done
 	[ -n "$missing" ] || return 0
@@ -66,11 +68,11 @@ install_packages() {
 		DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$@"
 }
 
-# make_root SUITE PACKAGES: a folder with that release, kept for the next run.
+# make_root NAME SUITE PACKAGES: a folder with that release, kept for the next run.
 make_root() {
 	root=$cache/$1
-	[ "$(cat "$root/.packages" 2>/dev/null || true)" = "$2" ] && return 0
-	say "making a $1 folder in $root, which takes a minute or two the first time"
+	[ "$(cat "$root/.packages" 2>/dev/null || true)" = "$3" ] && return 0
+	say "making a $2 folder in $root, which takes a minute or two the first time"
 	release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 	mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		awk -v r="$release" '($2 == r || $2 == "stable" || $2 == "oldstable") && $3 == "main" { print $1; exit }')
@@ -78,14 +80,14 @@ make_root() {
 	proxy=$(apt-config dump --format '%v' Acquire::http::Proxy)
 	[ -z "$proxy" ] || [ "$proxy" = DIRECT ] || export http_proxy="$proxy"
 	rm -rf --one-file-system "$root"
-	again bootstrap "$1" "$2" >"$cache/$1.log" 2>&1 </dev/null || {
+	again bootstrap "$2" "$3" >"$cache/$1.log" 2>&1 </dev/null || {
 		tail -n 20 "$cache/$1.log" >&2
-		die "debootstrap of $1 failed, see $cache/$1.log"
+		die "debootstrap of $2 failed, see $cache/$1.log"
 	}
 	[ "$1" != trixie ] || again add_checkbashisms "$root.partial" >>"$cache/trixie.log" 2>&1 ||
 		die "cannot get checkbashisms, see $cache/trixie.log"
 	rm -rf "$root.partial"/var/cache/apt/archives/*.deb "$root.partial"/var/lib/apt/lists/*
-	echo "$2" >"$root.partial/.packages"
+	echo "$3" >"$root.partial/.packages"
 	mv "$root.partial" "$root"
 }
 
@@ -171,7 +173,11 @@ guide() {
 
 fleet() {
 	say "several hosts that share policies"
-	inside "$trixie" sh /src/contrib/check/fleet.sh
+	packaging/build.sh "$work/packages" >"$work/build.log" 2>&1 || { cat "$work/build.log" >&2 && die packaging/build.sh; }
+	mkdir "$work/fleet"
+	unshare --mount --net --pid --fork --kill-child --mount-proc \
+		sh contrib/check/fleet.sh "$cache/fleet" "$(echo "$work"/packages/*.deb)" "$work/fleet"
+	inside "$trixie" sh /src/contrib/check/compose.sh
 }
 
 check_machine
@@ -180,10 +186,11 @@ exec 9>"$cache/lock"
 flock 9
 install_tools
 trixie=$cache/trixie bookworm=$e2e/bookworm
-make_root trixie $tools
+make_root trixie trixie $tools
+make_root fleet trixie $booted
 if [ ! -f "$bookworm/.e2e" ]; then
 	bookworm=$cache/bookworm
-	make_root bookworm postfix,netbase,unbound
+	make_root bookworm bookworm postfix,netbase,unbound
 fi
 exec 9>&-
 

@@ -20,8 +20,12 @@ func newCacheDiff(s *cacheSocket) *cobra.Command {
 		Use:   "diff",
 		Short: "Compare the policies of this host with the shared cache",
 		Long: `diff prints a line for each policy that only this host has, that only the shared
-cache has (share.url), or that is another one there. That one of the two is
-older is no difference: hosts renew policies for each other.
+cache has (share.url), or that differs there. That one of the two is older is
+not a difference: hosts renew policies for each other.
+
+In a fleet that works there may be some: what a host knew before it joined is
+only-here until it is next refreshed, and a policy in another mode than enforce
+is only-shared until the host is asked for the domain.
 
 Exit status: 0 no difference, 1 there are some, 3 the shared cache cannot be
 read.`,
