@@ -104,7 +104,7 @@ func checkShare(s config.Share) error {
 	case (s.CertFile == "") != (s.CertKeyFile == ""):
 		return errors.New("share.cert_file, share.cert_key_file: want both or none")
 	}
-	if _, err := os.ReadDir(os.Getenv("CREDENTIALS_DIRECTORY")); err != nil && usesCredentials(s) {
+	if _, err := os.Stat(os.Getenv("CREDENTIALS_DIRECTORY")); err != nil && usesCredentials(s) {
 		// 'config check' outside of the unit, or in its ExecReload=, to which systemd 252
 		// closes the directory. newFleet reports what is wrong.
 		return nil

@@ -15,7 +15,7 @@ import (
 type Share struct {
 	URL            EngineURL // no Hosts: nothing is shared
 	SentinelMaster string    // name of the master; the hosts of URL are Sentinels; empty: they are not
-	Cluster        bool      // the hosts of URL are some of a cluster
+	Cluster        bool      // the hosts of URL are nodes of a cluster
 	Username       string    // empty: the engine's default user
 	PasswordFile   string    // see SecretPath; empty: none
 	KeyFile        string    // see SecretPath; empty: entries are not signed
