@@ -55,8 +55,9 @@ func (f *fleet) engine() share.Fleet {
 }
 
 // renew puts settings in force that need no restart, user and password in share.url
-// among them, and reads the files with secrets anew. Those of another engine wait for the restart with its URL: without a
-// key, for example, the one in use would be believed whatever it says.
+// among them, and reads the files with secrets anew. Those of another engine wait for
+// the restart with its URL: without a key, for example, the one in use would be
+// believed whatever it says.
 func (f *fleet) renew(cfg config.Config) error {
 	s := cfg.Share
 	if f.client == nil || s.URL.String() != f.url.String() {

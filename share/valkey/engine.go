@@ -20,7 +20,7 @@ var errNoSlot = errors.New("no server of the cluster has the slot of a key")
 // Engine says where the engine is.
 type Engine struct {
 	Network  string   // "tcp" or "unix"
-	Hosts    []string // addresses; several: the first that answers, Sentinels, or some of a cluster
+	Hosts    []string // addresses; several: the first that answers, Sentinels, or nodes of a cluster
 	Database int
 
 	SentinelMaster string // Hosts are Sentinels that know a master of this name; empty: they are not
