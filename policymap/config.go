@@ -29,7 +29,7 @@ type Config struct {
 
 	// Where policies are shared:
 	Host         string        // of this one, so that not all hosts refresh at the same time
-	ShareTimeout time.Duration // how much longer a first lookup takes for an engine at most; 250 ms
+	ShareTimeout time.Duration // the longest that a first lookup waits for the engine; 250 ms
 	VerifyAfter  time.Duration // how often a policy that others fetch is fetched here; 7 days
 }
 

@@ -180,7 +180,9 @@ func (l *stsLookups) claim(ctx context.Context, cfg *Config, f *stsFlight, domai
 	}
 	left := cfg.ShareTimeout // a lookup waits for the engine no longer, in all
 	if others != nil {
-		left -= others.waited
+		if left -= others.waited; left < others.at.Sub(others.began) {
+			return lease, false // it would not answer within that
+		}
 	} else { // what there is may do without a lease
 		p, err := l.fleet.Ask(ctx, domain)
 		if adopted = adopt(p, err); adopted || !answered(err) {

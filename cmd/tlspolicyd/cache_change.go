@@ -93,8 +93,8 @@ with --all every policy there; what the other hosts have in their own caches
 stays: run the command on each.
 
 Exit status: 0 done, 1 none of them was in the cache, nor with --fleet in the
-shared one, 3 the daemon or the shared cache cannot be reached; then nothing was
-deleted on this host.`,
+shared one, 3 the daemon cannot be reached or failed, or the shared cache
+failed: then nothing was deleted on this host.`,
 		Example: `  tlspolicyd cache purge example.com
   tlspolicyd cache export >backup.jsonl
   tlspolicyd cache purge --all --yes`,

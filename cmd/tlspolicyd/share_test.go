@@ -147,7 +147,7 @@ func TestReloadAppliesThePasswordOfTheURL(t *testing.T) {
 		}
 	}()
 	cfg := func(user, password string) config.Config {
-		text := fmt.Sprintf("share.url = \"redis://%s:%s@%s\"", user, password, listener.Addr())
+		text := fmt.Sprintf("share.timeout = \"5s\"\nshare.url = \"redis://%s:%s@%s\"", user, password, listener.Addr())
 		cfg, err := config.Parse([]byte(text), "test.toml")
 		if err != nil {
 			t.Fatal(err)

@@ -21,64 +21,50 @@ const (
 type breaker struct {
 	probe func(context.Context) // ends in failed or succeeded
 
-	open    atomic.Bool
-	mu      sync.Mutex
-	count   int           // of failures in a row
-	running bool          // run is
-	closed  chan struct{} // has run end at once; room for one
+	open   atomic.Bool
+	mu     sync.Mutex
+	count  int           // of failures in a row
+	closed chan struct{} // closed when the breaker is
 }
 
 func (b *breaker) up() bool { return !b.open.Load() }
 
-// failed counts a failure, and reports whether run is to be started.
-func (b *breaker) failed() (opened bool) {
+// failed counts a failure. Where that opens the breaker, run is to be started with
+// the channel that it returns.
+func (b *breaker) failed() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.count++; b.count < failures || b.open.Swap(true) || b.running {
-		return false
+	if b.count++; b.count < failures || b.open.Swap(true) {
+		return nil
 	}
-	b.running = true
-	return true
+	b.closed = make(chan struct{})
+	return b.closed
 }
 
 // succeeded closes the breaker, and reports whether it was open.
-func (b *breaker) succeeded() (closed bool) {
+func (b *breaker) succeeded() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count = 0
-	if closed = b.open.Swap(false); closed {
-		select {
-		case b.closed <- struct{}{}:
-		default:
-		}
+	if !b.open.Swap(false) {
+		return false
 	}
-	return closed
+	close(b.closed)
+	return true
 }
 
-// run tries the engine until it answers, or someone else has seen that it does.
-func (b *breaker) run(ctx context.Context) {
+// run tries the engine until the breaker is closed.
+func (b *breaker) run(ctx context.Context, closed <-chan struct{}) {
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		select {
 		case <-time.After(pause):
-		case <-b.closed:
+			b.probe(ctx)
+		case <-closed:
+			return
 		case <-ctx.Done():
 			return
 		}
-		if b.open.Load() {
-			b.probe(ctx)
-		}
-		if b.ended() {
-			return
-		}
 	}
-}
-
-// ended reports whether the breaker is closed, and then that run ends.
-func (b *breaker) ended() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.running = b.open.Load()
-	return !b.running
 }
 
 // causeOf names the kind of a failure, without addresses and ports.
@@ -107,16 +93,11 @@ type sparseLog struct {
 	last map[string]time.Time
 }
 
-func (l *sparseLog) warn(message, cause string, attrs ...any) {
-	if l.due(message + "\x00" + cause) {
+func (l *sparseLog) warn(message, cause string, attrs ...any) (logged bool) {
+	if logged = l.due(message + "\x00" + cause); logged {
 		l.log.Warn(message, attrs...)
 	}
-}
-
-func (l *sparseLog) info(message string) {
-	if l.due(message) {
-		l.log.Info(message)
-	}
+	return logged
 }
 
 func (l *sparseLog) due(key string) bool {

@@ -39,7 +39,7 @@ const (
 	maxField       = 255             // bytes of a field other than the file
 	maxOffers      = 256             // policies that wait to be written
 	maxMissed      = 4 << 20         // bytes of policies that wait for an engine that does not answer
-	writers        = maxConns / 2    // policies written at a time
+	writers        = maxConns / 3    // policies written at a time
 	background     = 5 * time.Second // for what no lookup waits for
 	changesKept    = "100000"
 	defaultTimeout = 250 * time.Millisecond
@@ -79,6 +79,7 @@ type Client struct {
 
 	watching                                              atomic.Bool
 	reread                                                atomic.Bool // all entries, for changes may have been missed
+	complained                                            atomic.Bool // in the log, of an engine that cannot be used
 	hits, misses, errs, stored, dropped, fenced, refusals atomic.Uint64
 }
 
@@ -91,7 +92,7 @@ func New(o Options, s Settings) *Client {
 		log: sparseLog{log: o.Log}, member: rand.Text(), offers: make(chan func(), maxOffers),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.breaker.probe, c.breaker.closed = c.probe, make(chan struct{}, 1)
+	c.breaker.probe = c.probe
 	c.Renew(s)
 	for range writers {
 		c.work.Go(c.write)
@@ -157,10 +158,13 @@ func (c *Client) lookup(ctx context.Context, note func(error), call func(context
 	if !c.breaker.up() {
 		return share.ErrDown
 	}
-	limited, cancel := context.WithTimeout(ctx, c.settings.Load().Timeout)
+	limit := c.settings.Load().Timeout
+	deadline, ok := ctx.Deadline()
+	short := ok && time.Until(deadline) < limit
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := call(limited)
-	if !errors.Is(ctx.Err(), context.Canceled) { // else the caller gave up, which says nothing about the engine
+	if !short && ctx.Err() == nil && !errors.Is(err, errBusy) { // else it says nothing about the engine
 		note(err)
 	}
 	return err
@@ -172,21 +176,24 @@ func (c *Client) note(err error) {
 	switch {
 	case err == nil, refused, errors.Is(err, share.ErrNone):
 		if c.breaker.succeeded() {
-			c.log.info("shared cache is used again")
+			if c.complained.Swap(false) {
+				c.log.log.Info("shared cache is used again")
+			}
 			c.offerAgain()
 		}
 	case c.ctx.Err() == nil:
-		if c.breaker.failed() {
-			c.work.Go(func() { c.breaker.run(c.ctx) })
+		if closed := c.breaker.failed(); closed != nil {
+			c.work.Go(func() { c.breaker.run(c.ctx, closed) })
 		}
-		c.log.warn("shared cache cannot be used", causeOf(err), "reason", err)
+		if c.log.warn("shared cache cannot be used", causeOf(err), "reason", err) {
+			c.complained.Store(true)
+		}
 	}
 }
 
-// noteWrite is note for what writes. An engine that refuses that, because it is full
-// or a replica, can still be read.
+// noteWrite is note for what writes. An engine that refuses that can still be read.
 func (c *Client) noteWrite(err error) {
-	if _, answered := errors.AsType[serverError](err); answered && c.ctx.Err() == nil {
+	if refused, ok := errors.AsType[serverError](err); ok && (refused.code() == "NOPERM" || refused.unwritable()) && c.ctx.Err() == nil {
 		c.log.warn("shared cache cannot be written", causeOf(err), "reason", err)
 		return
 	}
@@ -214,10 +221,14 @@ func (r refusal) Unwrap() error { return r.error }
 
 // Ask implements share.Fleet.
 func (c *Client) Ask(ctx context.Context, domain string) (p share.Policy, err error) {
+	began, limit := time.Now(), c.settings.Load().Timeout
 	err = c.lookup(ctx, c.note, func(ctx context.Context) (err error) {
 		p, err = c.ask(ctx, domain)
 		return err
 	})
+	if took := time.Since(began); took > limit/2 && took < limit {
+		c.log.warn("shared cache is slow", "", "took", took.Round(time.Millisecond))
+	}
 	_, refused := errors.AsType[refusal](err)
 	switch {
 	case err == nil:
@@ -302,7 +313,9 @@ func (c *Client) Claim(ctx context.Context, domain string) (lease share.Lease, p
 		p, err = c.open(domain, v.at(0), v.at(1))
 		return err
 	})
-	if lease.Token == "" && err != nil && !errors.Is(err, share.ErrNone) {
+	_, answered := errors.AsType[serverError](err)
+	_, refused := errors.AsType[refusal](err)
+	if lease.Token == "" && err != nil && !errors.Is(err, share.ErrNone) && !answered && !refused {
 		c.Release(domain, asked) // the engine may have granted it
 	}
 	return lease, p, c.refused(domain, err)

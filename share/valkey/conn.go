@@ -10,13 +10,14 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
 const (
 	bufferSize = 4096 // bytes for reading; a connection costs little more
-	maxConns   = 8    // to each server, at a time
+	maxConns   = 12   // to each server, at a time
 )
 
 // errBusy means that a command was not sent, and says nothing about the server.
@@ -80,7 +81,11 @@ func (c *conn) logIn(ctx context.Context, database int, login *Login, sentinel b
 	if login.Password != "" {
 		err := c.must(ctx, auth...)
 		if refused, ok := errors.AsType[serverError](err); ok { // its text may repeat a part of the password
-			err = serverError{text: refused.code() + " in reply to AUTH"}
+			code := refused.code()
+			if strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+				code = "ERR"
+			}
+			err = serverError{text: code + " in reply to AUTH"}
 		}
 		if err != nil {
 			return err

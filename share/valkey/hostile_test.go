@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tlspolicyd/share"
@@ -208,6 +209,11 @@ func TestCallerThatGivesUp(t *testing.T) {
 		if _, err := c.Ask(ctx, "example.test"); err == nil {
 			t.Fatal("no error")
 		}
+		ctx, cancel = context.WithTimeout(t.Context(), time.Millisecond)
+		if _, _, err := c.Claim(ctx, "example.test"); err == nil {
+			t.Fatal("no error")
+		}
+		cancel()
 	}
 	if !c.Stats().Up {
 		t.Error("the engine counts as down")
@@ -216,8 +222,15 @@ func TestCallerThatGivesUp(t *testing.T) {
 
 // What a server says of the password, even a part of it, is shown nowhere.
 func TestServerThatRepeatsAPartOfThePassword(t *testing.T) {
+	for _, reply := range []string{"-ERR unknown command 'AUTH', with args beginning with: 's3cre'\r\n", "-s3cre\r\n"} {
+		t.Run(reply, func(t *testing.T) { repeatsAPartOfThePassword(t, reply) })
+	}
+}
+
+func repeatsAPartOfThePassword(t *testing.T, reply string) {
+	t.Helper()
 	socket := nonsense(t, func(c net.Conn) {
-		_, _ = io.WriteString(c, "-ERR unknown command 'AUTH', with args beginning with: 's3cre'\r\n")
+		_, _ = io.WriteString(c, reply)
 	})
 	var log lockedBuffer
 	c := join(t, Engine{Network: "unix", Hosts: []string{socket}}, "a.test", Settings{Login: Login{Password: "s3cret-of-the-fleet"}}, slog.New(slog.NewTextHandler(&log, nil)))
@@ -256,6 +269,30 @@ func TestDeleteFromASilentEngine(t *testing.T) {
 	if n, err := c.Delete(ctx, "one.test", "two.test"); n != 0 || err == nil || ctx.Err() != nil {
 		t.Errorf("%d deleted, %v", n, err)
 	}
+}
+
+// Each time that it opens, the breaker lets the engine rest before it tries.
+func TestBreakerRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probes := 0
+		b := &breaker{}
+		b.probe = func(context.Context) { probes++; b.succeeded() }
+		for i := range 3 {
+			for range failures {
+				if closed := b.failed(); closed != nil {
+					go b.run(t.Context(), closed)
+				}
+			}
+			time.Sleep(shortestPause - time.Millisecond)
+			if synctest.Wait(); probes != i {
+				t.Errorf("%d probes before the pause is over, the %d. time", probes-i, i+1)
+			}
+			time.Sleep(time.Millisecond)
+			if synctest.Wait(); probes != i+1 || !b.up() {
+				t.Errorf("%d probes, up: %v", probes, b.up())
+			}
+		}
+	})
 }
 
 func FuzzReply(f *testing.F) {

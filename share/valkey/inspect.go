@@ -59,7 +59,7 @@ func Inspect(ctx context.Context, at Engine, prefix string, login Login) (seen I
 		case !ok, refused.code() == "MOVED": // of a cluster: rights are judged before
 		case refused.code() == "NOPERM":
 			seen.Denied = append(seen.Denied, command[0])
-		case refused.code() == "READONLY", refused.code() == "OOM", refused.code() == "MISCONF", refused.code() == "NOREPLICAS":
+		case refused.unwritable():
 			seen.Failed = refused.text
 		default:
 			return seen, refused

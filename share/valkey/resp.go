@@ -44,6 +44,15 @@ func (e serverError) code() string {
 	return e.text
 }
 
+// unwritable reports whether the server does not take what it is asked to write.
+func (e serverError) unwritable() bool {
+	switch e.code() {
+	case "READONLY", "OOM", "MISCONF", "NOREPLICAS":
+		return true
+	}
+	return false
+}
+
 // errProtocol means that the server does not speak the protocol, or says more than
 // there is room for. The connection cannot be used any more.
 var errProtocol = errors.New("not a reply of Valkey or Redis, or too large")

@@ -17,7 +17,7 @@ const (
 	watchRetry = 2 * time.Second // after a lost connection
 	blockFor   = 5 * time.Second // until a server without news answers
 	scanBatch  = 500             // keys
-	readers    = maxConns / 2    // entries read at a time; the other connections are for lookups
+	readers    = maxConns / 3    // entries read at a time; a third of the connections is for lookups
 	readBatch  = 64              // entries in memory at a time
 	maxBatches = 1 << 17         // of a scan, and
 	maxEntries = 5_000_000       // entries: a server that never comes to an end is none

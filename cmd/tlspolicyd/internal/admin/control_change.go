@@ -150,7 +150,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		}
 		var err error
 		if shared, err = s.purgeShared(r.Context(), domains, names.All); err != nil {
-			fail(w, http.StatusBadGateway, fmt.Errorf("%d policies were deleted from the shared cache and none on this host: %w", shared, err))
+			fail(w, http.StatusBadGateway, fmt.Errorf("nothing was deleted on this host; deleted from the shared cache: %d; then: %w", shared, err))
 			return
 		}
 	}

@@ -42,7 +42,7 @@ type Finding struct {
 	Text     string `json:"text"`     // what is so, one sentence
 	Evidence string `json:"evidence"` // what shows it, as it was seen; may be ""
 	Advice   string `json:"advice"`   // what to do next, one sentence; "" where nothing is to be done
-	Fix      string `json:"fix"`      // the exact line or command that fixes it; "" where there is none
+	Fix      string `json:"fix"`      // the exact command that fixes it, or what to add to a line; "" where there is none
 }
 
 // Passed is a finding of grade OK.

@@ -28,8 +28,8 @@ type Collector struct {
 
 // gatherCollector looks at the socket with the rights of the daemon's user. Nothing
 // is sent.
-func gatherCollector(o Options, p Postfix, user string) Collector {
-	c := Collector{Path: o.Config.TLSRPT.Socket, User: cmp.Or(user, "root")}
+func gatherCollector(o Options, p Postfix, unit Unit) Collector {
+	c := Collector{Path: o.Config.TLSRPT.Socket, User: cmp.Or(unit.User, "root")}
 	c.Set = c.Path != ""
 	if name := p.Params["smtp_tlsrpt_socket_name"]; !c.Set && p.known() && p.Params["smtp_tlsrpt_enable"] == "yes" && name != "" {
 		for _, s := range p.clients()[:min(1, len(p.clients()))] {
@@ -40,7 +40,7 @@ func gatherCollector(o Options, p Postfix, user string) Collector {
 		return c
 	}
 	info, err := os.Stat(c.Path)
-	who, unknown := account(c.User)
+	who, unknown := unit.account()
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		c.Inconclusive = "its directory is closed to an ordinary user"
@@ -99,7 +99,7 @@ func judgeCollector(f Facts) []audit.Finding {
 	case c.Denied != "":
 		advice, fix := "Have the collector make it with a mode that lets this user write: socketmode and socketgroup of tlsrpt-collectd.", ""
 		if c.Group != "" {
-			advice, fix = "Put it into the group of the socket:", "usermod -a -G "+shellQuote(c.Group)+" "+shellQuote(c.User)+" && systemctl restart "+serviceUnit
+			advice, fix = "Put it into the group of the socket, and restart the daemon:", f.Units.joinGroup(c.Group, c.User)
 		}
 		one = audit.Warned("tlsrpt-socket-denied", name, "The daemon runs as "+oneLine(c.User)+", which is not allowed to write to the socket of the TLSRPT collector: failed fetches are not reported.",
 			mode, advice, fix)

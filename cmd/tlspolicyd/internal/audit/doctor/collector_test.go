@@ -71,7 +71,7 @@ func TestCollector(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := Options{Config: config.Config{TLSRPT: config.TLSRPT{Socket: tc.socket}}}
-			got := judgeCollector(Facts{Collector: gatherCollector(o, tc.p, "nobody")})
+			got := judgeCollector(Facts{Collector: gatherCollector(o, tc.p, Unit{User: "nobody"})})
 			if tc.code == "" && len(got) == 0 {
 				return
 			}

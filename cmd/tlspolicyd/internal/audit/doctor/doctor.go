@@ -96,7 +96,7 @@ func Gather(ctx context.Context, o Options) Facts {
 	then.Go(func() { f.Share = gatherShare(ctx, o, f.Units.Service) })
 	then.Go(func() { f.Resolver = gatherResolvers(ctx, o, f.Postfix) })
 	then.Go(func() { f.Trust = gatherTrust(o.Config.Fetch.CAFile, f.Postfix) })
-	then.Go(func() { f.Collector = gatherCollector(o, f.Postfix, f.Units.Service.User) })
+	then.Go(func() { f.Collector = gatherCollector(o, f.Postfix, f.Units.Service) })
 	then.Go(func() { f.Config = gatherConfig(o, f.Units.Service.User) })
 	then.Wait()
 	return f

@@ -80,7 +80,7 @@ func (s *Share) lookAtSocket(ctx context.Context, path string, who Account) {
 		}
 	}
 	s.Closed = p.Denied
-	if info, err := os.Stat(path); err == nil {
+	if info, err := os.Stat(path); err == nil && info.Mode()&0o020 != 0 {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Gid != 0 {
 			s.Group = groupName(st.Gid)
 		}
@@ -114,10 +114,10 @@ func judgeShare(f Facts) []audit.Finding {
 	case s.Closed != "":
 		fix := ""
 		if s.Group != "" {
-			fix = "usermod -a -G " + shellQuote(s.Group) + " " + shellQuote(s.DaemonUser) + " && systemctl restart " + serviceUnit
+			fix = f.Units.joinGroup(s.Group, s.DaemonUser)
 		}
 		return append(all, audit.Warned("share-unreachable", name, "The daemon runs as "+oneLine(s.DaemonUser)+", which is not allowed to connect to this Unix socket: "+alone,
-			"denied at "+oneLine(s.Closed), "Let the engine make it with unixsocketperm 770, and put that user into its group:", fix))
+			"denied at "+oneLine(s.Closed), "Have the engine create it with unixsocketperm 770, and put that user into its group:", fix))
 	case s.Inconclusive != "":
 		return append(all, audit.Inconclusive("share-inconclusive", name, "The engine of the shared cache was not tested.", s.Inconclusive, "Run doctor as root. Secrets that systemd passes are readable to the daemon alone: tlspolicyd_share_up in its metrics is 1 where it can use the engine."))
 	case s.Err != "":
@@ -138,7 +138,7 @@ func judgeShare(f Facts) []audit.Finding {
 			"denied: "+strings.Join(s.Seen.Denied, ", "), "Add this to the line \"user "+user+"\" of the engine's ACL file (aclfile) and restart the engine, or add it as an administrator with ACL SETUSER "+user+":", fix)
 	}
 	if s.Seen.Failed != "" {
-		warn("share-not-writable", "The engine of the shared cache takes nothing: what this host fetches is not shared.",
+		warn("share-not-writable", "The engine of the shared cache refuses writes: what this host fetches is not shared.",
 			oneLine(s.Seen.Failed), "Free memory at the engine, or name the master instead of a replica.", "")
 	}
 	if s.Seen.Clock.Abs() > clocksApart {

@@ -163,6 +163,15 @@ func (u Units) systemctl(args string) string {
 	return "systemctl " + args
 }
 
+// joinGroup is the command that puts the daemon's user into a group.
+func (u Units) joinGroup(group, user string) string {
+	command := "usermod -a -G " + shellQuote(group) + " " + shellQuote(user)
+	if restart := u.systemctl("restart " + serviceUnit); restart != "" {
+		command += " && " + restart
+	}
+	return command
+}
+
 // listenFix is a line that changes the socket unit for good: by a drop-in that
 // systemd reads after override.conf of "systemctl edit". (A socket unit is not
 // restarted while its service runs, so both are.)
