@@ -62,6 +62,9 @@ func (r *reloader) apply() error {
 	changed := config.Changes(r.cfg, cfg)
 	waiting := slices.DeleteFunc(slices.Clone(changed), func(key string) bool { return !slices.Contains(restartOnly[:], key) })
 	changed = slices.DeleteFunc(changed, func(key string) bool { return slices.Contains(restartOnly[:], key) })
+	if was, next := r.cfg.Share.URL, cfg.Share.URL; was.String() == next.String() && (was.Username != next.Username || was.Password != next.Password) {
+		changed = append(changed, "share.url")
+	}
 	if err := r.reconfigure(cfg); err != nil {
 		return err
 	}
@@ -87,7 +90,10 @@ func (r *reloader) keepFixed(cfg config.Config) config.Config {
 	cfg.Fetch.Concurrency = r.cfg.Fetch.Concurrency
 	cfg.Cache = r.cfg.Cache
 	was := r.cfg.Share
-	cfg.Share.URL, cfg.Share.SentinelMaster, cfg.Share.Cluster, cfg.Share.Prefix = was.URL, was.SentinelMaster, was.Cluster, was.Prefix
+	if cfg.Share.URL.String() != was.URL.String() { // else only the login in it can be another one
+		cfg.Share.URL = was.URL
+	}
+	cfg.Share.SentinelMaster, cfg.Share.Cluster, cfg.Share.Prefix = was.SentinelMaster, was.Cluster, was.Prefix
 	cfg.Log.Format = r.cfg.Log.Format
 	return cfg
 }
