@@ -274,22 +274,22 @@ func TestDeleteFromASilentEngine(t *testing.T) {
 // Each time that it opens, the breaker lets the engine rest before it tries.
 func TestBreakerRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		probes := 0
+		var probes atomic.Int64
 		b := &breaker{}
-		b.probe = func(context.Context) { probes++; b.succeeded() }
-		for i := range 3 {
+		b.probe = func(context.Context) { probes.Add(1); b.succeeded() }
+		for i := range int64(3) {
 			for range failures {
 				if closed := b.failed(); closed != nil {
 					go b.run(t.Context(), closed)
 				}
 			}
 			time.Sleep(shortestPause - time.Millisecond)
-			if synctest.Wait(); probes != i {
-				t.Errorf("%d probes before the pause is over, the %d. time", probes-i, i+1)
+			if synctest.Wait(); probes.Load() != i {
+				t.Errorf("%d probes before the pause is over, the %d. time", probes.Load()-i, i+1)
 			}
 			time.Sleep(time.Millisecond)
-			if synctest.Wait(); probes != i+1 || !b.up() {
-				t.Errorf("%d probes, up: %v", probes, b.up())
+			if synctest.Wait(); probes.Load() != i+1 || !b.up() {
+				t.Errorf("%d probes, up: %v", probes.Load(), b.up())
 			}
 		}
 	})
