@@ -71,7 +71,7 @@ func serve(ctx context.Context, cfg config.Config, load func() (config.Config, e
 	// Never touched, so no memory, but the garbage collector counts it and lets twice
 	// as much garbage gather: with the few MiB in use it would run after each hundred
 	// first lookups.
-	ballast := make([]byte, 8<<20)
+	ballast := make([]byte, 4<<20)
 	defer runtime.KeepAlive(ballast)
 	// A reader of stderr that goes away must not take the daemon with it:
 	// without this, Go ends the process at the first write.
